@@ -1,0 +1,35 @@
+"""The command line: `python -m llmbook COMMAND`."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "run": ("llmbook.book.execute", "execute chapters and tell time and memory"),
+    "bench": ("llmbook.bench", "race our code against the libraries people use"),
+    "calibrate": ("llmbook.book.calibrate", "record what a chapter's trained claims measure over seeds"),
+    "grade": ("llmbook.book.grade", "execute a student's notebook and list which exercises are right"),
+    "tidy": ("llmbook.book.notebook", "bring notebooks into the form in which they are committed"),
+    "address": ("llmbook.book.address", "write the repository's address everywhere it belongs"),
+}
+
+
+def usage():
+    """The help text: every command in a line."""
+    rows = "\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())
+    return f"usage: python -m llmbook COMMAND [--help]\n\n{rows}"
+
+
+def main(argv=None):
+    """Dispatch to the command's own `main`, which is imported only then; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f"unknown command {argv[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    return importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Fair races against the libraries people use: `python -m llmbook bench [RACE] [--help]`.
+
+One race is one file of this folder. It has `add_arguments(parser)` and `run(options, report)`, and
+a line in RACES; nothing is imported before a race is asked for. How a race is run: race.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shlex
+
+RACES = {
+    "recurrent": "RNN, LSTM and GRU against torch.nn, forward and backward",
+    "attention": "attention against scaled_dot_product_attention and the kernels behind it",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the race that argv names, or list the races when it names none.
+
+    Returns 0, or 1 when a result was wrong: then its speed is not shown. A wrong argument exits
+    with status 2 before anything is run, as argparse does.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m llmbook bench",
+        description="Race llmbook against its peers, side by side in one process.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="`python -m llmbook bench RACE --help` lists a race's own options.",
+    )
+    races = parser.add_subparsers(dest="race", metavar="RACE")
+    for name, line in RACES.items():
+        # The options of a race stand in its file, which is only read when it is asked for.
+        races.add_parser(name, help=line, add_help=False)
+    chosen, rest = parser.parse_known_args(argv)
+    if chosen.race is None:
+        if rest:
+            parser.error(f"name a race before {' '.join(rest)}: one of {', '.join(RACES)}")
+        parser.print_help()
+        return 0
+
+    race = importlib.import_module(f"{__name__}.{chosen.race}")
+    from llmbook.bench.race import common_arguments, run_race
+
+    own = argparse.ArgumentParser(
+        prog=f"{parser.prog} {chosen.race}", description=RACES[chosen.race]
+    )
+    common_arguments(own)
+    race.add_arguments(own)
+    options = own.parse_args(rest)
+    options.command = shlex.join([*own.prog.split(), *rest])
+    return run_race(race, options, own.error)

@@ -1,0 +1,103 @@
+"""The repository's address, written by one command into every place that needs it.
+
+The places: `_config.yml` (repository and Colab buttons), each chapter's first cell (the installation on
+Colab) and the README's links. `_config.yml` is the one that is read back.
+"""
+
+import argparse
+import json
+import re
+
+import llmbook
+
+_MARK = re.compile(r"(?P<begin>^(?:#|<!--) address: begin.*\n)(?P<body>(?:.*\n)*?)(?P<end>^(?:#|<!--) address: end)",
+                   re.MULTILINE)
+_URL = re.compile(r"(https://[\w.-]+(/[\w.-]+){2,}|file:///\S+)")
+
+
+def normalise(url):
+    """A repository address without a trailing slash or `.git`; ValueError for anything else."""
+    url = url.strip().rstrip("/").removesuffix(".git")
+    if not _URL.fullmatch(url):
+        raise ValueError(f"the address must read like https://github.com/OWNER/NAME: got {url!r}")
+    return url
+
+
+def address(root):
+    """The address that `_config.yml` holds, or "" while there is none."""
+    found = re.search(r"^repository:\n  url: (\S+)$", (root / "_config.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def first_cell(where):
+    """The source of every chapter's first cell, given the address ("" when unknown)."""
+    head = '# On Colab this installs the book\'s package; elsewhere it does nothing.\nimport sys\n\n'
+    head += 'if "google.colab" in sys.modules:\n'
+    if where:
+        return head + f'    %pip install -q "llmbook @ git+{where}@v{llmbook.__version__}"'
+    return head + (
+        "    raise RuntimeError(\n"
+        '        "This copy of the book does not know its repository. Set it "\n'
+        '        "with `python -m llmbook address URL`, then open the chapter "\n'
+        '        "from there.")'
+    )
+
+
+def config_block(where):
+    """The lines of `_config.yml` between its address marks."""
+    if not where:
+        return ""
+    return (f"repository:\n  url: {where}\n  branch: v{llmbook.__version__}\n  path_to_book: .\n"
+            "launch_buttons:\n  colab_url: https://colab.research.google.com\n")
+
+
+def readme_block(where, names):
+    """The lines of the README between its address marks: a Colab link for each chapter."""
+    if not where:
+        return "The repository's address is not set yet, so there are no Colab links. One command writes it\n" \
+               "everywhere it belongs: `python -m llmbook address https://github.com/OWNER/NAME`.\n"
+    path = where.removeprefix("https://github.com/")
+    tag = f"v{llmbook.__version__}"
+    return "".join(f"- [{name}](https://colab.research.google.com/github/{path}/blob/{tag}/chapters/{name}.ipynb)\n"
+                   for name in names)
+
+
+def _replace(text, block, file):
+    if not _MARK.search(text):
+        raise ValueError(f"{file} has no lines 'address: begin' and 'address: end'")
+    return _MARK.sub(lambda m: m["begin"] + block + m["end"], text)
+
+
+def set_address(root, where):
+    """Write the address into `_config.yml`, README.md and every chapter; "" removes it."""
+    from llmbook.book.execute import chapters
+    from llmbook.book.notebook import as_text, committed_form
+
+    where = normalise(where) if where else ""
+    notebooks = chapters(root)
+    for file, block in (("_config.yml", config_block(where)),
+                        ("README.md", readme_block(where, [n.stem for n in notebooks]))):
+        text = (root / file).read_text(encoding="utf-8")
+        (root / file).write_text(_replace(text, block, file), encoding="utf-8")
+    for path in notebooks:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(as_text(committed_form(notebook, where)), encoding="utf-8")
+
+
+def main(argv=None):
+    """`python -m llmbook address URL`: write it everywhere; without URL print what is set."""
+    from llmbook.book.execute import find_root
+
+    parser = argparse.ArgumentParser(prog="python -m llmbook address", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url", nargs="?", help="https://github.com/OWNER/NAME")
+    parser.add_argument("--unset", action="store_true", help="remove the address everywhere")
+    args = parser.parse_args(argv)
+    try:
+        root = find_root()
+        if args.url or args.unset:
+            set_address(root, "" if args.unset else args.url)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    print(address(root) or "no address is set")
+    return 0

@@ -1,0 +1,99 @@
+"""Calibration: what a chapter's trained claims measure over several seeds, recorded for the reader.
+
+`python -m llmbook calibrate CHAPTER` executes the chapter once per seed and writes
+`llmbook/book/recorded/<chapter>.json`: the values of every claim that has bounds, with hardware,
+versions, seeds, command, date and commit.
+"""
+
+import argparse
+import datetime
+import json
+import subprocess
+from pathlib import Path
+
+from llmbook.book.chapter import RUN_MIME
+from llmbook.book.claims import CLAIM_MIME, parse_bound
+from llmbook.book.execute import (
+    ExecutionFailed, ensure_executed, find_chapter, find_root, outputs_with, read_notebook,
+)
+
+
+def margin_problem(values, bound):
+    """Why a bound is too near to recorded values, or "" when it is not.
+
+    A bound lies outside the recorded spread by at least the spread's width: for `">= t"`,
+    min(values) - t >= max(values) - min(values).
+    """
+    relation, limit = parse_bound(bound)
+    width = max(values) - min(values)
+    room = min(values) - limit if relation in (">=", ">") else limit - max(values)
+    if room < width or (relation in (">", "<") and room <= 0):
+        return f"bound {bound} is {room:.4g} from the recorded values {values}, whose spread is {width:.4g}"
+    return ""
+
+
+def collect(executed):
+    """{claim id: {name: [values over the copies]}} and {claim id: bounds} for claims with bounds."""
+    values, bounds = {}, {}
+    for path in executed:
+        for record in outputs_with(read_notebook(path), CLAIM_MIME):
+            if record["bounds"]:
+                bounds[record["id"]] = record["bounds"]
+                row = values.setdefault(record["id"], {})
+                for name, value in record["measured"].items():
+                    row.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+    return values, bounds
+
+
+def _commit(root):
+    """The commit that is checked out, with "+changes" when the tree differs from it."""
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def calibrate(notebook, seeds, profile="quick"):
+    """Execute a chapter once per seed, write the record, return its path and the margin problems."""
+    if len(set(seeds)) < 3:
+        raise ValueError(f"calibration needs at least three different seeds: got {seeds}")
+    root, notebook = find_root(Path(notebook).parent), Path(notebook)
+    commit = _commit(root)
+    executed = [ensure_executed([notebook], profile, seed)[0] for seed in seeds]
+    values, bounds = collect(executed)
+    run = outputs_with(read_notebook(executed[0]), RUN_MIME)[0]
+    record = {"_run": {
+        "hardware": run["device"], "versions": run["versions"], "profile": profile, "seeds": list(seeds),
+        "command": f"python -m llmbook calibrate {notebook.stem} --profile {profile} "
+                   f"--seeds {' '.join(map(str, seeds))}",
+        "date": datetime.date.today().isoformat(), "commit": commit,
+    }, **values}
+    target = root / "llmbook" / "book" / "recorded" / f"{notebook.stem}.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    problems = [f"{id}, {name}: {problem}" for id, named in bounds.items() for name, bound in named.items()
+                if (problem := margin_problem(values[id][name], bound))]
+    return target, problems
+
+
+def main(argv=None):
+    """`python -m llmbook calibrate`: record the spread; exit 1 when a bound is too near to it."""
+    parser = argparse.ArgumentParser(prog="python -m llmbook calibrate", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapter", help="a chapter's name")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="at least three (default: 1 2 3)")
+    parser.add_argument("--profile", default="quick", choices=["smoke", "quick", "gpu", "full"])
+    args = parser.parse_args(argv)
+    try:
+        target, problems = calibrate(find_chapter(args.chapter), args.seeds, args.profile)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    except ExecutionFailed as error:
+        print(error)
+        return 1
+    print(f"recorded in {target}")
+    print("\n".join(problems) or "every bound lies outside the recorded spread by at least its width")
+    return 1 if problems else 0

@@ -1,0 +1,103 @@
+"""The start of every chapter: profile, device, precision, seed and plotting style, said in one line."""
+
+import dataclasses
+import os
+import platform
+import random
+
+import numpy as np
+import torch
+
+from llmbook import device as devices
+from llmbook.book.display import publish
+
+PROFILES = ("smoke", "quick", "gpu", "full")
+RUN_MIME = "application/vnd.llmbook.run+json"
+
+_current = None
+
+
+def resolve_profile(name="auto"):
+    """The profile to run: a name from `PROFILES`, or for `"auto"` the one that fits this machine.
+
+    `LLMBOOK_PROFILE` replaces `"auto"`. Otherwise a CUDA device means `gpu`, none means `quick`.
+    """
+    if name == "auto":
+        name = os.environ.get("LLMBOOK_PROFILE", "").strip() or (
+            "gpu" if torch.cuda.is_available() else "quick"
+        )
+    if name not in PROFILES:
+        raise ValueError(f"profile must be 'auto' or one of {', '.join(PROFILES)}: got {name!r}")
+    return name
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a chapter: what it may use, and how large it should think."""
+
+    chapter: str
+    profile: str
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    dtype_reason: str
+
+    @property
+    def seeds(self):
+        """The seeds that a trained experiment repeats: one on a CPU, three on a GPU."""
+        return [self.seed] if self.profile in ("smoke", "quick") else [self.seed + i for i in range(3)]
+
+    def pick(self, *, quick, smoke=None, gpu=None, full=None):
+        """The value for this profile; `smoke` defaults to `quick`, `gpu` to `quick`, `full` to `gpu`."""
+        gpu = quick if gpu is None else gpu
+        return {
+            "smoke": quick if smoke is None else smoke,
+            "quick": quick,
+            "gpu": gpu,
+            "full": gpu if full is None else full,
+        }[self.profile]
+
+
+def seed_everything(seed):
+    """Seed Python's, NumPy's and torch's global generators."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be a whole number from 0 to 2^31 - 1: got {seed!r}")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def start(chapter, profile="auto", seed=0):
+    """Begin a chapter: resolve the profile and device, seed everything, set the style, say it.
+
+    Returns a `Run`. Raises ValueError for an unknown chapter, profile or seed.
+    """
+    global _current
+    from llmbook.book.claims import ledger_chapters
+    from llmbook.figures import style
+
+    if chapter not in ledger_chapters():
+        raise ValueError(f"chapter must be one of {', '.join(ledger_chapters())}: got {chapter!r}")
+    profile = resolve_profile(profile)
+    seed_everything(seed)
+    device = torch.device("cpu") if profile in ("smoke", "quick") else devices.resolve_device("auto")
+    if profile == "smoke":
+        device = devices.resolve_device("auto")
+    dtype, reason = devices.choose_dtype(device)
+    _current = Run(chapter, profile, seed, device, dtype, reason)
+    style.use()
+    versions = {"python": platform.python_version(), "torch": torch.__version__,
+                "numpy": np.__version__}
+    where = devices.describe(device)
+    text = (
+        f"profile {profile} · {where} · {reason} · seed {seed} · "
+        f"python {versions['python']}, torch {versions['torch']}"
+    )
+    publish(text, data={RUN_MIME: {"profile": profile, "device": where, "seed": seed,
+                                   "threads": torch.get_num_threads(), "versions": versions}})
+    return _current
+
+
+def current_run():
+    """The run that `start` began in this process, or None."""
+    return _current

@@ -1,0 +1,120 @@
+"""What executed chapters tell: the claims they settled, and how and when they ran.
+
+The Claims and Status pages are drawn from this, and the tests ask it the same questions. Nothing
+here knows the program that builds the pages.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+
+from llmbook.book.claims import CLAIM_MIME, VERDICTS, ledger, recorded
+
+_OWN_MIME = "application/vnd.llmbook."
+
+
+def settled(executed):
+    """The claims that an executed notebook settled, in its order.
+
+    `executed` is a path or a notebook's JSON. Each claim is the record that `claim` published
+    (`id`, `measured`, `holds`, `judged`, `bounds`) with `cell`, the position of its cell.
+    """
+    notebook = _notebook(executed)
+    return [
+        {**out["data"][CLAIM_MIME], "cell": position}
+        for position, cell in enumerate(notebook["cells"])
+        for out in cell.get("outputs", [])
+        if CLAIM_MIME in out.get("data", {})
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chapter:
+    """One executed chapter: its name and title, how it ran, and its rows of the ledger."""
+
+    name: str
+    title: str
+    run: dict
+    rows: list
+
+    @property
+    def settled(self):
+        """How many rows of the ledger this execution settled."""
+        return sum(1 for _, record in self.rows if record is not None)
+
+
+def chapter(name, executed):
+    """Read one executed copy: `rows` pairs each ledger row with its claim record, or with None.
+
+    Rows come in the order in which the chapter settles them; those that it does not settle come last.
+    """
+    notebook = _notebook(executed)
+    records = {record["id"]: record for record in settled(notebook)}
+    own = {id: row for id, row in ledger().items() if row["chapter"] == name}
+    order = [id for id in records if id in own] + [id for id in own if id not in records]
+    return Chapter(
+        name, _title(notebook) or name, notebook["metadata"].get("llmbook", {}),
+        [(own[id], records.get(id)) for id in order],
+    )
+
+
+def verdicts(chapters):
+    """How many settled rows have each verdict, in the ledger's order of verdicts."""
+    count = Counter(row["verdict"] for c in chapters for row, record in c.rows if record)
+    return {verdict: count[verdict] for verdict in VERDICTS if count[verdict]}
+
+
+def waiting(chapters):
+    """How many rows of the ledger belong to chapters that are not among these, by chapter."""
+    there = {c.name for c in chapters}
+    return dict(Counter(r["chapter"] for r in ledger().values() if r["chapter"] not in there))
+
+
+def recorded_runs(chapters):
+    """The recorded calibration runs of these chapters: (chapter, what was recorded about the run)."""
+    return [(c, run) for c in chapters if (run := recorded(c.name).get("_run"))]
+
+
+def page_source(executed):
+    """The executed notebook as the page's parser wants it, as JSON text.
+
+    Data that only programs read (this book's MIME types, papermill's metadata) and the cell in which
+    papermill put the parameters are left out.
+    """
+    notebook = dict(_notebook(executed))
+    hidden = ("papermill", "llmbook")
+    notebook["metadata"] = {k: v for k, v in notebook["metadata"].items() if k not in hidden}
+    notebook["cells"] = [
+        _page_cell(cell) for cell in notebook["cells"]
+        if "injected-parameters" not in cell["metadata"].get("tags", [])
+    ]
+    return json.dumps(notebook, ensure_ascii=False)
+
+
+def _page_cell(cell):
+    cell = {**cell, "metadata": {k: v for k, v in cell["metadata"].items() if k != "papermill"}}
+    if "outputs" in cell:
+        cell["outputs"] = [_page_output(out) for out in cell["outputs"]]
+    return cell
+
+
+def _page_output(out):
+    if "data" not in out:
+        return out
+    return {**out, "data": {k: v for k, v in out["data"].items() if not k.startswith(_OWN_MIME)}}
+
+
+def _notebook(executed):
+    if isinstance(executed, (str, Path)):
+        return json.loads(Path(executed).read_text(encoding="utf-8"))
+    return executed
+
+
+def _title(notebook):
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            for line in "".join(cell["source"]).splitlines():
+                if line.startswith("# "):
+                    return line[2:].strip()
+    return ""

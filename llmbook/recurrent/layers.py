@@ -1,0 +1,323 @@
+"""Recurrent layers: a cell run along the sequence, in one direction or both, layer upon layer.
+
+Two backends do the same sum. `reference` calls the cell once a step: correct in float64, and slow.
+`fast` hands the whole sequence to torch (`torch.lstm` and its kin: cuDNN on a GPU, on a CPU oneDNN
+or torch's own C++ loop). `backend="auto"` takes `fast` wherever it computes the layer asked for.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from llmbook.recurrent.cells import check_nonlinearity, gru_cell, lstm_cell, rnn_cell
+
+BACKENDS = ("auto", "reference", "fast")
+
+
+def _run_one_way(cell: Callable, steps: list[Tensor], state: tuple[Tensor, ...], reverse: bool):
+    """Run `cell(x_t, *state) -> state` along `steps`; returns the h_t and the last state.
+
+    steps[t]: (sequences with a step t, features). The longest sequences come first, so these
+    are always the first rows of the state. Read forwards, a sequence that ends drops out and
+    its rows keep the last state; read backwards, it joins late, with its initial state untouched.
+    """
+    outputs: list[Tensor] = [None] * len(steps)
+    for t in range(len(steps))[::-1 if reverse else 1]:
+        running = len(steps[t])
+        new = cell(steps[t], *(s[:running] for s in state))
+        outputs[t] = new[0]
+        if running < len(state[0]):
+            new = tuple(torch.cat([a, s[running:]]) for a, s in zip(new, state, strict=True))
+        state = new
+    return outputs, state
+
+
+class _Recurrent(nn.RNNBase):
+    """What RNN, LSTM and GRU share: parameters, checks, the choice of a backend, packing.
+
+    `nn.RNNBase` contributes the parameters (names, shapes, initial values: with the same seed,
+    torch.nn's weights) and keeps them in the one block of memory that cuDNN wants.
+    """
+
+    n_states = 1  # tensors in the state: h, or h and c
+
+    def __init__(self, mode, input_size, hidden_size, num_layers, bias, dropout, bidirectional,
+                 backend):
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+        for name, value in sizes.items():
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an int: got {value!r}")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1: got {name}={value}")
+        if not isinstance(dropout, numbers.Real) or not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be a probability in [0, 1]: got {dropout!r}")
+        if backend not in BACKENDS:
+            raise ValueError(f"unknown backend: got {backend!r}, expected one of {BACKENDS}")
+        super().__init__(mode, int(input_size), int(hidden_size), int(num_layers), bias=bias,
+                         batch_first=True, dropout=dropout, bidirectional=bool(bidirectional))
+        self.backend = backend
+
+    def forward(self, input, hx=None):
+        """Run the layer over a batch of sequences.
+
+        input: (batch, steps, input_size), one sequence (steps, input_size), or a PackedSequence.
+        hx: the initial h_0, for the LSTM (h_0, c_0); zeros when None. Each of them
+            (num_layers * directions, batch, hidden_size), without batch for one sequence.
+        Returns output, h_n (for the LSTM: output, (h_n, c_n)). output: (batch, steps,
+        directions * hidden_size), the top layer's h_t, packed or unbatched as the input was;
+        h_n: shaped as hx, layer by layer, in each the forward direction before the backward.
+
+        Raises ValueError for a wrong shape, device or backend, TypeError for a wrong dtype.
+        """
+        packed = input if isinstance(input, PackedSequence) else None
+        data = input if packed is None else packed.data
+        self._check_input(data, packed)
+        unbatched = packed is None and data.dim() == 2
+        if unbatched:
+            data = data[None]
+        batch = len(data) if packed is None else int(packed.batch_sizes[0])
+        state = self._initial_state(hx, data, batch, unbatched)
+        order, back = (None, None) if packed is None else packed[2:]
+        if order is not None:
+            state = tuple(s.index_select(1, order) for s in state)
+
+        run = getattr(self, "_run_" + self.backend_for(input))
+        output, *state = run(data, None if packed is None else packed.batch_sizes, state)
+
+        if back is not None:
+            state = tuple(s.index_select(1, back) for s in state)
+        if unbatched:
+            output, state = output[0], tuple(s[:, 0] for s in state)
+        if packed is not None:
+            output = PackedSequence(output, *packed[1:])
+        return output, (state[0] if self.n_states == 1 else tuple(state))
+
+    # The two backends. data: (batch, steps, features), or packed: (all steps, features).
+
+    def _run_reference(self, data, batch_sizes, state):
+        """The cell above, step by step, direction by direction, layer by layer."""
+        # A padded batch is a packed one in which no sequence ends early.
+        batch, steps = data.shape[:2]
+        sizes = [batch] * steps if batch_sizes is None else batch_sizes.tolist()
+        flat = rearrange(data, "b t f -> (t b) f") if batch_sizes is None else data
+
+        last = []
+        directions = 2 if self.bidirectional else 1
+        for layer in range(self.num_layers):
+            inputs, both_ways = list(flat.split(sizes)), []
+            for direction in range(directions):
+                k = layer * directions + direction
+                weights = self.all_weights[k]
+                outputs, end = _run_one_way(
+                    lambda x, *s, w=weights: self._cell(x, s, w),
+                    inputs,
+                    tuple(s[k] for s in state),
+                    reverse=direction == 1,
+                )
+                both_ways.append(torch.cat(outputs))
+                last.append(end)
+            flat = torch.cat(both_ways, dim=-1)
+            if layer < self.num_layers - 1:  # dropout between layers, not after the last
+                flat = F.dropout(flat, self.dropout, self.training)
+
+        output = rearrange(flat, "(t b) f -> b t f", t=steps) if batch_sizes is None else flat
+        return output, *(torch.stack(s) for s in zip(*last, strict=True))
+
+    def _run_fast(self, data, batch_sizes, state):
+        """torch's own function for the whole sequence: cuDNN, oneDNN or a C++ loop."""
+        name = {"RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}.get(self.mode, self.mode.lower())
+        function = getattr(torch, name)
+        weights = [w for group in self.all_weights for w in group]
+        how = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
+        hx = state if self.n_states > 1 else state[0]
+        if batch_sizes is None:
+            return function(data, hx, weights, *how, True)
+        return function(data, batch_sizes, hx, weights, *how)
+
+    def _cell(self, x, state, weights) -> tuple[Tensor, ...]:
+        raise TypeError("use RNN, LSTM or GRU; their base class has no cell")
+
+    # Which backend runs, and why.
+
+    def _why_not_fast(self) -> str | None:
+        return None
+
+    def _choose(self, input=None) -> tuple[str, str]:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"unknown backend: got {self.backend!r}, expected one of {BACKENDS}")
+        if self.backend == "reference":
+            return "reference", "asked for by name"
+        obstacle = self._why_not_fast()
+        if obstacle is None:
+            asked = "asked for by name" if self.backend == "fast" else "the first choice of auto"
+            return "fast", f"{asked}; the whole sequence runs in {self._library(input)}"
+        if self.backend == "fast":
+            raise ValueError(f"backend='fast' cannot run this layer: {obstacle}")
+        return "reference", f"fast cannot run this layer: {obstacle}"
+
+    def _library(self, input) -> str:
+        weight, sizes = self.weight_ih_l0, getattr(input, "batch_sizes", None)
+        if weight.is_cuda:
+            return "cuDNN" if torch.backends.cudnn.is_acceptable(weight) else "torch's CUDA loop"
+        one_dnn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+        uneven = sizes is not None and sizes[0] != sizes[-1]
+        if one_dnn and self.mode == "LSTM" and weight.dtype == torch.float32 and not uneven:
+            return "oneDNN"
+        return "torch's C++ loop"
+
+    def backend_for(self, input=None) -> str:
+        """The backend that `layer(input)` would run: "reference" or "fast"."""
+        return self._choose(input)[0]
+
+    def explain_backend(self, input=None) -> str:
+        """One line: the backend that `layer(input)` would run, and why."""
+        return "{}: {}".format(*self._choose(input))
+
+    # What the input must be.
+
+    def _check_input(self, data, packed) -> None:
+        name, weight = type(self).__name__, self.weight_ih_l0
+        if not isinstance(data, Tensor):
+            raise TypeError(f"{name} input must be a tensor or PackedSequence: got {type(data)}")
+        shape = tuple(data.shape)
+        if packed is None and data.dim() not in (2, 3):
+            raise ValueError(
+                f"{name} input must be (batch, steps, features) or (steps, features): got {shape}"
+            )
+        if packed is not None and data.dim() != 2:
+            raise ValueError(f"{name} packed data must be (all steps, features): got {shape}")
+        if not data.is_floating_point():
+            raise TypeError(
+                f"{name} input must be floating point: got {data.dtype}; embed token ids first"
+            )
+        if shape[-1] != self.input_size:
+            raise ValueError(
+                f"{name} input must have input_size={self.input_size} features in its last axis: "
+                f"got {shape[-1]} in shape {shape}"
+            )
+        if shape[-2] == 0:
+            raise ValueError(f"{name} input must have at least one step: got shape {shape}")
+        self._check_like(f"{name} input", data, weight)
+
+    def _initial_state(self, hx, data, batch, unbatched) -> tuple[Tensor, ...]:
+        full = (self.num_layers * (2 if self.bidirectional else 1), batch, self.hidden_size)
+        if hx is None:
+            return tuple(data.new_zeros(full) for _ in range(self.n_states))
+        state = (hx,) if self.n_states == 1 else hx
+        names = ("h_0", "c_0")[: self.n_states]
+        if not isinstance(state, tuple | list) or len(state) != self.n_states:
+            raise TypeError(f"{type(self).__name__} hx must be a pair (h_0, c_0): got {type(hx)}")
+        want = (full[0], full[2]) if unbatched else full
+        for name, s in zip(names, state, strict=True):
+            if not isinstance(s, Tensor):
+                raise TypeError(f"{name} must be a tensor: got {type(s)}")
+            if tuple(s.shape) != want:
+                axes = "(layers * directions, " + ("hidden)" if unbatched else "batch, hidden)")
+                raise ValueError(f"{name} must be {axes} = {want}: got {tuple(s.shape)}")
+            self._check_like(name, s, data)
+        return tuple(s[:, None] for s in state) if unbatched else tuple(state)
+
+    @staticmethod
+    def _check_like(name: str, tensor: Tensor, like: Tensor) -> None:
+        if tensor.device != like.device:
+            raise ValueError(
+                f"{name} must be on the layer's device: "
+                f"got {tensor.device}, expected {like.device}"
+            )
+        if tensor.dtype != like.dtype and not _autocast(like.device):
+            raise TypeError(
+                f"{name} must have the layer's dtype: got {tensor.dtype}, expected {like.dtype}"
+            )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, backend={self.backend!r}"
+
+
+class RNN(_Recurrent):
+    """Plain recurrent layers: h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh).
+
+    Equals `torch.nn.RNN(…, batch_first=True)`; a state_dict moves both ways. nonlinearity is
+    "tanh" or "relu"; dropout acts between layers.
+    `output, h_n = layer(input, h_0)`, shapes as `forward` says.
+    Raises ValueError or TypeError for a size, probability or name out of range.
+    """
+
+    def __init__(self, input_size, hidden_size, num_layers=1, nonlinearity="tanh", bias=True,
+                 dropout=0.0, bidirectional=False, backend="auto"):
+        check_nonlinearity(nonlinearity)
+        super().__init__("RNN_" + nonlinearity.upper(), input_size, hidden_size, num_layers, bias,
+                         dropout, bidirectional, backend)
+        self.nonlinearity = nonlinearity
+
+    def _cell(self, x, state, weights):
+        return (rnn_cell(x, *state, *weights, nonlinearity=self.nonlinearity),)
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory layers: c_t = f * c_(t-1) + i * g, h_t = o * tanh(c_t).
+
+    Equals `torch.nn.LSTM(…, batch_first=True)`; a state_dict moves both ways. Gates are stacked in
+    the order i, f, g, o; see `lstm_cell` for the whole formula. dropout acts between layers.
+    `output, (h_n, c_n) = layer(input, (h_0, c_0))`, shapes as `forward` says.
+    Raises ValueError or TypeError for a size, probability or name out of range.
+    """
+
+    n_states = 2
+
+    def __init__(self, input_size, hidden_size, num_layers=1, bias=True, dropout=0.0,
+                 bidirectional=False, backend="auto"):
+        super().__init__("LSTM", input_size, hidden_size, num_layers, bias, dropout,
+                         bidirectional, backend)
+
+    def _cell(self, x, state, weights):
+        return lstm_cell(x, *state, *weights)
+
+    def _why_not_fast(self):
+        device = self.weight_ih_l0.device
+        if device.type == "cpu" and _autocast(device):
+            return "under CPU autocast oneDNN's LSTM fails on chips without bfloat16 units"
+        return None
+
+
+class GRU(_Recurrent):
+    """Gated recurrent unit layers: h_t = (1 - z) * n + z * h_(t-1).
+
+    reset_after=True applies the reset gate after the product W'_n h_(t-1): torch's and cuDNN's
+    form, equal to `torch.nn.GRU(…, batch_first=True)`. reset_after=False applies it before, as the
+    paper of 2014 does; only the reference computes that, with the same parameters, so a state_dict
+    of one form loads into the other and means something else. See `gru_cell` for both formulas.
+    Gates are stacked in the order r, z, n; dropout acts between layers.
+    `output, h_n = layer(input, h_0)`, shapes as `forward` says.
+    Raises ValueError or TypeError for a size, probability or name out of range, and ValueError for
+    reset_after=False with backend="fast".
+    """
+
+    def __init__(self, input_size, hidden_size, num_layers=1, bias=True, dropout=0.0,
+                 bidirectional=False, backend="auto", reset_after=True):
+        super().__init__("GRU", input_size, hidden_size, num_layers, bias, dropout,
+                         bidirectional, backend)
+        self.reset_after = bool(reset_after)
+        self._choose()  # a backend asked for by name must be able to run
+
+    def _cell(self, x, state, weights):
+        return (gru_cell(x, *state, *weights, reset_after=self.reset_after),)
+
+    def _why_not_fast(self):
+        if not self.reset_after:
+            return "torch has no GRU that resets before the product (reset_after=False)"
+        return None
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, reset_after={self.reset_after}"
+
+
+def _autocast(device: torch.device) -> bool:
+    kind = device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

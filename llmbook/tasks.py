@@ -1,0 +1,161 @@
+"""Small generated tasks with a known answer: what a model must carry, count, reverse or read.
+
+Each takes `generator`: a seed (the same seed, the same data) or a CPU `torch.Generator`, which
+moves on with each call. All tensors are on the CPU; tokens are int64. Each raises TypeError or
+ValueError that names the argument.
+"""
+
+import datetime
+
+import torch
+
+from llmbook.data.characters import as_generator, at_least
+
+IGNORED = -100  # a target that no loss counts: torch.nn.functional.cross_entropy's ignore_index
+
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+)  # fmt: skip
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def first_token_recall(batch, length, n_classes=4, generator=0):
+    """Name the first token after `length - 1` distractors: a dependency as long as the sequence.
+
+    inputs: (batch, length) int64: first token in [0, n_classes), the others in
+    [n_classes, 2·n_classes), so 2·n_classes symbols; targets: (batch,) int64, the first token.
+    Chance is 1 / n_classes.
+    """
+    at_least(1, batch=batch, length=length)
+    at_least(2, n_classes=n_classes)
+    generator = as_generator(generator)
+    targets = torch.randint(n_classes, (batch,), generator=generator)
+    inputs = torch.randint(n_classes, 2 * n_classes, (batch, length), generator=generator)
+    inputs[:, 0] = targets
+    return inputs, targets
+
+
+def copy_task(batch, length, delay=0, n_symbols=8, generator=0):
+    """Repeat `length` symbols after `delay` blanks, when the marker comes.
+
+    Tokens: 0 blank, 1 marker, 2 … n_symbols + 1 symbols. A row: `length` symbols, `delay` blanks,
+    the marker, `length` blanks; its targets: blank up to the marker, then the symbols in order.
+    inputs, targets: (batch, 2·length + delay + 1) int64. Each symbol is needed length + delay + 1
+    steps after it was read. A model that remembers nothing has a cross-entropy of
+    length·ln(n_symbols) / (2·length + delay + 1). Source: Hochreiter and Schmidhuber (1997), in
+    the form of Arjovsky et al. (2016).
+    """
+    at_least(1, batch=batch, length=length)
+    at_least(0, delay=delay)
+    at_least(2, n_symbols=n_symbols)
+    symbols = torch.randint(2, n_symbols + 2, (batch, length), generator=as_generator(generator))
+    inputs = torch.zeros(batch, 2 * length + delay + 1, dtype=torch.int64)
+    targets = torch.zeros_like(inputs)
+    inputs[:, :length] = symbols
+    inputs[:, length + delay] = 1
+    targets[:, -length:] = symbols
+    return inputs, targets
+
+
+def adding_problem(batch, length, generator=0):
+    """Add the two marked numbers of a sequence, one in each half.
+
+    inputs: (batch, length, 2) float32: a number uniform in [0, 1), and 1 where it is marked;
+    targets: (batch,) float32, the sum. Always answering 1 has a mean squared error of 1/6.
+    Source: Hochreiter and Schmidhuber (1997).
+    """
+    at_least(1, batch=batch)
+    at_least(2, length=length)
+    generator, half = as_generator(generator), length // 2
+    rows = torch.arange(batch)
+    numbers = torch.rand(batch, length, generator=generator)
+    first = torch.randint(half, (batch,), generator=generator)
+    second = torch.randint(half, length, (batch,), generator=generator)
+    marks = torch.zeros(batch, length)
+    marks[rows, first] = marks[rows, second] = 1.0
+    inputs = torch.stack([numbers, marks], dim=-1)
+    return inputs, numbers[rows, first] + numbers[rows, second]
+
+
+def reversal(batch, length, n_symbols=10, generator=0):
+    """Write a sequence backwards: targets[b, t] = inputs[b, length - 1 - t].
+
+    inputs, targets: (batch, length) int64 in [0, n_symbols). Chance is 1 / n_symbols.
+    """
+    at_least(1, batch=batch, length=length)
+    at_least(2, n_symbols=n_symbols)
+    inputs = torch.randint(n_symbols, (batch, length), generator=as_generator(generator))
+    return inputs, inputs.flip(1)
+
+
+def anbn(batch, max_n, min_n=1, generator=0):
+    """Next-token prediction on aⁿbⁿ: from the first b on, a model that counts knows every token.
+
+    Tokens: 0 start and end, 1 a, 2 b. A row is 0 aⁿ bⁿ 0 with n uniform in [min_n, max_n]; inputs
+    are its tokens but the last, targets its tokens but the first. Rows shorter than the longest
+    possible are filled with 0 in inputs and IGNORED (-100) in targets.
+    inputs, targets: (batch, 2·max_n + 1) int64. The targets that n decides are those where
+    `inputs == 2`; a row is accepted when all of those are right. Source: Gers and Schmidhuber
+    (2001).
+    """
+    at_least(1, batch=batch, max_n=max_n, min_n=min_n)
+    if min_n > max_n:
+        raise ValueError(f"min_n must not exceed max_n: got min_n={min_n}, max_n={max_n}")
+    n = torch.randint(min_n, max_n + 1, (batch, 1), generator=as_generator(generator))
+    position = torch.arange(2 * max_n + 2)
+    tokens = torch.zeros(batch, len(position), dtype=torch.int64)
+    tokens[(position >= 1) & (position <= n)] = 1
+    tokens[(position > n) & (position <= 2 * n)] = 2
+    targets = tokens[:, 1:].clone()
+    targets[position[1:] > 2 * n + 1] = IGNORED
+    return tokens[:, :-1].clone(), targets
+
+
+# How people write a date. Numbers alone are day first with dots and month first with slashes, the
+# German and the American way, so that every form has one reading.
+_FORMATS = (
+    "{day} {month} {year}", "{day} {mon} {year}", "{month} {day}, {year}", "{mon} {day}, {year}",
+    "{month} {day}{th}, {year}", "the {day}{th} of {month}, {year}", "{day}{th} {month} {year}",
+    "{weekday}, {day} {month} {year}", "{weekday}, {month} {day}, {year}",
+    "{wkd} {day} {mon} {year}", "{wkd}, {mon} {day}{th} {year}",
+    "{weekday} the {day}{th} of {month} {year}", "{day}.{m}.{year}", "{dd}.{mm}.{year}", "{m}/{day}/{year}", "{mm}/{dd}/{year}",
+    "{year}/{mm}/{dd}", "{year} {mon} {day}", "{day}-{mon}-{year}", "{mon}. {day}, {year}",
+)  # fmt: skip
+
+
+def dates(n, generator=0, first_year=1900, last_year=2099):
+    """Dates as people write them, in twenty forms, with their ISO form: n pairs `(human, iso)`.
+
+    For example ("the 3rd of March, 1998", "1998-03-03"); a third of them in small letters. Days
+    are uniform in [first_year, last_year]; the weekday, where it is written, is right. The ISO form
+    has 10 characters, the human one at most 36, all ASCII.
+    """
+    at_least(1, n=n, first_year=first_year, last_year=last_year)
+    if not first_year <= last_year <= 9999 or first_year < 1000:
+        raise ValueError(
+            "first_year and last_year must be in order and from 1000 to 9999: "
+            f"got first_year={first_year}, last_year={last_year}"
+        )
+    generator = as_generator(generator)
+    first = datetime.date(first_year, 1, 1).toordinal()
+    last = datetime.date(last_year, 12, 31).toordinal()
+    ordinals = torch.randint(first, last + 1, (n,), generator=generator).tolist()
+    forms = torch.randint(len(_FORMATS), (n,), generator=generator).tolist()
+    small = (torch.randint(3, (n,), generator=generator) == 0).tolist()
+    pairs = []
+    for ordinal, form, lower in zip(ordinals, forms, small):
+        date = datetime.date.fromordinal(ordinal)
+        human = _write(date, _FORMATS[form])
+        pairs.append((human.lower() if lower else human, date.isoformat()))
+    return pairs
+
+
+def _write(date, form):
+    month, weekday = _MONTHS[date.month - 1], _DAYS[date.weekday()]
+    teen = 11 <= date.day <= 13
+    ending = "th" if teen else {1: "st", 2: "nd", 3: "rd"}.get(date.day % 10, "th")
+    return form.format(
+        day=date.day, dd=f"{date.day:02}", m=date.month, mm=f"{date.month:02}", year=date.year,
+        month=month, mon=month[:3], weekday=weekday, wkd=weekday[:3], th=ending,
+    )  # fmt: skip

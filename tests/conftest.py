@@ -1,0 +1,19 @@
+"""Shared by all tests: the profile that chapters run at, and the built book."""
+
+import os
+
+import pytest
+
+from llmbook.data import resolve_folders
+
+resolve_folders()  # nbval runs a chapter in its own folder
+os.environ.setdefault("LLMBOOK_PROFILE", "quick")  # what profile = "auto" means in nbval's kernels
+os.environ.setdefault("MPLBACKEND", "agg")
+
+from built_book import book  # noqa: E402, F401 - a fixture
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Chapters first: they take longest, and the other worker does the short tests meanwhile."""
+    items.sort(key=lambda item: not item.nodeid.startswith("chapters/"))

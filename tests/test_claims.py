@@ -1,0 +1,140 @@
+"""Claims: a claim that does not hold stops the chapter; every row of a chapter is settled exactly once."""
+
+import ast
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from llmbook.book import chapter, claims
+from llmbook.book.calibrate import collect, margin_problem
+from llmbook.book.claims import CLAIM_MIME, ClaimError, claim, ledger, recorded
+from llmbook.book.execute import chapters, find_root
+
+ROOT = find_root(Path(__file__).parent)
+CHAPTERS = chapters(ROOT)
+
+
+def claim_calls(notebook):
+    """(id, bounds or None) of every literal claim(...) call in a notebook's code cells."""
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code" and "colab" not in cell["metadata"].get("tags", []):
+            for node in ast.walk(ast.parse("".join(cell["source"]))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "claim":
+                    bounds = next((k.value for k in node.keywords if k.arg == "bounds"), None)
+                    yield ast.literal_eval(node.args[0]), bounds and ast.literal_eval(bounds)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What `claim` publishes, instead of a display."""
+    seen = []
+    monkeypatch.setattr(claims, "publish", lambda text, html, data: seen.append((text, html, data)))
+    monkeypatch.setattr(chapter, "_current", None)
+    return seen
+
+
+def at_profile(monkeypatch, profile):
+    run = chapter.Run("rnn_lstm", profile, 0, torch.device("cpu"), torch.float32, "")
+    monkeypatch.setattr(claims, "current_run", lambda: run)
+
+
+def test_every_row_of_the_existing_chapters_is_settled_exactly_once():
+    found = Counter(id for path in CHAPTERS for id, _ in claim_calls(path))
+    expected = {id for id, row in ledger().items() if row["chapter"] in {p.stem for p in CHAPTERS}}
+    assert CHAPTERS and expected
+    assert {id: n for id, n in found.items() if n != 1} == {}
+    assert set(found) == expected
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_every_trained_claim_is_calibrated_with_room(path):
+    past = recorded(path.stem)
+    trained = {id: bounds for id, bounds in claim_calls(path) if bounds}
+    assert len(past.get("_run", {}).get("seeds", [])) >= 3, f"run: python -m llmbook calibrate {path.stem}"
+    assert set(past) - {"_run"} == set(trained), f"run: python -m llmbook calibrate {path.stem}"
+    problems = [f"{id}, {name}: {problem}" for id, bounds in trained.items() for name, bound in bounds.items()
+                if (problem := margin_problem(past[id][name], bound))]
+    assert problems == []
+
+
+def test_a_claim_that_does_not_hold_stops_the_chapter(shown):
+    with pytest.raises(ClaimError, match="rnn-bptt"):
+        claim("rnn-bptt", measured=1.0, holds=False)
+    assert shown == []
+
+
+def test_a_claim_that_holds_is_published_with_its_evidence(shown):
+    claim("rnn-bptt", measured={"difference": np.float64(1e-12), "steps": torch.tensor(50)}, holds=np.bool_(True))
+    text, html, data = shown[0]
+    assert data[CLAIM_MIME]["measured"] == {"difference": 1e-12, "steps": 50}
+    assert "1e-12" in text and 'id="claim-rnn-bptt"' in html
+
+
+def test_a_bound_that_is_missed_stops_the_chapter_and_a_list_needs_every_seed(shown):
+    claim("rnn-bptt", measured={"accuracy": [0.96, 0.99]}, bounds={"accuracy": ">= 0.95"})
+    with pytest.raises(ClaimError, match="accuracy"):
+        claim("rnn-bptt", measured={"accuracy": [0.94, 0.99]}, bounds={"accuracy": ">= 0.95"})
+    with pytest.raises(ClaimError):
+        claim("rnn-bptt", measured={"accuracy": float("nan")}, bounds={"accuracy": ">= 0.95"})
+
+
+def test_smoke_records_trained_claims_without_judging_and_judges_the_exact_ones(shown, monkeypatch):
+    at_profile(monkeypatch, "smoke")
+    claim("rnn-bptt", measured={"accuracy": 0.1}, bounds={"accuracy": ">= 0.95"})
+    assert shown[0][2][CLAIM_MIME]["judged"] is False
+    with pytest.raises(ClaimError):
+        claim("rnn-bptt", measured=1.0, holds=False)
+    at_profile(monkeypatch, "quick")
+    with pytest.raises(ClaimError):
+        claim("rnn-bptt", measured={"accuracy": 0.1}, bounds={"accuracy": ">= 0.95"})
+
+
+@pytest.mark.parametrize("kwargs, error, words", [
+    ({"id": "rnn-bpt", "measured": 1, "holds": True}, ValueError, "did you mean 'rnn-bptt'"),
+    ({"id": "rnn-bptt", "measured": 1}, ValueError, "exactly one of"),
+    ({"id": "rnn-bptt", "measured": 1, "holds": True, "bounds": {"measured": "> 0"}}, ValueError, "exactly one of"),
+    ({"id": "rnn-bptt", "measured": 1, "holds": 1}, TypeError, "holds must be a bool"),
+    ({"id": "rnn-bptt", "measured": {}, "holds": True}, ValueError, "at least one"),
+    ({"id": "rnn-bptt", "measured": {"a": object()}, "holds": True}, TypeError, "a number"),
+    ({"id": "rnn-bptt", "measured": {"a": 1}, "bounds": {"b": "> 0"}}, ValueError, "bounds name"),
+    ({"id": "rnn-bptt", "measured": {"a": 1}, "bounds": {"a": "0.5"}}, ValueError, "a bound reads like"),
+    ({"id": "rnn-bptt", "measured": {"a": 1}, "bounds": {"a": ">= nan"}}, ValueError, "a bound reads like"),
+])
+def test_bad_arguments_get_a_clear_error(shown, kwargs, error, words):
+    with pytest.raises(error, match=words):
+        claim(**kwargs)
+
+
+def test_a_claim_of_another_chapter_is_refused(shown, monkeypatch):
+    at_profile(monkeypatch, "quick")
+    with pytest.raises(ValueError, match="belongs to chapter 'attention'"):
+        claim("attn-formula", measured=0.0, holds=True)
+
+
+@pytest.mark.parametrize("values, bound, near", [
+    ([0.97, 0.98, 0.99], ">= 0.95", False),
+    ([0.97, 0.98, 0.99], ">= 0.96", True),
+    ([0.2, 0.3], "<= 0.4", False),
+    ([0.2, 0.3], "<= 0.39", True),
+    ([1.0, 1.0], ">= 1.0", False),
+    ([1.0, 1.0], "> 1.0", True),
+])
+def test_a_bound_must_clear_the_spread_by_its_width(values, bound, near):
+    assert bool(margin_problem(values, bound)) is near
+
+
+def test_calibration_collects_each_seed_of_bounded_claims_only(tmp_path):
+    def copy(name, value):
+        records = [{"id": "a", "measured": {"x": value, "seen": 3}, "bounds": {"x": "> 0"}},
+                   {"id": "b", "measured": {"y": 1}, "bounds": {}}]
+        cells = [{"outputs": [{"data": {CLAIM_MIME: record}}]} for record in records]
+        (tmp_path / name).write_text(json.dumps({"cells": cells}))
+        return tmp_path / name
+
+    values, bounds = collect([copy("1", 0.5), copy("2", [0.6, 0.7])])
+    assert values == {"a": {"x": [0.5, 0.6, 0.7], "seen": [3, 3]}}
+    assert bounds == {"a": {"x": "> 0"}}

@@ -1,0 +1,151 @@
+"""The set-up itself: what importing costs, what is pinned, what the README promises, the command line."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from llmbook import __main__ as command_line
+from llmbook import device
+from llmbook.book.execute import find_root
+
+ROOT = find_root(Path(__file__).parent)
+PINS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+
+
+def python(code, **env):
+    """Run code in a fresh Python; its output."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_llmbook_loads_nothing_and_its_modules_cost_little_beyond_torch():
+    assert python("import sys, llmbook; print('torch' in sys.modules, 'numpy' in sys.modules)") == "False False"
+    seconds = float(python(
+        "import torch, time; t = time.process_time();"
+        "import llmbook.recurrent, llmbook.data, llmbook.book; print(time.process_time() - t)"))
+    assert seconds < 1.5
+
+
+def test_importing_needs_no_triton_and_touches_neither_gpu_nor_network_nor_cache(tmp_path):
+    code = (
+        "import sys, socket; sys.modules['triton'] = None\n"
+        "def refuse(*a, **k): raise SystemExit('network')\n"
+        "socket.socket.connect = refuse; import torch; torch.cuda.init = refuse\n"
+        "import pkgutil, importlib, llmbook\n"
+        "for m in pkgutil.walk_packages(llmbook.__path__, 'llmbook.'):\n"
+        "    if not any(w in m.name for w in ('.kernels.', '.sphinx', '__main__')): importlib.import_module(m.name)\n"
+        "print(torch.cuda.is_initialized())"
+    )
+    assert python(code, LLMBOOK_CACHE=str(tmp_path / "cache")) == "False"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_every_requirement_is_pinned_exactly_and_satisfies_the_ranges_of_pyproject():
+    from packaging.requirements import Requirement
+
+    pins = {}
+    for line in PINS.splitlines():
+        if line and not line.startswith(("#", "-e")):
+            requirement = Requirement(line)
+            assert re.fullmatch(r"==[\w.!]+", str(requirement.specifier)), line
+            pins[re.sub(r"[-_.]+", "-", requirement.name).lower()] = str(requirement.specifier)[2:]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ranges = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    colab = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "tests/colab/packages.txt").read_text(), re.MULTILINE))
+    for text in ranges:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[requirement.name]), text
+        if text in project["dependencies"] and requirement.name in colab:
+            assert requirement.specifier.contains(colab[requirement.name]), f"{text}: Colab has {colab[requirement.name]}"
+    assert Requirement(project["dependencies"][0]).specifier.contains("2.11.0"), "Colab's torch would be replaced"
+    assert "-e ." in PINS and pins["torch"] == "2.13.0"
+
+
+def test_the_readme_holds_the_two_commands_and_the_check_runs_them_from_there():
+    commands = re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [c.rsplit("&& ")[-1].split()[0] for c in commands] == ["jupyter-book", "pytest"]
+    assert "commands[0]" in (ROOT / ".ci/run").read_text()
+
+
+def test_the_readme_lists_every_command_and_each_has_help(capsys):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in command_line.COMMANDS:
+        assert f"python -m llmbook {name}" in readme
+        with pytest.raises(SystemExit) as stop:
+            command_line.main([name, "--help"])
+        assert stop.value.code == 0 and f"llmbook {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_refused_and_none_prints_help(capsys):
+    assert command_line.main(["fly"]) == 2 and "unknown command 'fly'" in capsys.readouterr().err
+    assert command_line.main(["--help"]) == 0 and "calibrate" in capsys.readouterr().out
+
+
+def test_the_wheel_carries_everything_that_a_chapter_reads(tmp_path):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["llmbook"]
+    kinds = {p.suffix for p in (ROOT / "llmbook").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert kinds - {".py"} <= {Path(p).suffix for p in patterns}
+
+
+@pytest.mark.parametrize("cap, dtype", [((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_precision_follows_the_compute_capability_and_says_why(cap, dtype, monkeypatch):
+    monkeypatch.setattr(device, "capability", lambda d: cap)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *a: True)
+    chosen, reason = device.choose_dtype("cpu")
+    assert str(chosen) == f"torch.{dtype}" and f"{cap[0]}.{cap[1]}" in reason
+
+
+def test_a_cpu_trains_in_float32_and_t4_rules_apply_to_any_device(monkeypatch):
+    monkeypatch.delenv("LLMBOOK_DEVICE_PROFILE", raising=False)
+    assert str(device.choose_dtype("cpu")[0]) == "torch.float32" and device.capability("cpu") is None
+    monkeypatch.setenv("LLMBOOK_DEVICE_PROFILE", "t4")
+    chosen, reason = device.choose_dtype("cpu")
+    assert str(chosen) == "torch.float16" and "T4 rules" in reason
+    assert device.capability("cpu") == (7, 5) and device.memory_gb("cpu") == 15.0
+    assert "T4 rules, run on CPU" in device.describe("cpu")
+    monkeypatch.setenv("LLMBOOK_DEVICE_PROFILE", "t5")
+    with pytest.raises(ValueError, match="'t5'"):
+        device.choose_dtype("cpu")
+
+
+@pytest.mark.parametrize("bad", ["cuda:99", "tpu", "", 3.5])
+def test_a_device_that_is_not_here_is_refused(bad):
+    with pytest.raises(ValueError, match="CUDA devices|device must be"):
+        device.resolve_device(bad)
+
+
+def test_a_profile_and_a_seed_must_be_known(monkeypatch):
+    from llmbook.book.chapter import resolve_profile, seed_everything, start
+
+    monkeypatch.setenv("LLMBOOK_PROFILE", "quick")
+    assert resolve_profile("auto") == "quick" and resolve_profile("full") == "full"
+    with pytest.raises(ValueError, match="got 'fast'"):
+        start("rnn_lstm", "fast")
+    with pytest.raises(ValueError, match="chapter must be one of"):
+        start("rnn")
+    for seed in (-1, 1.5, True, "0"):
+        with pytest.raises(ValueError, match="seed must be"):
+            seed_everything(seed)
+
+
+def test_a_size_is_picked_by_profile():
+    from llmbook.book.chapter import Run
+
+    def run(profile):
+        return Run("rnn_lstm", profile, 5, "cpu", None, "")
+
+    assert [run(p).pick(smoke=1, quick=2, gpu=3, full=4) for p in ("smoke", "quick", "gpu", "full")] == [1, 2, 3, 4]
+    assert [run(p).pick(quick=2, gpu=3) for p in ("smoke", "quick", "gpu", "full")] == [2, 2, 3, 3]
+    assert run("quick").seeds == [5] and run("gpu").seeds == [5, 6, 7]
+
+
+def test_the_licence_holds_both_texts():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text and "Attribution 4.0 International" in text and "the llmbook authors" in text
