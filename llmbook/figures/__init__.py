@@ -1,0 +1,32 @@
+"""The book's pictures: one plotting style, `show` with alt text, and the interactive figures.
+
+    from llmbook.figures import show, style
+    from llmbook.figures import VanishingGradient, LSTMGates
+
+Names are loaded on first use, so importing this package imports neither matplotlib nor ipywidgets.
+"""
+
+from importlib import import_module
+
+_WHERE = {
+    "AttentionScores": "scores",
+    "Interactive": "interactive",
+    "LSTMGates": "gates",
+    "PathLength": "paths",
+    "TiledSoftmax": "tiles",
+    "VanishingGradient": "vanishing",
+    "show": "style",
+}
+__all__ = [*_WHERE, "style"]
+
+
+def __getattr__(name: str):
+    if name == "style":
+        return import_module(".style", __name__)
+    if name in _WHERE:
+        return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
