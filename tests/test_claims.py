@@ -12,20 +12,19 @@ import torch
 from llmbook.book import chapter, claims
 from llmbook.book.calibrate import collect, margin_problem
 from llmbook.book.claims import CLAIM_MIME, ClaimError, claim, ledger, recorded
-from llmbook.book.execute import chapters, find_root
+from llmbook.book.execute import chapters, executed_path, find_root
 
 ROOT = find_root(Path(__file__).parent)
 CHAPTERS = chapters(ROOT)
 
 
-def claim_calls(notebook):
-    """(id, bounds or None) of every literal claim(...) call in a notebook's code cells."""
+def claimed(notebook):
+    """The id of every literal claim(...) call in a notebook's code cells."""
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code" and "colab" not in cell["metadata"].get("tags", []):
             for node in ast.walk(ast.parse("".join(cell["source"]))):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "claim":
-                    bounds = next((k.value for k in node.keywords if k.arg == "bounds"), None)
-                    yield ast.literal_eval(node.args[0]), bounds and ast.literal_eval(bounds)
+                    yield ast.literal_eval(node.args[0])
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def at_profile(monkeypatch, profile):
 
 
 def test_every_row_of_the_existing_chapters_is_settled_exactly_once():
-    found = Counter(id for path in CHAPTERS for id, _ in claim_calls(path))
+    found = Counter(id for path in CHAPTERS for id in claimed(path))
     expected = {id for id, row in ledger().items() if row["chapter"] in {p.stem for p in CHAPTERS}}
     assert CHAPTERS and expected
     assert {id: n for id, n in found.items() if n != 1} == {}
@@ -51,10 +50,10 @@ def test_every_row_of_the_existing_chapters_is_settled_exactly_once():
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
-def test_every_trained_claim_is_calibrated_with_room(path):
+def test_every_trained_claim_is_calibrated_with_room(path, book):
     past = recorded(path.stem)
-    trained = {id: bounds for id, bounds in claim_calls(path) if bounds}
-    assert len(past.get("_run", {}).get("seeds", [])) >= 3, f"run: python -m llmbook calibrate {path.stem}"
+    _, trained = collect([executed_path(path)])
+    assert trained and len(past.get("_run", {}).get("seeds", [])) >= 3, f"run: python -m llmbook calibrate {path.stem}"
     assert set(past) - {"_run"} == set(trained), f"run: python -m llmbook calibrate {path.stem}"
     problems = [f"{id}, {name}: {problem}" for id, bounds in trained.items() for name, bound in bounds.items()
                 if (problem := margin_problem(past[id][name], bound))]
@@ -70,7 +69,7 @@ def test_a_claim_that_does_not_hold_stops_the_chapter(shown):
 def test_a_claim_that_holds_is_published_with_its_evidence(shown):
     claim("rnn-bptt", measured={"difference": np.float64(1e-12), "steps": torch.tensor(50)}, holds=np.bool_(True))
     text, html, data = shown[0]
-    assert data[CLAIM_MIME]["measured"] == {"difference": 1e-12, "steps": 50}
+    assert data[CLAIM_MIME]["measured"] == [("difference", 1e-12), ("steps", 50)]
     assert "1e-12" in text and 'id="claim-rnn-bptt"' in html
 
 
@@ -129,8 +128,8 @@ def test_a_bound_must_clear_the_spread_by_its_width(values, bound, near):
 
 def test_calibration_collects_each_seed_of_bounded_claims_only(tmp_path):
     def copy(name, value):
-        records = [{"id": "a", "measured": {"x": value, "seen": 3}, "bounds": {"x": "> 0"}},
-                   {"id": "b", "measured": {"y": 1}, "bounds": {}}]
+        records = [{"id": "a", "measured": [["x", value], ["seen", 3]], "bounds": {"x": "> 0"}},
+                   {"id": "b", "measured": [["y", 1]], "bounds": {}}]
         cells = [{"outputs": [{"data": {CLAIM_MIME: record}}]} for record in records]
         (tmp_path / name).write_text(json.dumps({"cells": cells}))
         return tmp_path / name

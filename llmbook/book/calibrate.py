@@ -40,7 +40,7 @@ def collect(executed):
             if record["bounds"]:
                 bounds[record["id"]] = record["bounds"]
                 row = values.setdefault(record["id"], {})
-                for name, value in record["measured"].items():
+                for name, value in record["measured"]:
                     row.setdefault(name, []).extend(value if isinstance(value, list) else [value])
     return values, bounds
 

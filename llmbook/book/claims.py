@@ -118,7 +118,8 @@ def claim(id, measured, *, holds=None, bounds=None):
                          + (f", bounds {bounds}" if bounds else ""))
     record = {"id": id, "measured": measured, "holds": bool(holds), "judged": judged,
               "bounds": bounds or {}}
-    publish(_as_text(row, record), _as_html(row, record), {CLAIM_MIME: record})
+    in_order = list(measured.items())  # as pairs: a notebook's file sorts the keys of its JSON
+    publish(_as_text(row, record), _as_html(row, record), {CLAIM_MIME: record | {"measured": in_order}})
 
 
 @functools.cache

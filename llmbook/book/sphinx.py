@@ -203,7 +203,7 @@ class Claims(Report):
         if record is None:
             return []
         lines = nodes.bullet_list(classes=["claim-evidence"])
-        for name, value in record["measured"].items():
+        for name, value in record["measured"]:
             bound = record["bounds"].get(name)
             text = f"{name}: {format_value(value)}" + (f" (must be {bound})" if bound else "")
             lines += nodes.list_item("", nodes.paragraph("", text))
