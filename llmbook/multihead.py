@@ -1,0 +1,244 @@
+"""Multi-head attention: several small attentions side by side, and the cache for decoding.
+
+    MultiHead(X, C) = [head_1 … head_h] W_O,  head_i = attention(X W_Q^i, C W_K^i, C W_V^i)
+
+C is X itself (self-attention) or another sequence (cross-attention). With fewer key/value heads
+than query heads, groups of consecutive query heads share them: grouped-query attention, and
+multi-query with one.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+from llmbook.attention import attention, attention_weights
+
+
+class KVCache:
+    """One layer's keys and values of the tokens seen so far: room for max_len, `length` held.
+
+    keys, values: (batch, n_kv_heads, max_len, head_dim). Costs 2 · batch · n_kv_heads · max_len ·
+    head_dim numbers (`nbytes`), whatever the number of query heads.
+    """
+
+    def __init__(self, batch, n_kv_heads, max_len, head_dim, *, device=None, dtype=None):
+        for name, size in (("batch", batch), ("max_len", max_len)):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1: got {size}")
+        shape = (batch, n_kv_heads, max_len, head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    @property
+    def max_len(self):
+        """Number of tokens that there is room for."""
+        return self.keys.shape[2]
+
+    @property
+    def nbytes(self):
+        """Bytes held, filled or not."""
+        return 2 * self.keys.numel() * self.keys.element_size()
+
+    def append(self, k, v):
+        """Add tokens; return all keys and values so far (batch, n_kv_heads, length, head_dim)."""
+        batch, heads, tokens, head_dim = k.shape
+        expected = (self.keys.shape[0], self.keys.shape[1], tokens, self.keys.shape[3])
+        if tuple(k.shape) != expected or k.shape != v.shape:
+            raise ValueError(
+                "keys and values must fit the cache's (batch, n_kv_heads, ·, head_dim) = "
+                f"{expected}: got {tuple(k.shape)} and {tuple(v.shape)}"
+            )
+        if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
+            raise ValueError("the cache is for generating: call the model under torch.no_grad()")
+        if k.dtype != self.keys.dtype:
+            raise TypeError(f"the cache holds {self.keys.dtype}: got keys in {k.dtype}")
+        end = self.length + tokens
+        if end > self.max_len:
+            raise ValueError(
+                f"the cache is full: max_len={self.max_len}, {self.length} held, {tokens} to add"
+            )
+        self.keys[:, :, self.length : end] = k
+        self.values[:, :, self.length : end] = v
+        self.length = end
+        return self.held()
+
+    def held(self):
+        """The keys and values held: two views (batch, n_kv_heads, length, head_dim)."""
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def crop(self, length):
+        """Forget the tokens from position `length` on, as rejected guesses in decoding are."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"length must be between 0 and the {self.length} held: got {length}")
+        self.length = length
+
+    def reorder(self, rows):
+        """Let row i of the batch continue row rows[i] (beam search); the batch may change size."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention: self, cross, grouped-query; with an optional key/value cache.
+
+    Parameters are named and shaped as `torch.nn.MultiheadAttention`'s, so that a state_dict moves
+    both ways (when n_kv_heads = n_heads): in_proj_weight ((n_heads + 2 n_kv_heads) · head_dim,
+    d_model), rows for Q, then K, then V; in_proj_bias; out_proj. Same seed, same initial weights.
+
+    Masks are True = may attend, the opposite of torch's module. rotate: a callable
+    `rotate(q, k, positions) → (q, k)`, the place for rotary embeddings: q and k (batch, heads,
+    tokens, head_dim), positions int64 (tokens,) or (batch, 1, tokens). Cross-attention does not
+    rotate. n_kv_heads: n_heads when None. head_dim: d_model / n_heads when None. scale:
+    1/√head_dim when None. dropout: of the weights, while training.
+
+    Source: Vaswani et al. 2017, section 3.2.2; Shazeer 2019; Ainslie et al. 2023.
+    """
+
+    def __init__(
+        self, d_model, n_heads, *, n_kv_heads=None, head_dim=None, bias=True, dropout=0.0,
+        scale=None, rotate=None, backend="auto",
+    ):  # fmt: skip
+        super().__init__()
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        for name, size in (("d_model", d_model), ("n_heads", n_heads), ("n_kv_heads", n_kv_heads)):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1: got {size}")
+        if head_dim is None:
+            if d_model % n_heads:
+                raise ValueError(
+                    f"n_heads must divide d_model: got d_model={d_model}, n_heads={n_heads}"
+                )
+            head_dim = d_model // n_heads
+        if n_heads % n_kv_heads:
+            raise ValueError(
+                f"n_kv_heads must divide n_heads: got n_heads={n_heads}, n_kv_heads={n_kv_heads}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1: got {dropout}")
+        self.d_model, self.n_heads, self.n_kv_heads = d_model, n_heads, n_kv_heads
+        self.head_dim, self.dropout, self.scale = head_dim, dropout, scale
+        self.rotate, self.backend = rotate, backend
+
+        d_packed = (n_heads + 2 * n_kv_heads) * head_dim
+        self.in_proj_weight = nn.Parameter(torch.empty(d_packed, d_model))
+        if bias:
+            self.in_proj_bias = nn.Parameter(torch.empty(d_packed))
+        else:
+            self.register_parameter("in_proj_bias", None)
+        self.out_proj = nn.Linear(n_heads * head_dim, d_model, bias=bias)
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Xavier for the packed Q, K, V; zero biases; `nn.Linear`'s own for the output."""
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        if self.in_proj_bias is not None:
+            nn.init.zeros_(self.in_proj_bias)
+            nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self, x, context=None, *, mask=None, bias=None, causal=False, positions=None, cache=None
+    ):
+        """Attend from x to itself, or to context: (batch, tokens, d_model) → the same.
+
+        x (batch, tokens, d_model); context (batch, keys, d_model) makes it cross-attention. mask,
+        bias, causal as in `llmbook.attention.attention`, over all keys, the cache's included.
+        positions: int64 (tokens,) or (batch, tokens) for `rotate`; those after the cache's when
+        None.
+
+        cache (a `KVCache`): in self-attention, x's keys and values are added and all held are
+        attended to; in cross-attention the first call fills it with context's and later ones reuse
+        those.
+        """
+        heads = self.heads(x, context, mask=mask, bias=bias, causal=causal, positions=positions,
+                           cache=cache)  # fmt: skip
+        return self.merge(heads)
+
+    def heads(
+        self, x, context=None, *, mask=None, bias=None, causal=False, positions=None, cache=None
+    ):
+        """What each head found, before they are merged: (batch, n_heads, tokens, head_dim)."""
+        q, k, v = self.project(x, context, positions=positions, cache=cache)
+        dropout = self.dropout if self.training else 0.0
+        return attention(q, k, v, mask=mask, bias=bias, causal=causal, scale=self.scale,
+                         dropout=dropout, backend=self.backend)  # fmt: skip
+
+    def weights(self, x, context=None, *, mask=None, bias=None, causal=False, positions=None):
+        """The attention weights of every head: (batch, n_heads, tokens, keys)."""
+        q, k, _ = self.project(x, context, positions=positions)
+        return attention_weights(q, k, mask=mask, bias=bias, causal=causal, scale=self.scale)
+
+    def merge(self, heads):
+        """Mix the heads by W_O: (batch, n_heads, tokens, head_dim) → (batch, tokens, d_model)."""
+        return self.out_proj(rearrange(heads, "b h t d -> b t (h d)"))
+
+    def project(self, x, context=None, *, positions=None, cache=None):
+        """Queries of x and keys, values of context (or x), split into heads and rotated.
+
+        → q (batch, n_heads, tokens, head_dim), k and v (batch, n_kv_heads, keys, head_dim).
+        """
+        self._check(x, context)
+        d_q, d_kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if context is None:
+            q, k, v = F.linear(x, weight, bias).split([d_q, d_kv, d_kv], dim=-1)
+        else:
+            q = F.linear(x, weight[:d_q], None if bias is None else bias[:d_q])
+        q = rearrange(q, "b t (h d) -> b h t d", h=self.n_heads)
+        if context is not None:
+            return q, *self._context(context, d_q, cache)
+
+        k = rearrange(k, "b t (h d) -> b h t d", h=self.n_kv_heads)
+        v = rearrange(v, "b t (h d) -> b h t d", h=self.n_kv_heads)
+        if self.rotate is not None:
+            if positions is None:
+                start = 0 if cache is None else cache.length
+                positions = torch.arange(start, start + x.shape[1], device=x.device)
+            elif positions.ndim == 2:
+                positions = positions[:, None]  # one row for all heads of a sequence
+            q, k = self.rotate(q, k, positions)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        return q, k, v
+
+    def _context(self, context, d_q, cache):
+        """Keys and values of another sequence; no rotation, as its positions are not x's."""
+        if cache is not None and cache.length:
+            if cache.length != context.shape[1]:
+                raise ValueError(
+                    "context must be the one that the cache was filled with: got "
+                    f"{context.shape[1]} tokens, {cache.length} held"
+                )
+            return cache.held()
+        bias = None if self.in_proj_bias is None else self.in_proj_bias[d_q:]
+        k, v = F.linear(context, self.in_proj_weight[d_q:], bias).chunk(2, dim=-1)
+        k = rearrange(k, "b t (h d) -> b h t d", h=self.n_kv_heads)
+        v = rearrange(v, "b t (h d) -> b h t d", h=self.n_kv_heads)
+        return (k, v) if cache is None else cache.append(k, v)
+
+    def new_cache(self, batch, max_len, dtype=None):
+        """An empty `KVCache` for this layer, on its device; the weights' dtype unless told."""
+        weight = self.in_proj_weight
+        return KVCache(batch, self.n_kv_heads, max_len, self.head_dim, device=weight.device,
+                       dtype=dtype or weight.dtype)  # fmt: skip
+
+    def _check(self, x, context):
+        for name, given in (("x", x), ("context", context)):
+            if name == "context" and given is None:
+                continue
+            if given.ndim != 3 or given.shape[-1] != self.d_model:
+                raise ValueError(
+                    f"{name} must have shape (batch, tokens, d_model={self.d_model}): got "
+                    f"{tuple(given.shape)}"
+                )
+        if context is not None and context.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"context must have x's batch: got {context.shape[0]}, expected {x.shape[0]}"
+            )
+
+    def extra_repr(self):
+        """Sizes, as `print(module)` shows them."""
+        return (
+            f"d_model={self.d_model}, n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}, "
+            f"head_dim={self.head_dim}"
+        )
