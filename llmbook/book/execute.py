@@ -135,7 +135,10 @@ def _execute_one(notebook, profile, seed):
     target = executed_path(notebook, profile, seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = target.with_suffix(f".{os.getpid()}.part.ipynb")
-    failed = target.parent / f"{notebook.stem}.{profile}.seed{seed}.failed.ipynb"
+    mine = f"{notebook.stem}.{profile}.seed{seed}"
+    failed = target.parent / f"{mine}.failed.ipynb"
+    for left in target.parent.glob(f"{mine}.*.part.ipynb"):  # by a run that was killed: the lock is ours
+        left.unlink()
     begin = time.monotonic()
     try:
         with _PeakMemory() as memory:
@@ -150,8 +153,8 @@ def _execute_one(notebook, profile, seed):
             work.replace(failed)
         raise
     failed.unlink(missing_ok=True)
-    for old in target.parent.glob(f"{notebook.stem}.{profile}.seed{seed}.*.ipynb"):
-        if old != target and not old.name.endswith((".part.ipynb", ".failed.ipynb")):
+    for old in target.parent.glob(f"{mine}.*.ipynb"):
+        if old not in (target, work):
             old.unlink(missing_ok=True)
     work.replace(target)
     return target
