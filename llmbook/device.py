@@ -91,6 +91,7 @@ def describe(device="auto"):
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        name = f"CPU {platform.machine()}, {threads} thread{'s' * (threads > 1)}"
     profile = device_profile()
     return f"{profile.upper()} rules, run on {name}" if profile else name

@@ -80,9 +80,11 @@ def start(chapter, profile="auto", seed=0):
         raise ValueError(f"chapter must be one of {', '.join(ledger_chapters())}: got {chapter!r}")
     profile = resolve_profile(profile)
     seed_everything(seed)
-    device = torch.device("cpu") if profile in ("smoke", "quick") else devices.resolve_device("auto")
-    if profile == "smoke":
-        device = devices.resolve_device("auto")
+    device = torch.device("cpu") if profile == "quick" else devices.resolve_device("auto")
+    if device.type == "cpu":
+        # Small layers gain nothing from a second thread and lose much when the cores are shared; and
+        # with one thread sums are added in the same order on every machine.
+        torch.set_num_threads(1)
     dtype, reason = devices.choose_dtype(device)
     _current = Run(chapter, profile, seed, device, dtype, reason)
     style.use()
