@@ -13,6 +13,7 @@ _WHERE = {
     "Interactive": "interactive",
     "LSTMGates": "gates",
     "PathLength": "paths",
+    "PositionExplorer": "positions",
     "TiledSoftmax": "tiles",
     "VanishingGradient": "vanishing",
     "show": "style",
