@@ -47,11 +47,13 @@ def sample():
     ], "metadata": {"widgets": {"state": {}}, "papermill": {}}, "nbformat": 4, "nbformat_minor": 4}
 
 
-def test_the_committed_form_keeps_text_and_drops_pictures_counts_and_widget_state():
+def test_the_committed_form_keeps_text_and_drops_pictures_and_widget_state():
     text = as_text(committed_form(sample(), ""))
     for gone in ("image/png", "widget", "papermill", '"execution_count": 7', "collapsed"):
         assert gone not in text
     cells = json.loads(text)["cells"]
+    assert [c["execution_count"] for c in cells[1:]] == [1, 2]
+    assert cells[2]["outputs"][2]["execution_count"] == 2
     assert [c["id"] for c in cells] == ["t", "colab", "x"]
     assert cells[2]["outputs"][0]["text"] == ["a\n", "b\n"] and len(cells[2]["outputs"]) == 3
 

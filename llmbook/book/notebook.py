@@ -1,4 +1,7 @@
-"""The form in which notebooks are committed: text outputs only, no counts, no pictures, no widgets."""
+"""The form in which notebooks are committed: text outputs only, no pictures, no widget state.
+
+Code cells are counted from 1 in their order: nbval takes outputs without a count for a mistake.
+"""
 
 import argparse
 import json
@@ -27,8 +30,6 @@ def _text_outputs(outputs):
         elif "text/plain" in out.get("data", {}):
             plain = {"output_type": out["output_type"], "metadata": {},
                      "data": {"text/plain": "".join(out["data"]["text/plain"])}}
-            if out["output_type"] == "execute_result":
-                plain["execution_count"] = None
             kept.append(plain)
     for out in kept:
         if "text" in out:
@@ -52,14 +53,18 @@ def committed_form(notebook, where, outputs_of=None):
                  "metadata": {"tags": tags} if tags else {},
                  "source": "".join(cell["source"]).strip("\n").splitlines(keepends=True)}
         if cell["cell_type"] == "code":
-            clean["execution_count"] = None
             clean["outputs"] = _text_outputs(fresh.get(clean["id"], cell).get("outputs", []))
         cells.append(clean)
     title = 1 if cells and cells[0]["cell_type"] == "markdown" else 0
     cells.insert(title, {
-        "cell_type": "code", "id": "colab", "metadata": {"tags": ["colab", "remove-cell"]}, "execution_count": None,
+        "cell_type": "code", "id": "colab", "metadata": {"tags": ["colab", "remove-cell"]},
         "outputs": [], "source": first_cell(where).splitlines(keepends=True),
     })
+    for count, cell in enumerate((c for c in cells if c["cell_type"] == "code"), 1):
+        cell["execution_count"] = count
+        for out in cell["outputs"]:
+            if out["output_type"] == "execute_result":
+                out["execution_count"] = count
     return {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
 
 

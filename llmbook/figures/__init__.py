@@ -10,6 +10,7 @@ from importlib import import_module
 
 _WHERE = {
     "AttentionScores": "scores",
+    "HeadPatterns": "heads",
     "Interactive": "interactive",
     "LSTMGates": "gates",
     "PathLength": "paths",
