@@ -28,8 +28,8 @@ GOOGLE_COLAB = "class output:\n    enable_custom_widget_manager = staticmethod(l
 KERNEL = "import google.colab, runpy; runpy.run_module('ipykernel_launcher', run_name='__main__', alter_sys=True)"
 
 
-def run(*command, cwd=None):
-    """Run a command; its output, or a failure that shows it."""
+def run(*command, cwd="/"):
+    """Run a command, away from this repository; its output, or a failure that shows it."""
     done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
@@ -63,7 +63,7 @@ def environment(tmp_path_factory, repository):
     run(sys.executable, "-m", "venv", folder / "env")
     python = folder / "env" / "bin" / "python"
     run(python, "-m", "pip", "install", "-q", "-r", PACKAGES)
-    run(python, "-m", "pip", "install", "-q", "--no-deps", TORCH)
+    run(python, "-m", "pip", "install", "-q", TORCH)
     before = versions(python)
     run(python, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, repository)
     run(python, "-m", "pip", "install", "-q", next(folder.glob("llmbook-*.whl")))

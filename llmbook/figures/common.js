@@ -37,7 +37,7 @@ const fixed = (digits) => (x) => x.toFixed(digits).replace("-", "−");
 // once the reader pauses.
 function frame(model, el, title) {
   const controls = h("div", { class: "controls" });
-  const body = h("div", { class: "body" });
+  const body = h("div", { class: "drawing" });
   const readout = h("p", { class: "readout" });
   const spoken = h("p", { class: "spoken", "aria-live": "polite", role: "status",
     style: "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)" });
