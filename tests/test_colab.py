@@ -95,10 +95,12 @@ def test_a_chapter_runs_on_colab_from_its_first_cell_on(name, environment, repos
     monkeypatch.delenv("LLMBOOK_DATA", raising=False)
     empty = tmp_path / "empty"
     empty.mkdir()
+    run(python, "-m", "pip", "uninstall", "-q", "-y", "llmbook")  # as on Colab: the first cell installs it
     papermill.execute_notebook(
         str(repository / "chapters" / f"{name}.ipynb"), str(tmp_path / "out.ipynb"), cwd=str(empty), kernel_name="colab",
         parameters={"profile": "smoke"}, progress_bar=False, execution_timeout=600)
     after = versions(python)
     assert after.pop("llmbook") == llmbook.__version__ and after == before
-    origin = run(python, "-c", "import importlib.metadata as m; print(m.distribution('llmbook').read_text('direct_url.json'))")
+    code = "import importlib.metadata as m; print(m.distribution('llmbook').read_text('direct_url.json'))"
+    origin = run(python, "-c", code)
     assert json.loads(origin)["vcs_info"]["requested_revision"] == f"v{llmbook.__version__}"
