@@ -1,0 +1,265 @@
+"""BART: an encoder that reads a damaged text, and a decoder that writes it whole again.
+
+    x = LN(E[ids] + P[positions]);  post-norm layers, GELU;  logits = y Eᵀ + b
+
+The Transformer of 2017 with learned positions (two tables, whose first two rows nothing reads), a
+norm behind the embeddings, and biases throughout. Source: Lewis et al. 2020.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from llmbook.layers import FeedForward, LayerNorm, Residual
+from llmbook.models import hf_config
+from llmbook.models.common import (
+    check_choices,
+    check_heads,
+    check_ids,
+    check_sizes,
+    init_normal,
+    token_mask,
+)
+from llmbook.models.layout import Layout
+from llmbook.models.pretrained import Pretrained
+from llmbook.models.t5 import shift_right
+from llmbook.models.transformer import TransformerCache
+from llmbook.multihead import MultiHeadAttention
+
+FIRST_POSITION = 2  # the row of a position table that the first token takes
+
+
+@dataclass(frozen=True)
+class BartConfig:
+    """Sizes and choices of a `Bart`; the defaults are BART-large's.
+
+    tied: both embeddings and the output matrix are one. scale_embedding: √d_model · E[ids].
+    dropout falls on the embeddings and every sub-layer's output, attention_dropout on the weights,
+    ffn_dropout on the feed-forward net's hidden layer. start_id: what the decoder reads first.
+    """
+
+    vocab_size: int = 50265
+    max_len: int = 1024
+    d_model: int = 1024
+    n_encoder_layers: int = 12
+    n_decoder_layers: int = 12
+    n_encoder_heads: int = 16
+    n_decoder_heads: int = 16
+    d_encoder_ff: int = 4096
+    d_decoder_ff: int = 4096
+    activation: str = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    ffn_dropout: float = 0.0
+    scale_embedding: bool = False
+    tied: bool = True
+    init_std: float = 0.02
+    bos_id: int = 0
+    pad_id: int = 1
+    eos_id: int = 2
+    start_id: int = 2
+
+    def __post_init__(self):
+        check_sizes(self, "vocab_size", "max_len", "d_model", "n_encoder_layers",
+                    "n_decoder_layers", "n_encoder_heads", "n_decoder_heads", "d_encoder_ff",
+                    "d_decoder_ff")  # fmt: skip
+        check_heads(self.d_model, self.n_encoder_heads)
+        check_heads(self.d_model, self.n_decoder_heads)
+        check_choices(self, "dropout", "attention_dropout", "ffn_dropout")
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then the feed-forward network; each added to its input, then normalised."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.attend = _attention(config, config.n_encoder_heads)
+        self.transform = _feed_forward(config, config.d_encoder_ff)
+
+    def forward(self, x, mask=None):
+        """x (batch, tokens, d_model) → the same; mask (batch, 1, 1, tokens)."""
+        return self.transform(self.attend(x, mask=mask))
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, cross-attention, feed-forward network."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.attend = _attention(config, config.n_decoder_heads)
+        self.cross = _attention(config, config.n_decoder_heads)
+        self.transform = _feed_forward(config, config.d_decoder_ff)
+
+    def forward(self, y, memory, mask=None, cache=(None, None)):
+        """y (batch, targets, d_model), memory (batch, tokens, d_model) → y's shape."""
+        y = self.attend(y, causal=True, cache=cache[0])
+        y = self.cross(y, memory, mask=mask, cache=cache[1])
+        return self.transform(y)
+
+
+class Bart(Pretrained, nn.Module):
+    """The encoder–decoder model: `model(input_ids, decoder_input_ids)` → logits."""
+
+    architecture = "BartForConditionalGeneration"
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        d, rows = config.d_model, config.max_len + FIRST_POSITION
+        self.tokens = nn.Embedding(config.vocab_size, d)
+        self.target_tokens = nn.Embedding(config.vocab_size, d)
+        self.positions, self.target_positions = nn.Embedding(rows, d), nn.Embedding(rows, d)
+        self.norm, self.target_norm = LayerNorm(d), LayerNorm(d)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.n_decoder_layers))
+        self.head = nn.Linear(d, config.vocab_size, bias=False)
+        self.register_buffer("output_bias", torch.zeros(1, config.vocab_size))  # not trained
+        if config.tied:
+            self.target_tokens.weight = self.head.weight = self.tokens.weight
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Every matrix normal with standard deviation init_std, biases 0, norms 1."""
+        init_normal(self, self.config.init_std)
+
+    def forward(self, input_ids, decoder_input_ids, attention_mask=None, *, cache=None):
+        """Logits of the next target token: (batch, targets, vocab_size).
+
+        input_ids (batch, tokens) int64; decoder_input_ids (batch, targets) int64, starting with
+        start_id; attention_mask (batch, tokens), 1 or True for tokens and 0 for padding, which
+        belongs on the right. cache: from `new_cache`; its first call reads the source, later ones
+        take the new targets only and leave input_ids aside.
+        """
+        if cache is None or cache.memory is None:
+            memory, mask = self.encode(input_ids, attention_mask)
+            if cache is not None:
+                cache.memory, cache.mask = memory, mask
+        else:
+            memory, mask = cache.memory, cache.mask
+        y = self.decode(decoder_input_ids, memory, mask, cache)
+        return F.linear(y, self.head.weight, self.output_bias[0])
+
+    def embed(self, tokens, positions, norm, ids, past=0):
+        """LN(E[ids] + P[past + 2, …]): (batch, tokens, d_model)."""
+        where = torch.arange(past, past + ids.shape[1], device=ids.device) + FIRST_POSITION
+        scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
+        return self.dropout(norm(tokens(ids) * scale + positions(where)))
+
+    def encode(self, input_ids, attention_mask=None):
+        """Read the source: memory (batch, tokens, d_model), and its mask or None."""
+        check_ids("input_ids", input_ids, self.config.max_len)
+        mask = token_mask(attention_mask, *input_ids.shape)
+        mask = None if mask is None else mask[:, None, None, :]
+        x = self.embed(self.tokens, self.positions, self.norm, input_ids)
+        for layer in self.encoder:
+            x = layer(x, mask)
+        return x, mask
+
+    def decode(self, decoder_input_ids, memory, mask=None, cache=None):
+        """Hidden states of the targets, given the memory: (batch, targets, d_model)."""
+        past = 0 if cache is None else cache.length
+        check_ids("decoder_input_ids", decoder_input_ids, self.config.max_len - past)
+        y = self.embed(self.target_tokens, self.target_positions, self.target_norm,
+                       decoder_input_ids, past)  # fmt: skip
+        for i, layer in enumerate(self.decoder):
+            y = layer(y, memory, mask, (None, None) if cache is None else cache.layer(i, memory))
+        return y
+
+    def loss(self, input_ids, targets, attention_mask=None):
+        """Mean cross-entropy of `targets` (batch, targets), teacher-forced, in nats: scalar.
+
+        Targets of −100 do not count; the decoder reads them shifted by one, behind start_id.
+        """
+        shifted = shift_right(targets, self.config.start_id, self.config.pad_id)
+        logits = self(input_ids, shifted, attention_mask)
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    def new_cache(self, batch, max_len):
+        """An empty cache for `max_len` target tokens."""
+        if max_len > self.config.max_len:
+            raise ValueError(
+                f"max_len must be at most the model's {self.config.max_len}: got {max_len}"
+            )
+        return TransformerCache(self, batch, max_len)
+
+    # --- checkpoints
+
+    @property
+    def layout(self):
+        """Names and shapes in checkpoint files."""
+        encoder, decoder = (f"model.{stack}.embed_tokens" for stack in ("encoder", "decoder"))
+        names, copies, also = dict(_NAMES), {}, {}
+        if self.config.tied:
+            names["tokens"] = "model.shared"
+            repeated = (f"{encoder}.weight", f"{decoder}.weight", "lm_head.weight")
+            copies = dict.fromkeys(repeated, "tokens.weight")
+        else:
+            names |= {"tokens": encoder, "target_tokens": decoder, "head": "lm_head"}
+            also = {"model.shared.weight": "tokens.weight"}  # there, and not used
+        return Layout(names, "model.", ignored=_UNUSED, copies=copies, also=also,
+                      optional=frozenset({"output_bias"}))  # fmt: skip
+
+    @classmethod
+    def config_from(cls, stored):
+        """Our config from config.json's content."""
+        hf_config.require(stored, encoder_layerdrop=0.0, decoder_layerdrop=0.0,
+                          normalize_before=False, add_final_layer_norm=False,
+                          static_position_embeddings=False)  # fmt: skip
+        found = hf_config.fields_from(stored, _FIELDS)
+        if "activation" in found:
+            found["activation"] = hf_config.activation_from(found["activation"])
+        return BartConfig(**found)
+
+    def config_to(self):
+        """config.json's content."""
+        return {
+            **hf_config.fields_to(self.config, _FIELDS),
+            "model_type": "bart",
+            "is_encoder_decoder": True,
+            "activation_function": hf_config.activation_to(self.config.activation),
+            "forced_eos_token_id": self.config.eos_id,
+        }
+
+
+def _attention(config, n_heads):
+    attention = MultiHeadAttention(config.d_model, n_heads, dropout=config.attention_dropout)
+    return Residual(attention, LayerNorm(config.d_model), "post", config.dropout)
+
+
+def _feed_forward(config, d_ff):
+    ffn = FeedForward(config.d_model, d_ff, config.activation, dropout=config.ffn_dropout)
+    return Residual(ffn, LayerNorm(config.d_model), "post", config.dropout)
+
+
+_FIELDS = {
+    "vocab_size": "vocab_size", "max_len": "max_position_embeddings", "d_model": "d_model",
+    "n_encoder_layers": "encoder_layers", "n_decoder_layers": "decoder_layers",
+    "n_encoder_heads": "encoder_attention_heads", "n_decoder_heads": "decoder_attention_heads",
+    "d_encoder_ff": "encoder_ffn_dim", "d_decoder_ff": "decoder_ffn_dim",
+    "activation": "activation_function", "dropout": "dropout",
+    "attention_dropout": "attention_dropout", "ffn_dropout": "activation_dropout",
+    "scale_embedding": "scale_embedding", "tied": "tie_word_embeddings", "init_std": "init_std",
+    "bos_id": "bos_token_id", "pad_id": "pad_token_id", "eos_id": "eos_token_id",
+    "start_id": "decoder_start_token_id",
+}  # fmt: skip
+_NAMES = {"output_bias": "final_logits_bias"}
+for _stack, _first in (("encoder", ""), ("decoder", "target_")):
+    _layer, _at = f"model.{_stack}.layers.*", f"{_stack}.*"
+    _NAMES |= {
+        f"{_first}positions": f"model.{_stack}.embed_positions",
+        f"{_first}norm": f"model.{_stack}.layernorm_embedding",
+        f"{_at}.attend.sublayer.in_proj": tuple(f"{_layer}.self_attn.{n}_proj" for n in "qkv"),
+        f"{_at}.attend.sublayer.out_proj": f"{_layer}.self_attn.out_proj",
+        f"{_at}.attend.norm": f"{_layer}.self_attn_layer_norm",
+        f"{_at}.cross.sublayer.in_proj": tuple(f"{_layer}.encoder_attn.{n}_proj" for n in "qkv"),
+        f"{_at}.cross.sublayer.out_proj": f"{_layer}.encoder_attn.out_proj",
+        f"{_at}.cross.norm": f"{_layer}.encoder_attn_layer_norm",
+        f"{_at}.transform.sublayer.up": f"{_layer}.fc1",
+        f"{_at}.transform.sublayer.down": f"{_layer}.fc2",
+        f"{_at}.transform.norm": f"{_layer}.final_layer_norm",
+    }
+_UNUSED = (r"(encoder|decoder)\.version",)

@@ -1,0 +1,288 @@
+"""Llama: the decoder-only Transformer as it is built today.
+
+    x = E[ids];  x = x + Attention(RMSNorm(x));  x = x + SwiGLU(RMSNorm(x)), n_layers times
+    logits = RMSNorm(x) W_outᵀ
+
+Against GPT-2: RMSNorm for LayerNorm, rotary positions for learned ones, a gated feed-forward
+network, fewer key/value heads than query heads, no biases. Source: Touvron et al. 2023; Dubey et
+al. 2024 (Llama 3, and its stretched rotary frequencies).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from llmbook.layers import GatedFeedForward, RMSNorm
+from llmbook.models import hf_config
+from llmbook.models.common import (
+    check_choices,
+    check_heads,
+    check_ids,
+    check_sizes,
+    init_normal,
+    token_mask,
+)
+from llmbook.models.layout import Layout
+from llmbook.models.pretrained import Pretrained
+from llmbook.multihead import MultiHeadAttention
+from llmbook.positions import Rotary
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """How Llama 3.1 slows its rotary frequencies for texts longer than it was first trained on.
+
+    With the wavelength λ = 2π/ω and L = original_max_len: ω stays where λ < L / high, becomes
+    ω / factor where λ > L / low, and goes from one to the other between, linearly in 1/λ.
+    """
+
+    factor: float = 8.0
+    low: float = 1.0
+    high: float = 4.0
+    original_max_len: int = 8192
+
+    def __post_init__(self):
+        if self.factor < 1 or not 0 < self.low < self.high:
+            raise ValueError(
+                "scaling needs factor >= 1 and 0 < low < high: got "
+                f"factor={self.factor}, low={self.low}, high={self.high}"
+            )
+
+    def __call__(self, frequencies):
+        """The slowed frequencies: float64 (head_dim/2,) → the same shape."""
+        turns = self.original_max_len * frequencies / (2 * math.pi)  # in the original length
+        kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return frequencies * (kept + (1 - kept) / self.factor)
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Sizes and choices of a `Llama`; the defaults are Llama-2-7B's.
+
+    n_kv_heads: n_heads when None. head_dim: d_model / n_heads when None. rope_base: the base of
+    the rotary frequencies. rope_scaling: None, a `Llama3Scaling`, or a number, by which all
+    frequencies are divided. eos_id: a token, or several.
+    """
+
+    vocab_size: int = 32000
+    max_len: int = 4096
+    d_model: int = 4096
+    n_layers: int = 32
+    n_heads: int = 32
+    n_kv_heads: int | None = None
+    head_dim: int | None = None
+    d_ff: int = 11008
+    activation: str = "silu"
+    eps: float = 1e-5
+    rope_base: float = 10_000.0
+    rope_scaling: Llama3Scaling | float | None = None
+    tied: bool = False
+    attention_bias: bool = False
+    ffn_bias: bool = False
+    attention_dropout: float = 0.0
+    bos_id: int | None = None
+    eos_id: int | tuple | None = None
+    pad_id: int | None = None
+
+    def __post_init__(self):
+        check_sizes(self, "vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff")
+        if self.head_dim is None:
+            check_heads(self.d_model, self.n_heads)
+        else:
+            check_sizes(self, "head_dim")
+        if self.n_kv_heads is not None:
+            check_sizes(self, "n_kv_heads")
+            if self.n_heads % self.n_kv_heads:
+                raise ValueError(
+                    "n_kv_heads must divide n_heads: got "
+                    f"n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}"
+                )
+        check_choices(self, "attention_dropout")
+
+    def rotary(self):
+        """The rotary encoding of queries and keys."""
+        head_dim = self.head_dim or self.d_model // self.n_heads
+        with torch.device("cpu"):  # not the meta device: the frequencies are no parameters
+            rotary = Rotary(head_dim, base=self.rope_base)
+        scaling = self.rope_scaling
+        if isinstance(scaling, Llama3Scaling):
+            rotary.frequencies = scaling(rotary.frequencies)
+        elif scaling is not None:
+            rotary.frequencies = rotary.frequencies / scaling
+        return rotary
+
+
+class Block(nn.Module):
+    """Attention, then the gated feed-forward network, each on its normalised input."""
+
+    def __init__(self, config, rotary):
+        super().__init__()
+        d = config.d_model
+        self.norm1 = RMSNorm(d, config.eps)
+        self.attention = MultiHeadAttention(
+            d, config.n_heads, n_kv_heads=config.n_kv_heads, head_dim=config.head_dim,
+            bias=config.attention_bias, dropout=config.attention_dropout, rotate=rotary,
+        )  # fmt: skip
+        self.norm2 = RMSNorm(d, config.eps)
+        self.ffn = GatedFeedForward(d, config.d_ff, config.activation, bias=config.ffn_bias)
+
+    def forward(self, x, mask, positions, cache=None):
+        """x (batch, tokens, d_model) → the same; mask over all keys, positions of the new ones."""
+        x = x + self.attention(self.norm1(x), mask=mask, causal=True, positions=positions,
+                               cache=cache)  # fmt: skip
+        return x + self.ffn(self.norm2(x))
+
+
+class Llama(Pretrained, nn.Module):
+    """A decoder-only language model: `model(input_ids) → logits`."""
+
+    architecture = "LlamaForCausalLM"
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
+        rotary = config.rotary()
+        self.blocks = nn.ModuleList(Block(config, rotary) for _ in range(config.n_layers))
+        self.norm = RMSNorm(config.d_model, config.eps)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied:
+            self.head.weight = self.tokens.weight
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """As GPT-2's: normal with deviation 0.02, less for what is added to the residual stream."""
+        init_normal(self, 0.02)
+        for block in self.blocks:
+            for layer in (block.attention.out_proj, block.ffn.down):
+                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * self.config.n_layers))
+
+    def forward(self, input_ids, attention_mask=None, *, cache=None):
+        """Logits of the next token at every position: (batch, tokens) → (batch, tokens, vocab_size).
+
+        attention_mask (batch, tokens so far): 1 or True for tokens and 0 for padding, on either
+        side; positions count the tokens alone. cache: a list from `new_cache`, filled with earlier
+        tokens; input_ids are then the new ones only.
+        """
+        return self.head(self.hidden(input_ids, attention_mask, cache=cache))
+
+    def hidden(self, input_ids, attention_mask=None, *, cache=None):
+        """The final normalised hidden states: (batch, tokens, d_model)."""
+        check_ids("input_ids", input_ids)
+        past = 0 if cache is None else cache[0].length
+        batch, total = input_ids.shape[0], past + input_ids.shape[1]
+        mask = token_mask(attention_mask, batch, total)
+        if mask is None:
+            positions = torch.arange(past, total, device=input_ids.device)
+        else:
+            positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, past:]
+            mask = mask[:, None, None, :]
+        x = self.tokens(input_ids)
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask, positions, None if cache is None else cache[i])
+        return self.norm(x)
+
+    def loss(self, input_ids, targets, attention_mask=None):
+        """Mean cross-entropy of the next tokens, in nats: scalar. Targets of −100 do not count."""
+        logits = self(input_ids, attention_mask)
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    def new_cache(self, batch, max_len):
+        """Empty caches, one a layer, for `max_len` tokens; rotary positions know no longest text."""
+        return [block.attention.new_cache(batch, max_len) for block in self.blocks]
+
+    # --- checkpoints
+
+    @property
+    def layout(self):
+        """Names and shapes in checkpoint files."""
+        copies = {"lm_head.weight": "tokens.weight"} if self.config.tied else {}
+        return Layout(_NAMES, "model.", ignored=_BUFFERS, copies=copies)
+
+    @classmethod
+    def config_from(cls, stored):
+        """Our config from config.json's content."""
+        rope = {**(stored.get("rope_scaling") or {}), **(stored.get("rope_parameters") or {})}
+        hf_config.require(rope, partial_rotary_factor=1.0)
+        hf_config.require(stored, partial_rotary_factor=1.0)
+        defaults = {"eps": 1e-6, "max_len": 2048}  # theirs, where config.json says nothing
+        found = {**defaults, **hf_config.fields_from(stored, _FIELDS)}
+        if "activation" in found:
+            found["activation"] = hf_config.activation_from(found["activation"])
+        if isinstance(found.get("eos_id"), list):
+            found["eos_id"] = tuple(found["eos_id"])
+        base = rope.get("rope_theta", stored.get("rope_theta", 10_000.0))
+        config = LlamaConfig(**found, rope_base=float(base), rope_scaling=_scaling_from(rope))
+        same_heads = config.n_kv_heads == config.n_heads
+        same_width = config.head_dim == config.d_model / config.n_heads
+        return replace(config, n_kv_heads=None if same_heads else config.n_kv_heads,
+                       head_dim=None if same_width else config.head_dim)  # fmt: skip
+
+    def config_to(self):
+        """config.json's content."""
+        c = self.config
+        head_dim = c.head_dim or c.d_model // c.n_heads
+        rope = {"rope_theta": c.rope_base, **_scaling_to(c.rope_scaling)}
+        return {
+            **hf_config.fields_to(c, _FIELDS),
+            "model_type": "llama",
+            "hidden_act": hf_config.activation_to(c.activation),
+            "num_key_value_heads": c.n_kv_heads or c.n_heads,
+            "head_dim": head_dim,
+            "rope_parameters": rope,
+            # for readers before transformers 5
+            "rope_theta": c.rope_base,
+            "rope_scaling": None if c.rope_scaling is None else _scaling_to(c.rope_scaling),
+        }
+
+
+def _scaling_from(rope):
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind == "linear":
+        return float(rope["factor"])
+    if kind == "llama3":
+        return Llama3Scaling(
+            rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"],
+            rope["original_max_position_embeddings"],
+        )  # fmt: skip
+    raise ValueError(f"rope_type must be 'default', 'linear' or 'llama3': got {kind!r}")
+
+
+def _scaling_to(scaling):
+    if scaling is None:
+        return {"rope_type": "default"}
+    if not isinstance(scaling, Llama3Scaling):
+        return {"rope_type": "linear", "factor": scaling}
+    return {
+        "rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low,
+        "high_freq_factor": scaling.high,
+        "original_max_position_embeddings": scaling.original_max_len,
+    }  # fmt: skip
+
+
+_FIELDS = {
+    "vocab_size": "vocab_size", "max_len": "max_position_embeddings", "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads", "d_ff": "intermediate_size",
+    "n_kv_heads": "num_key_value_heads", "head_dim": "head_dim", "activation": "hidden_act",
+    "eps": "rms_norm_eps", "tied": "tie_word_embeddings", "attention_bias": "attention_bias",
+    "ffn_bias": "mlp_bias", "attention_dropout": "attention_dropout", "bos_id": "bos_token_id",
+    "eos_id": "eos_token_id", "pad_id": "pad_token_id",
+}  # fmt: skip
+_NAMES = {
+    "tokens": "model.embed_tokens",
+    "blocks.*.norm1": "model.layers.*.input_layernorm",
+    "blocks.*.attention.in_proj": tuple(f"model.layers.*.self_attn.{n}_proj" for n in "qkv"),
+    "blocks.*.attention.out_proj": "model.layers.*.self_attn.o_proj",
+    "blocks.*.norm2": "model.layers.*.post_attention_layernorm",
+    "blocks.*.ffn.gate": "model.layers.*.mlp.gate_proj",
+    "blocks.*.ffn.up": "model.layers.*.mlp.up_proj",
+    "blocks.*.ffn.down": "model.layers.*.mlp.down_proj",
+    "norm": "model.norm",
+    "head": "lm_head",
+}
+_BUFFERS = (r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)

@@ -1,0 +1,288 @@
+"""T5: the encoder–decoder Transformer for which every task is text in, text out.
+
+    x = E[ids];  pre-norm layers with RMSNorm;  scores = Q Kᵀ + b(key − query), without 1/√d
+    logits = d^(−1/2) · y Eᵀ  (version 1.0, tied)  or  y W_outᵀ  (version 1.1)
+
+No absolute positions: one learned number per head and bucket of distance is added to the scores,
+the same in all layers of a stack, and not in cross-attention. No biases anywhere. Version 1.1 has a
+gated feed-forward network and its own output matrix. Source: Raffel et al. 2020; Shazeer 2020.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from llmbook.layers import FeedForward, GatedFeedForward, Residual, RMSNorm
+from llmbook.models import hf_config
+from llmbook.models.common import check_choices, check_ids, check_sizes, token_mask
+from llmbook.models.layout import Layout
+from llmbook.models.pretrained import Pretrained
+from llmbook.models.transformer import TransformerCache
+from llmbook.multihead import MultiHeadAttention
+from llmbook.positions import T5RelativeBias
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """Sizes and choices of a `T5`; the defaults are T5-small's.
+
+    gated: the feed-forward network of version 1.1. tied: the output matrix is the embedding.
+    scale_output: d_model^(−1/2) before the output matrix, as version 1.0 has it. dropout falls on
+    embeddings, attention weights, the feed-forward net's hidden layer and every sub-layer's output.
+    """
+
+    vocab_size: int = 32128
+    d_model: int = 512
+    n_heads: int = 8
+    head_dim: int = 64
+    d_ff: int = 2048
+    n_encoder_layers: int = 6
+    n_decoder_layers: int = 6
+    activation: str = "relu"
+    gated: bool = False
+    n_buckets: int = 32
+    max_distance: int = 128
+    dropout: float = 0.1
+    eps: float = 1e-6
+    tied: bool = True
+    scale_output: bool = True
+    pad_id: int = 0
+    eos_id: int = 1
+    start_id: int = 0
+
+    def __post_init__(self):
+        check_sizes(self, "vocab_size", "d_model", "n_heads", "head_dim", "d_ff",
+                    "n_encoder_layers", "n_decoder_layers", "n_buckets")  # fmt: skip
+        check_choices(self, "dropout")
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then the feed-forward network, each on its normalised input."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.attend = _wrap(_attention(config), config)
+        self.transform = _wrap(_feed_forward(config), config)
+
+    def forward(self, x, mask, bias):
+        """x (batch, tokens, d_model) → the same; bias (1, n_heads, tokens, tokens)."""
+        return self.transform(self.attend(x, mask=mask, bias=bias))
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, cross-attention, feed-forward network."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.attend = _wrap(_attention(config), config)
+        self.cross = _wrap(_attention(config), config)
+        self.transform = _wrap(_feed_forward(config), config)
+
+    def forward(self, y, memory, mask, bias, cache=(None, None)):
+        """y (batch, targets, d_model), memory (batch, tokens, d_model) → y's shape."""
+        y = self.attend(y, bias=bias, causal=True, cache=cache[0])
+        y = self.cross(y, memory, mask=mask, cache=cache[1])
+        return self.transform(y)
+
+
+class T5(Pretrained, nn.Module):
+    """The encoder–decoder model: `model(input_ids, decoder_input_ids)` → logits."""
+
+    architecture = "T5ForConditionalGeneration"
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        d, how = config.d_model, {"n_buckets": config.n_buckets,
+                                  "max_distance": config.max_distance}  # fmt: skip
+        self.tokens = nn.Embedding(config.vocab_size, d)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder_bias = T5RelativeBias(config.n_heads, **how)
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_encoder_layers))
+        self.encoder_norm = RMSNorm(d, config.eps)
+        self.decoder_bias = T5RelativeBias(config.n_heads, bidirectional=False, **how)
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.n_decoder_layers))
+        self.decoder_norm = RMSNorm(d, config.eps)
+        self.head = nn.Linear(d, config.vocab_size, bias=False)
+        if config.tied:
+            self.head.weight = self.tokens.weight
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """T5's own: what the missing 1/√head_dim would do is in W_Q's standard deviation."""
+        c = self.config
+        inner = c.n_heads * c.head_dim
+        nn.init.normal_(self.tokens.weight, std=1.0)
+        if not c.tied:
+            nn.init.normal_(self.head.weight, std=c.d_model**-0.5)
+        for bias in (self.encoder_bias, self.decoder_bias):
+            nn.init.normal_(bias.relative_attention_bias.weight, std=c.d_model**-0.5)
+        for module in self.modules():
+            if isinstance(module, MultiHeadAttention):
+                nn.init.normal_(module.in_proj_weight[:inner], std=(c.d_model * c.head_dim) ** -0.5)
+                nn.init.normal_(module.in_proj_weight[inner:], std=c.d_model**-0.5)
+                nn.init.normal_(module.out_proj.weight, std=inner**-0.5)
+            elif isinstance(module, (FeedForward, GatedFeedForward)):
+                nn.init.normal_(module.down.weight, std=c.d_ff**-0.5)
+                nn.init.normal_(module.up.weight, std=c.d_model**-0.5)
+                if isinstance(module, GatedFeedForward):
+                    nn.init.normal_(module.gate.weight, std=c.d_model**-0.5)
+
+    def forward(self, input_ids, decoder_input_ids, attention_mask=None, *, cache=None):
+        """Logits of the next target token: (batch, targets, vocab_size).
+
+        input_ids (batch, tokens) int64; decoder_input_ids (batch, targets) int64, starting with
+        start_id; attention_mask (batch, tokens), 1 or True for tokens and 0 for padding, on either
+        side. cache: from `new_cache`; its first call reads the source, later ones take the new
+        targets only and leave input_ids aside.
+        """
+        if cache is None or cache.memory is None:
+            memory, mask = self.encode(input_ids, attention_mask)
+            if cache is not None:
+                cache.memory, cache.mask = memory, mask
+        else:
+            memory, mask = cache.memory, cache.mask
+        y = self.decode(decoder_input_ids, memory, mask, cache)
+        return self.head(y * self.config.d_model**-0.5 if self.config.scale_output else y)
+
+    def encode(self, input_ids, attention_mask=None):
+        """Read the source: memory (batch, tokens, d_model), and its mask or None."""
+        check_ids("input_ids", input_ids)
+        mask = token_mask(attention_mask, *input_ids.shape)
+        mask = None if mask is None else mask[:, None, None, :]
+        x = self.dropout(self.tokens(input_ids))
+        bias = self.encoder_bias(x.shape[1], x.shape[1])
+        for layer in self.encoder:
+            x = layer(x, mask, bias)
+        return self.dropout(self.encoder_norm(x)), mask
+
+    def decode(self, decoder_input_ids, memory, mask=None, cache=None):
+        """Hidden states of the targets, given the memory: (batch, targets, d_model)."""
+        check_ids("decoder_input_ids", decoder_input_ids)
+        past = 0 if cache is None else cache.length
+        y = self.dropout(self.tokens(decoder_input_ids))
+        bias = self.decoder_bias(y.shape[1], past + y.shape[1])
+        for i, layer in enumerate(self.decoder):
+            kept = (None, None) if cache is None else cache.layer(i, memory)
+            y = layer(y, memory, mask, bias, kept)
+        return self.dropout(self.decoder_norm(y))
+
+    def loss(self, input_ids, targets, attention_mask=None):
+        """Mean cross-entropy of `targets` (batch, targets), teacher-forced, in nats: scalar.
+
+        Targets of −100 do not count; the decoder reads them shifted by one, behind start_id.
+        """
+        shifted = shift_right(targets, self.config.start_id, self.config.pad_id)
+        logits = self(input_ids, shifted, attention_mask)
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    def new_cache(self, batch, max_len):
+        """An empty cache for `max_len` target tokens; relative positions know no longest text."""
+        return TransformerCache(self, batch, max_len)
+
+    # --- checkpoints
+
+    @property
+    def layout(self):
+        """Names and shapes in checkpoint files."""
+        names = dict(_NAMES)
+        if self.config.gated:
+            for stack, i in (("encoder", 1), ("decoder", 2)):
+                part = f"{stack}.block.*.layer.{i}.DenseReluDense"
+                names[f"{stack}.*.transform.sublayer.gate"] = f"{part}.wi_0"
+                names[f"{stack}.*.transform.sublayer.up"] = f"{part}.wi_1"
+        copied = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
+        copied += ["lm_head.weight"] if self.config.tied else []
+        return Layout(names, ignored=_UNUSED, copies=dict.fromkeys(copied, "tokens.weight"))
+
+    @classmethod
+    def settle(cls, config, checkpoint):
+        """transformers 5 writes "tied" for version 1.1 too: then the file's output matrix says."""
+        if "lm_head.weight" in checkpoint.names and "shared.weight" in checkpoint.names:
+            head, tokens = (checkpoint.tensor(f"{n}.weight") for n in ("lm_head", "shared"))
+            if head.shape != tokens.shape or not torch.equal(head, tokens):
+                return replace(config, tied=False)
+        return config
+
+    @classmethod
+    def config_from(cls, stored):
+        """Our config from config.json's content."""
+        found = hf_config.fields_from(stored, _FIELDS)
+        gate, _, activation = stored.get("feed_forward_proj", "relu").rpartition("-")
+        if gate not in ("", "gated"):
+            raise ValueError(
+                "feed_forward_proj must be an activation or 'gated-' and one: got "
+                f"{stored['feed_forward_proj']!r}"
+            )
+        if gate and activation == "gelu":
+            activation = "gelu_new"  # version 1.1 says gelu and means the approximation
+        found["n_decoder_layers"] = stored.get("num_decoder_layers") or stored.get("num_layers", 6)
+        scale = stored.get("scale_decoder_outputs", stored.get("tie_word_embeddings", True))
+        return T5Config(**found, gated=bool(gate), scale_output=scale,
+                        activation=hf_config.activation_from(activation))  # fmt: skip
+
+    def config_to(self):
+        """config.json's content."""
+        c = self.config
+        activation = hf_config.activation_to(c.activation)
+        if c.gated:
+            activation = "gated-" + ("gelu" if activation == "gelu_new" else activation)
+        return {
+            **hf_config.fields_to(c, _FIELDS),
+            "model_type": "t5",
+            "is_encoder_decoder": True,
+            "feed_forward_proj": activation,
+            "scale_decoder_outputs": c.scale_output,
+        }
+
+
+def shift_right(targets, start_id, pad_id):
+    """What the decoder reads: targets (batch, n) behind start_id, without the last; −100 → pad_id."""
+    start = torch.full_like(targets[:, :1], start_id)
+    shifted = torch.cat([start, targets[:, :-1]], 1)
+    return shifted.masked_fill(shifted < 0, pad_id)
+
+
+def _attention(config):
+    return MultiHeadAttention(config.d_model, config.n_heads, head_dim=config.head_dim, bias=False,
+                              dropout=config.dropout, scale=1.0)  # fmt: skip
+
+
+def _feed_forward(config):
+    cls = GatedFeedForward if config.gated else FeedForward
+    return cls(config.d_model, config.d_ff, config.activation, bias=False, dropout=config.dropout)
+
+
+def _wrap(sublayer, config):
+    return Residual(sublayer, RMSNorm(config.d_model, config.eps), "pre", config.dropout)
+
+
+_FIELDS = {
+    "vocab_size": "vocab_size", "d_model": "d_model", "n_heads": "num_heads", "head_dim": "d_kv",
+    "d_ff": "d_ff", "n_encoder_layers": "num_layers", "n_decoder_layers": "num_decoder_layers",
+    "n_buckets": "relative_attention_num_buckets",
+    "max_distance": "relative_attention_max_distance", "dropout": "dropout_rate",
+    "eps": "layer_norm_epsilon", "tied": "tie_word_embeddings", "pad_id": "pad_token_id",
+    "eos_id": "eos_token_id", "start_id": "decoder_start_token_id",
+}  # fmt: skip
+_NAMES = {"tokens": "shared", "head": "lm_head"}
+for _stack, _cross in (("encoder", 0), ("decoder", 1)):
+    _layer, _at = f"{_stack}.block.*.layer", f"{_stack}.*"
+    _NAMES |= {
+        f"{_stack}_bias.relative_attention_bias":
+            f"{_stack}.block.0.layer.0.SelfAttention.relative_attention_bias",
+        f"{_stack}_norm": f"{_stack}.final_layer_norm",
+        f"{_at}.attend.norm": f"{_layer}.0.layer_norm",
+        f"{_at}.attend.sublayer.in_proj": tuple(f"{_layer}.0.SelfAttention.{n}" for n in "qkv"),
+        f"{_at}.attend.sublayer.out_proj": f"{_layer}.0.SelfAttention.o",
+        f"{_at}.cross.norm": f"{_layer}.1.layer_norm",
+        f"{_at}.cross.sublayer.in_proj": tuple(f"{_layer}.1.EncDecAttention.{n}" for n in "qkv"),
+        f"{_at}.cross.sublayer.out_proj": f"{_layer}.1.EncDecAttention.o",
+        f"{_at}.transform.norm": f"{_layer}.{1 + _cross}.layer_norm",
+        f"{_at}.transform.sublayer.up": f"{_layer}.{1 + _cross}.DenseReluDense.wi",
+        f"{_at}.transform.sublayer.down": f"{_layer}.{1 + _cross}.DenseReluDense.wo",
+    }  # fmt: skip
+# Cross-attention has no relative bias; early files hold an unused one.
+_UNUSED = (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",)

@@ -1,0 +1,77 @@
+"""WordPiece: the vocabulary alone decides, the longest piece that fits first.
+
+BERT's tokenizer. Training joins the pair with the highest count(ab) / (count(a) · count(b)): not
+what is frequent, but what is surprisingly often together. Using it needs no merges: take the longest
+piece of the vocabulary that the word begins with, and go on behind it. A piece inside a word is
+written with "##" in front. A word that cannot be finished is unknown as a whole.
+
+Source: Schuster and Nakajima 2012, "Japanese and Korean Voice Search"; Devlin et al. 2019, BERT.
+Google's training code was not published, and libraries differ; the score is the one usually given.
+"""
+
+from collections import Counter
+
+from llmbook.tokenization.trainer import merge
+
+INSIDE = "##"
+
+
+class WordPiece:
+    """Words to pieces by greedy longest match. vocab: dict from piece to id, with `unknown` in it.
+
+    longest: characters beyond which a word is unknown unread. Raises ValueError without `unknown`.
+    """
+
+    def __init__(self, vocab, unknown="[UNK]", longest=100):
+        if unknown not in vocab:
+            raise ValueError(f"vocab must hold the unknown token {unknown!r}")
+        self.vocab, self.unknown, self.longest = dict(vocab), unknown, longest
+        self._widest = max(map(len, self.vocab))
+
+    @classmethod
+    def train(cls, words, vocab_size, unknown="[UNK]"):
+        """Learn pieces from a dict of words and their counts until there are `vocab_size`.
+
+        score(a, b) = count(ab) / (count(a) · count(b)); of equals, the first in dictionary order.
+        Every merge counts all words again: for small texts. Raises ValueError when `vocab_size`
+        does not hold the single characters.
+        """
+        cut = {w: [w[0], *(INSIDE + c for c in w[1:])] for w in words if w}
+        vocab = [unknown, *sorted({piece for pieces in cut.values() for piece in pieces})]
+        if vocab_size < len(vocab):
+            raise ValueError(f"vocab_size must be at least {len(vocab)}, the single characters and "
+                             f"{unknown}: got {vocab_size}")
+        while len(vocab) < vocab_size:
+            pieces, pairs = Counter(), Counter()
+            for word, parts in cut.items():
+                for piece in parts:
+                    pieces[piece] += words[word]
+                for pair in zip(parts, parts[1:]):
+                    pairs[pair] += words[word]
+            if not pairs:
+                break
+            best = min(pairs, key=lambda p: (-pairs[p] / (pieces[p[0]] * pieces[p[1]]), p))
+            new = best[0] + best[1].removeprefix(INSIDE)
+            cut = {w: merge(parts, best, new) if best[0] in parts else parts
+                   for w, parts in cut.items()}
+            if new not in vocab:
+                vocab.append(new)
+        return cls({piece: i for i, piece in enumerate(vocab)}, unknown)
+
+    def tokenize(self, word):
+        """The pieces of one word, or `[unknown]` where none fits on the way."""
+        pieces, start = [], 0
+        while start < len(word) and len(word) <= self.longest:
+            mark = INSIDE if start else ""
+            for end in range(min(len(word), start + self._widest), start, -1):
+                if mark + word[start:end] in self.vocab:
+                    pieces.append(mark + word[start:end])
+                    start = end
+                    break
+            else:
+                return [self.unknown]
+        return pieces if len(word) <= self.longest else [self.unknown]
+
+    def encode(self, text):
+        """Ids of a text's words, which white space separates: list of int. Spaces are lost."""
+        return [self.vocab[piece] for word in text.split() for piece in self.tokenize(word)]

@@ -1,0 +1,86 @@
+"""The model folder at the end of a run, with a card that says how it came about."""
+
+import json
+import math
+
+import numpy as np
+import torch
+
+import llmbook
+from llmbook.bench.race import machine
+from llmbook.data.folders import write_atomically
+from llmbook.models import load
+from llmbook.ngram import KneserNey
+from llmbook.training.distributed import barrier
+from llmbook.training.evaluate import stream_nats
+from llmbook.training.state import whole_model
+
+_CURVE = 200  # points of the loss curve that a card keeps
+
+
+def write_model(folder, model, text, recipe, history, command, device, world, say=print):
+    """Write config.json, model.safetensors (float16), tokenizer.json and card.json into a folder.
+
+    The card's figures are those of the float16 file. Every process must call it; the first writes.
+    """
+    model = whole_model(model, world)
+    if world.first:
+        model.save(folder, dtype=torch.float16)
+        text.tokenizer.save(folder)
+        saved = load(folder, device=device)
+        say("measuring bits per byte on the whole validation side")
+        content = card(saved, text, recipe, history, command, device)
+        write_atomically(folder / "card.json", (json.dumps(content, indent=1) + "\n").encode())
+        quality = content["quality"]
+        say(f"validation {quality['nats_per_token']:.4f} nats a token, "
+            f"{quality['bits_per_byte']:.4f} bits a byte; Kneser-Ney of order "
+            f"{quality['kneser_ney']['order']}: {quality['kneser_ney']['bits_per_byte']:.4f}\n"
+            f"wrote {folder}")  # fmt: skip
+    barrier(world)
+
+
+def card(model, text, recipe, history, command, device):
+    """What `card.json` holds: JSON-able."""
+    nats = stream_nats(model, text.validation, recipe.model.max_len, precision="float32")
+    return {
+        "model": f"GPT, {model.n_parameters:,} parameters",
+        "parameters": model.n_parameters,
+        "recipe": recipe.to_dict(),
+        "data": text.card,
+        "fingerprint": text.fingerprint,
+        **machine(torch.device(device)),
+        "llmbook": llmbook.__version__,
+        "command": command,
+        "tokens": history.tokens,
+        "seconds": round(history.seconds, 1),
+        "loss_curve": _thinned(zip(history.steps, history.losses, strict=True)),
+        "validation_curve": [[step, round(loss, 4)] for step, loss in history.validation],
+        "quality": {
+            "nats_per_token": nats,
+            "bits_per_byte": text.bits_per_byte(nats),
+            "kneser_ney": kneser_ney(text),
+        },
+    }
+
+
+def kneser_ney(text, order=5):
+    """Nats a token and bits a byte of an n-gram model over the same tokens.
+
+    The order is the largest up to `order` that the vocabulary allows (vocab_size^order < 2^63).
+    """
+    order = min(order, int(62.9 / math.log2(max(2, text.vocab_size))))
+    model = KneserNey(text.train.numpy(), text.vocab_size, order)
+    p = model.probabilities(text.validation.numpy())[1:]  # no model predicts the first token
+    nats = float(-np.log(p).mean())
+    return {"order": order, "nats_per_token": nats, "bits_per_byte": text.bits_per_byte(nats)}
+
+
+def _thinned(curve):
+    """At most 200 points: means over stretches of equal length, at each stretch's last step."""
+    curve = list(curve)
+    size = max(1, math.ceil(len(curve) / _CURVE))
+    out = []
+    for i in range(0, len(curve), size):
+        part = curve[i : i + size]
+        out.append([part[-1][0], round(sum(loss for _, loss in part) / len(part), 4)])
+    return out

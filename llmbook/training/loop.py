@@ -1,0 +1,322 @@
+"""The training loop that every chapter uses: one function, `train`, and one update, `Update`.
+
+    for step in range(steps):
+        loss = mean over the batch of −log p(next token);  gradients;  clip;  optimiser step
+
+The batch of a step is a function of the step's number, `batch_at(step)`: a run that resumes needs
+to know nothing but the number.
+"""
+
+import contextlib
+import math
+import signal
+import threading
+from pathlib import Path
+
+import torch
+
+from llmbook.training import distributed
+from llmbook.training.checkpoint import Checkpoints
+from llmbook.training.config import FREE_TO_CHANGE
+from llmbook.training.log import Log
+from llmbook.training.optim import build_optimizers, clip_gradients
+from llmbook.training.precision import Precision
+from llmbook.training.state import capture, restore
+
+IGNORED = -100  # a target that no loss counts
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss or the gradient is no longer a finite number. `step`: the first such step."""
+
+    def __init__(self, message, step):
+        super().__init__(message)
+        self.step = step
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run that was saved before it stopped. `step`, `path`: what was saved."""
+
+    def __init__(self, step, path):
+        super().__init__(f"stopped at step {step:,} and saved {path}")
+        self.step, self.path = step, path
+
+
+def next_token_loss(model, input_ids, targets):
+    """The default loss: the model's own, mean cross-entropy of the targets, in nats."""
+    return model.loss(input_ids, targets)
+
+
+def count_targets(*batch):
+    """How many terms the default loss is a mean of: the targets that are not masked."""
+    return (batch[-1] != IGNORED).sum()
+
+
+def count_rows(*batch):
+    """How many terms a loss is a mean of that gives every row the same weight."""
+    return torch.tensor(batch[0].shape[0])
+
+
+class Update:
+    """One update of a model's weights: `update(batch, factor) → (loss, gradient norm)`, tensors.
+
+    batch: this process's part, a tuple of tensors whose rows are cut into `config.accumulate`
+    micro-batches. Each one's loss counts by its share of all terms, so that the gradient is that
+    of one large batch, masked targets or not. factor: the schedule's.
+    """
+
+    def __init__(self, model, config, loss=None, count=None, world=None):
+        self.model, self.config = model, config
+        self.device = next(model.parameters()).device
+        self.world = world or distributed.current_world()
+        self.precision = Precision.choose(self.device, config.precision)
+        self.scaler = self.precision.scaler()
+        self.count = count or (count_targets if loss is None else count_rows)
+        if config.checkpoint_activations:
+            if not hasattr(model, "checkpointing"):
+                raise ValueError(
+                    f"checkpoint_activations needs a model that has it: got {type(model).__name__}"
+                )
+            model.checkpointing = True
+        inner = distributed.LossOf(model, loss or next_token_loss)
+        self.forward = distributed.parallelise(inner, config.parallel, self.world)
+        if config.compile:
+            self.forward = torch.compile(self.forward)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizers = build_optimizers(model, config)
+
+    def __call__(self, batch, factor=1.0):
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.lr * factor
+        parts = self._parts(batch)
+        total = None
+        for i, (part, share) in enumerate(parts):
+            with distributed.last_backward(self.forward, i == len(parts) - 1):
+                with self.precision.autocast():
+                    loss = self.forward(*part)
+                    loss = loss if share is None else loss * share
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            total = loss.detach() if total is None else total + loss.detach()
+        norm = self._apply()
+        if self.world.size > 1:
+            total = distributed.sum_over(self.world, total) / self.world.size
+        return total, norm
+
+    def _apply(self):
+        """Clip, step, and forget the gradients."""
+        if self.scaler is not None:
+            for optimizer in self.optimizers:
+                self.scaler.unscale_(optimizer)
+        norm = clip_gradients(self.parameters, self.config.clip)
+        for optimizer in self.optimizers:
+            if self.scaler is None:
+                optimizer.step()
+            else:
+                self.scaler.step(optimizer)
+        if self.scaler is not None:
+            self.scaler.update()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _parts(self, batch):
+        """Micro-batches on the device, each with its share of the loss (None for all of it)."""
+        rows = batch[0].shape[0]
+        if rows % self.config.accumulate:
+            raise ValueError(
+                f"accumulate must divide a process's rows: got {rows} rows, "
+                f"accumulate={self.config.accumulate}"
+            )
+        if self.config.accumulate == 1 and self.world.size == 1:
+            return [(self._move(batch), None)]
+        pieces = list(zip(*(t.chunk(self.config.accumulate) for t in batch), strict=True))
+        counts = [int(self.count(*piece)) for piece in pieces]
+        total = torch.tensor(float(sum(counts)), device=self.device)
+        # DDP and FSDP average over processes, so a process's share counts world.size times.
+        total = distributed.sum_over(self.world, total).item() / self.world.size
+        kept = [(piece, n) for piece, n in zip(pieces, counts, strict=True) if n]
+        if not kept or (self.world.size > 1 and len(kept) < len(pieces)):
+            # a mean over nothing is nan; processes must do as many backward passes as each other
+            raise ValueError("a micro-batch has no target that counts: use larger ones")
+        return [(self._move(piece), n / total) for piece, n in kept]
+
+    def _move(self, batch):
+        return tuple(t.to(self.device, non_blocking=True) for t in batch)
+
+
+def train(
+    model, batch_at, config, *, loss=None, count=None, evaluate=None, sample=None, folder=None,
+    resume=False, log=None, fingerprint=None,
+):  # fmt: skip
+    """Train a model, and return the `History` of its run.
+
+    model: on its device, with float32 weights; updated in place. batch_at(step): the batch of a
+    step, a tuple of tensors, the same whenever it is called; in several processes this process's
+    part of it. config: a `TrainConfig`. loss(model, *batch): a scalar mean; the model's own when
+    None. count(*batch): how many terms that mean has (rows when None), which accumulation needs.
+    evaluate(model): a number to log as validation loss, with the model in evaluation mode.
+    sample(model): a text to log with each checkpoint. Neither moves the random numbers on.
+
+    folder: for checkpoints and logs; nothing is written without. resume: go on from the newest
+    whole checkpoint there, bit for bit as if never stopped (on a CPU, or with deterministic
+    kernels), or from the start when there is none. Ctrl-C saves a checkpoint first. fingerprint: what
+    identifies the data; it must be the same when resuming. log: a `Log`.
+
+    Raises TrainingDiverged when the loss or the gradient is not finite, naming the step and the
+    last checkpoint, ValueError for a checkpoint of another config or data,
+    CheckpointNotWritten when the disk is full.
+    """
+    world = distributed.current_world()
+    update = Update(model, config, loss, count, world)
+    facts = {"config": {k: v for k, v in vars(config).items() if k not in FREE_TO_CHANGE},
+             "fingerprint": fingerprint}  # fmt: skip
+    saver = None if folder is None else Checkpoints(Path(folder) / "checkpoints", config.keep)
+    start = _begin(saver, update, facts, resume, world)
+    if log is None:
+        log = Log(folder if world.first else None, progress=world.first)
+    log.start(start, config.steps)
+
+    def save(step):
+        snapshot = capture(step, model, update.optimizers, update.scaler, facts, world)
+        path = saver.save(snapshot) if world.first else saver.path(step)
+        distributed.barrier(world)
+        return path
+
+    def look(step):
+        measuring = evaluate and _due(step, config.evaluate_every, config.steps)
+        writing = sample and _due(step, config.checkpoint_every, config.steps)
+        if measuring or writing:
+            with _looking(model):
+                if measuring:
+                    log.note(step, validation=float(evaluate(model)))
+                if writing:
+                    log.note(step, sample=sample(model))
+            log.paused()
+
+    model.train()
+    with _Interrupts(saver is not None, world) as interrupts:
+        for step in range(start, config.steps):
+            look(step)
+            batch = batch_at(step)
+            factor = config.factor(step)
+            value, norm = update(batch, factor)
+            log.step(step, value, config.lr * factor, norm, batch[0].numel() * world.size)
+            done = step + 1
+            saving = saver is not None and _due(done, config.checkpoint_every, config.steps)
+            asked = interrupts.asked(done % config.log_every == 0)
+            if saving or asked or done % config.log_every == 0:
+                _check_finite(log.flush(), saver, update.scaler)
+            if saving or asked:
+                path = save(done)
+                log.paused()
+            if asked:
+                raise Interrupted(done, path)
+    _check_finite(log.flush(), saver, update.scaler)
+    look(config.steps)
+    log.flush(last=True)
+    model.eval()
+    return log.history
+
+
+def _begin(saver, update, facts, resume, world):
+    """The step to start at: that of the newest checkpoint, put in place, when resuming; else 0."""
+    if saver is None:
+        if resume:
+            raise ValueError("resume=True needs the folder that the run was saved in")
+        return 0
+    if not resume:
+        if saver.steps():
+            raise ValueError(
+                f"{saver.folder} holds a run already (steps {saver.steps()}): resume it, or name "
+                "another folder"
+            )
+        return 0
+    snapshot = saver.load()
+    if snapshot is None:
+        return 0
+    stored = snapshot.state["facts"]
+    for name, value in facts["config"].items():
+        if stored["config"].get(name) != value:
+            raise ValueError(
+                f"the run in {saver.folder} has {name}={stored['config'].get(name)!r}: it can't be "
+                f"resumed with {value!r}"
+            )
+    if stored["fingerprint"] != facts["fingerprint"]:
+        raise ValueError(
+            f"the run in {saver.folder} was trained on other data: its fingerprint is "
+            f"{stored['fingerprint']!r}, here it is {facts['fingerprint']!r}"
+        )
+    restore(snapshot, update.model, update.optimizers, update.scaler, world)
+    return snapshot.step
+
+
+def _check_finite(rows, saver, scaler):
+    """Raise TrainingDiverged for the first row whose loss or gradient is no finite number.
+
+    With a loss scaler an infinite gradient is no accident: that step was skipped.
+    """
+    for row in rows:
+        if "loss" not in row:
+            continue
+        bad = [name for name in ("loss", "grad_norm") if not math.isfinite(row[name])]
+        if not bad or (scaler is not None and bad == ["grad_norm"]):
+            continue
+        steps = saver.steps() if saver else []
+        last = f"the last good checkpoint is {saver.path(steps[-1])}" if steps else (
+            "there is no checkpoint"
+        )
+        raise TrainingDiverged(
+            f"{' and '.join(bad)} of step {row['step']} not finite: loss={row['loss']}, "
+            f"grad_norm={row['grad_norm']}, lr={row['lr']:.3g}, on the batch batch_at("
+            f"{row['step']}); {last}. Try a smaller lr, a longer warmup or a smaller clip",
+            row["step"],
+        )
+
+
+def _due(step, every, last):
+    return bool(every) and (step % every == 0 or step == last)
+
+
+@contextlib.contextmanager
+def _looking(model):
+    """Evaluation mode, no gradients, and random numbers put back where they were."""
+    was, device = model.training, next(model.parameters()).device
+    model.eval()
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            yield
+    finally:
+        model.train(was)
+
+
+class _Interrupts:
+    """Ctrl-C as a question asked at the end of a step; a second one is obeyed at once."""
+
+    def __init__(self, active, world):
+        # Python hands signals to the main thread alone.
+        self.active = active and threading.current_thread() is threading.main_thread()
+        self.world, self.seen, self._before = world, False, None
+
+    def __enter__(self):
+        if self.active:
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        if self.active:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, *_):
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = True
+
+    def asked(self, together):
+        """Whether to stop. Several processes agree on it, at the steps where all of them ask."""
+        if self.world.size == 1:
+            return self.seen
+        if not together:
+            return False
+        return bool(distributed.sum_over(self.world, torch.tensor(float(self.seen))))

@@ -1,0 +1,153 @@
+"""From a source's name to tokens: documents, their two sides, a tokenizer, two streams.
+
+A document is on one side only, training or validation: documentation by the sha256 of its name; a
+single text is cut once, its last tenth being validation. The tokenizer is learned from the training
+side alone.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from llmbook.data import Characters, documentation, tiny_shakespeare
+from llmbook.data.packing import pack
+from llmbook.tokenization import END_OF_TEXT, BPETokenizer
+
+
+@dataclass(frozen=True)
+class Text:
+    """A corpus as tokens: what a run reads.
+
+    train, validation: int32 (tokens,), one stream each. end_of_text: its id, None where the corpus
+    is one text. validation_bytes: of the validation text in UTF-8. card: what a model card says of
+    it. fingerprint: changes with the text, the tokenizer and their order.
+    """
+
+    train: torch.Tensor
+    validation: torch.Tensor
+    tokenizer: object
+    end_of_text: int | None
+    validation_bytes: int
+    card: dict
+
+    @property
+    def vocab_size(self):
+        """Number of ids, the end of text included."""
+        return len(self.tokenizer)
+
+    @property
+    def fingerprint(self):
+        """sha256 of both streams."""
+        digest = hashlib.sha256()
+        for ids in (self.train, self.validation):
+            digest.update(ids.numpy().tobytes())
+        return digest.hexdigest()
+
+    def bits_per_byte(self, nats_per_token):
+        """What a loss means in bits for each byte of text, comparable across tokenizers."""
+        tokens = len(self.validation) - 1
+        return nats_per_token * tokens / self.validation_bytes / 0.6931471805599453
+
+
+class CharacterTokenizer:
+    """Characters as tokens, with the methods of `BPETokenizer` that training uses.
+
+    characters: in the order of their ids; end_of_text: whether <|endoftext|> is the id after them.
+    """
+
+    def __init__(self, characters, end_of_text=False):
+        self.characters = Characters(characters)
+        count = len(self.characters)
+        self.special_tokens = {END_OF_TEXT: count} if end_of_text else {}
+
+    def __len__(self):
+        return len(self.characters) + len(self.special_tokens)
+
+    def encode(self, text, allowed_special=()):
+        """Ids of a text, a list; special tokens are never looked for."""
+        return self.characters.encode(text).tolist()
+
+    def decode(self, ids):
+        """The text of ids."""
+        special = self.special_tokens.get(END_OF_TEXT)
+        parts = (END_OF_TEXT if i == special else self.characters.decode([i]) for i in ids)
+        return "".join(parts)
+
+    def save(self, path):
+        """Write tokenizer.json into a folder; the `tokenizers` library loads it to the same ids."""
+        vocab = {c: i for i, c in enumerate(self.characters.characters)}
+        added = [
+            {"id": i, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": True}
+            for name, i in self.special_tokens.items()
+        ]  # fmt: skip
+        content = {
+            "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+            "normalizer": None, "pre_tokenizer": None, "post_processor": None,
+            "decoder": {"type": "Fuse"},
+            "model": {"type": "BPE", "dropout": None, "unk_token": None, "vocab": vocab,
+                      "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                      "fuse_unk": False, "byte_fallback": False, "merges": []},
+        }  # fmt: skip
+        Path(path, "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def read_text(config):
+    """The `Text` that a `DataConfig` asks for.
+
+    Raises ValueError/OSError for a file that isn't there, is no UTF-8, or has too little text.
+    """
+    train, validation, card = _documents(config)
+    tokenizer = _tokenizer(config, train, validation)
+    end = tokenizer.special_tokens.get(END_OF_TEXT) if len(train) > 1 else None
+    streams = [
+        pack((tokenizer.encode(text, allowed_special=()) for text in side), end)
+        for side in (train, validation)
+    ]
+    if min(map(len, streams)) < 2:
+        raise ValueError(f"{config.source} has too little text to train on")
+    size = sum(len(text.encode()) for text in validation)
+    card = {**card, "train_tokens": len(streams[0]), "validation_tokens": len(streams[1]),
+            "validation_bytes": size}  # fmt: skip
+    return Text(*streams, tokenizer, end, size, card)
+
+
+def _documents(config):
+    """The texts of both sides, and what a card says of them."""
+    if config.source == "documentation":
+        sides = [documentation(split, config.size) for split in ("train", "validation")]
+        card = {"train": sides[0].card(), "validation": sides[1].card()}
+        return *([document.text for document in side] for side in sides), card
+    if config.source == "shakespeare":
+        text = tiny_shakespeare()
+    else:
+        path = Path(config.source).expanduser()
+        if not path.is_file():
+            raise ValueError(
+                f"source must be documentation, shakespeare or a text file: got {config.source!r}"
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} must be UTF-8 text: {error}") from error
+    cut = int(0.9 * len(text))
+    card = {"source": config.source, "characters": len(text), "validation": "the last tenth",
+            "sha256": hashlib.sha256(text.encode()).hexdigest()}  # fmt: skip
+    return [text[:cut]], [text[cut:]], card
+
+
+def _tokenizer(config, train, validation):
+    if config.tokenizer == "characters":
+        # A character that only the validation side has needs an id too.
+        return CharacterTokenizer("".join({*"".join(train), *"".join(validation)}), len(train) > 1)
+    if config.tokenizer == "bpe":
+        return BPETokenizer.train(train, config.vocab_size)
+    if not Path(config.tokenizer).expanduser().exists():
+        raise ValueError(
+            "tokenizer must be bpe, characters or the path of a tokenizer.json: "
+            f"got {config.tokenizer!r}"
+        )
+    return BPETokenizer.load(Path(config.tokenizer).expanduser())
