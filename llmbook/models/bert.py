@@ -17,14 +17,8 @@ from torch import nn
 
 from llmbook.layers import ACTIVATIONS, FeedForward, LayerNorm, Residual
 from llmbook.models import hf_config
-from llmbook.models.common import (
-    check_choices,
-    check_heads,
-    check_ids,
-    check_sizes,
-    init_normal,
-    token_mask,
-)
+from llmbook.models.common import check_choices, check_heads, check_ids, check_sizes
+from llmbook.models.common import init_normal, token_mask
 from llmbook.models.layout import Layout
 from llmbook.models.pretrained import Pretrained
 from llmbook.multihead import MultiHeadAttention
@@ -35,7 +29,7 @@ class BertConfig:
     """Sizes and choices of a `Bert`; the defaults are BERT-base's.
 
     dropout falls on the embeddings and the output of each sub-layer, attention_dropout on the
-    attention weights, classifier_dropout (dropout when None) before a classifier. labels: the names
+    attention weights, classifier_dropout (dropout when None) before a classifier. labels: names
     of a classifier's classes. tied: the masked-token head's matrix is the token embedding.
     """
 
@@ -304,7 +298,7 @@ class BertForPreTraining(BertModel):
         return self.head(hidden), self.next_sentence(self.pool(hidden))
 
     def loss(self, input_ids, targets, is_random, attention_mask=None, *, segment_ids=None):
-        """The sum of both mean cross-entropies, in nats; is_random (batch,): 1 for a random text."""
+        """Both mean cross-entropies' sum, in nats; is_random (batch,): 1 for a random text."""
         hidden = self.body(input_ids, attention_mask, segment_ids)
         asked = targets >= 0
         masked = F.cross_entropy(self.head(hidden[asked]).float(), targets[asked])
@@ -417,10 +411,10 @@ _BODY = {
 _HEADS = {"bert": {"head.dense": "cls.predictions.transform.dense",
                    "head.norm": "cls.predictions.transform.LayerNorm",
                    "next_sentence": "cls.seq_relationship"},
-          "roberta": {"head.dense": "lm_head.dense", "head.norm": "lm_head.layer_norm"}}  # fmt: skip
+          "roberta": {"head.dense": "lm_head.dense",
+                      "head.norm": "lm_head.layer_norm"}}  # fmt: skip
 _OLD = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
-# What other classes of the family have, and a buffer
-_ELSEWHERE = (
+_ELSEWHERE = (  # what other classes of the family have, and a buffer
     r"pooler\.dense\.(weight|bias)",
     r"cls\.seq_relationship\.(weight|bias)",
     r"(cls\.predictions|lm_head)\.(bias|decoder\.(weight|bias))",
@@ -444,8 +438,8 @@ def _layout(model):
     copies, also = {}, {}
     if hasattr(model, "head"):
         # Files keep the vocabulary head's bias twice; the decoder's is the one that is used.
-        bias = "cls.predictions.bias" if family == "bert" else "lm_head.bias"
-        decoder = "cls.predictions.decoder" if family == "bert" else "lm_head.decoder"
+        head = "cls.predictions" if family == "bert" else "lm_head"
+        bias, decoder = f"{head}.bias", f"{head}.decoder"
         if model.config.tied:
             names["head.output.bias"] = bias
             copies = {f"{decoder}.weight": "body.tokens.weight",
@@ -453,4 +447,4 @@ def _layout(model):
         else:
             names["head.output"] = decoder
             also = {bias: "head.output.bias"}
-    return Layout(names, f"{family}.", spellings=_OLD, ignored=_ELSEWHERE, copies=copies, also=also)
+    return Layout(names, f"{family}.", frozenset(), _OLD, _ELSEWHERE, copies, also)

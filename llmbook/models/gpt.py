@@ -24,7 +24,7 @@ from llmbook.multihead import MultiHeadAttention
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Sizes and choices of a `GPT`. d_ff: 4 · d_model when None; max_len: the longest text, in tokens.
+    """Sizes and choices of a `GPT`. d_ff: 4 · d_model when None; max_len: the longest text.
 
     embedding_dropout and attention_dropout: as dropout when None.
     """
@@ -124,7 +124,7 @@ class GPT(Pretrained, nn.Module):
                 nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * self.config.n_layers))
 
     def forward(self, input_ids, attention_mask=None, *, cache=None):
-        """Logits of the next token at every position: (batch, tokens) → (batch, tokens, vocab_size).
+        """Logits of the next token at every position: (batch, tokens, vocab_size).
 
         attention_mask: (batch, tokens so far), 1 or True for tokens and 0 for padding, on either
         side; positions count the tokens alone. cache: a list from `new_cache`, filled with earlier
@@ -202,7 +202,8 @@ class GPT(Pretrained, nn.Module):
     def config_to(self):
         """config.json's content."""
         c = self.config
-        dropout = [c.dropout if p is None else p for p in (c.embedding_dropout, c.attention_dropout)]
+        own = (c.embedding_dropout, c.attention_dropout)
+        dropout = [c.dropout if p is None else p for p in own]
         return {
             **hf_config.fields_to(c, _FIELDS),
             "model_type": "gpt2",
@@ -240,6 +241,7 @@ _NAMES = {
 }
 # GPT-2 keeps these weights as (in, out), and older files hold the causal mask beside them.
 _CONV1D = frozenset(
-    f"blocks.*.{name}" for name in ("attention.in_proj", "attention.out_proj", "ffn.up", "ffn.down")
+    f"blocks.*.{name}"
+    for name in ("attention.in_proj", "attention.out_proj", "ffn.up", "ffn.down")
 )
 _BUFFERS = (r"h\.\d+\.attn\.(bias|masked_bias)",)

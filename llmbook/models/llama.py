@@ -154,14 +154,14 @@ class Llama(Pretrained, nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """As GPT-2's: normal with deviation 0.02, less for what is added to the residual stream."""
+        """As GPT-2's: deviation 0.02, less for what is added to the residual stream."""
         init_normal(self, 0.02)
         for block in self.blocks:
             for layer in (block.attention.out_proj, block.ffn.down):
                 nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * self.config.n_layers))
 
     def forward(self, input_ids, attention_mask=None, *, cache=None):
-        """Logits of the next token at every position: (batch, tokens) → (batch, tokens, vocab_size).
+        """Logits of the next token at every position: (batch, tokens, vocab_size).
 
         attention_mask (batch, tokens so far): 1 or True for tokens and 0 for padding, on either
         side; positions count the tokens alone. cache: a list from `new_cache`, filled with earlier
@@ -191,7 +191,7 @@ class Llama(Pretrained, nn.Module):
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
     def new_cache(self, batch, max_len):
-        """Empty caches, one a layer, for `max_len` tokens; rotary positions know no longest text."""
+        """Empty caches, one a layer, for `max_len` tokens; rotary positions have no last."""
         return [block.attention.new_cache(batch, max_len) for block in self.blocks]
 
     # --- checkpoints

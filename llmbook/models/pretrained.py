@@ -37,6 +37,7 @@ ARCHITECTURES = {
     "T5ForConditionalGeneration": "t5.T5",
     "BartForConditionalGeneration": "bart.Bart",
     "LlamaForCausalLM": "llama.Llama",
+    "Transformer": "transformer.Transformer",
 }
 # what a config.json without `architectures` holds, and what other names of a body stand for
 _BY_TYPE = {

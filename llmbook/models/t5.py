@@ -4,8 +4,9 @@
     logits = d^(−1/2) · y Eᵀ  (version 1.0, tied)  or  y W_outᵀ  (version 1.1)
 
 No absolute positions: one learned number per head and bucket of distance is added to the scores,
-the same in all layers of a stack, and not in cross-attention. No biases anywhere. Version 1.1 has a
-gated feed-forward network and its own output matrix. Source: Raffel et al. 2020; Shazeer 2020.
+the same in all layers of a stack, and not in cross-attention. No biases anywhere. Version 1.1
+has a gated feed-forward network and its own output matrix. Source: Raffel et al. 2020; Shazeer
+2020.
 """
 
 from dataclasses import dataclass, replace
@@ -30,7 +31,8 @@ class T5Config:
 
     gated: the feed-forward network of version 1.1. tied: the output matrix is the embedding.
     scale_output: d_model^(−1/2) before the output matrix, as version 1.0 has it. dropout falls on
-    embeddings, attention weights, the feed-forward net's hidden layer and every sub-layer's output.
+    embeddings, attention weights, the hidden layer of the feed-forward net and every sub-layer's
+    output.
     """
 
     vocab_size: int = 32128
@@ -121,8 +123,9 @@ class T5(Pretrained, nn.Module):
             nn.init.normal_(bias.relative_attention_bias.weight, std=c.d_model**-0.5)
         for module in self.modules():
             if isinstance(module, MultiHeadAttention):
-                nn.init.normal_(module.in_proj_weight[:inner], std=(c.d_model * c.head_dim) ** -0.5)
-                nn.init.normal_(module.in_proj_weight[inner:], std=c.d_model**-0.5)
+                q, kv = module.in_proj_weight[:inner], module.in_proj_weight[inner:]
+                nn.init.normal_(q, std=(c.d_model * c.head_dim) ** -0.5)
+                nn.init.normal_(kv, std=c.d_model**-0.5)
                 nn.init.normal_(module.out_proj.weight, std=inner**-0.5)
             elif isinstance(module, (FeedForward, GatedFeedForward)):
                 nn.init.normal_(module.down.weight, std=c.d_ff**-0.5)
@@ -239,7 +242,7 @@ class T5(Pretrained, nn.Module):
 
 
 def shift_right(targets, start_id, pad_id):
-    """What the decoder reads: targets (batch, n) behind start_id, without the last; −100 → pad_id."""
+    """What the decoder reads: targets (batch, n) behind start_id; −100 → pad_id."""
     start = torch.full_like(targets[:, :1], start_id)
     shifted = torch.cat([start, targets[:, :-1]], 1)
     return shifted.masked_fill(shifted < 0, pad_id)

@@ -10,13 +10,16 @@ before the sub-layer (pre-norm, and one more norm at the end of each stack). Sou
 """
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from llmbook.layers import FeedForward, GatedFeedForward, LayerNorm, Residual
+from llmbook.models.layout import Layout
+from llmbook.models.pretrained import Pretrained
 from llmbook.multihead import KVCache, MultiHeadAttention
 from llmbook.positions import sinusoidal
 
@@ -103,10 +106,11 @@ class DecoderLayer(nn.Module):
         return self.transform(y)
 
 
-class Transformer(nn.Module):
+class Transformer(Pretrained, nn.Module):
     """The encoder–decoder model: `model(input_ids, decoder_input_ids)` → logits.
 
-    `embed`, `encode` and `decode` are its parts, `loss` is for training.
+    `embed`, `encode` and `decode` are its parts, `loss` is for training. No published checkpoint
+    has this form; `save` writes a folder of our own names that `llmbook.models.load` reads.
     """
 
     def __init__(self, config):
@@ -213,6 +217,22 @@ class Transformer(nn.Module):
     def new_cache(self, batch, max_len):
         """An empty `TransformerCache` for `max_len` target tokens."""
         return TransformerCache(self, batch, max_len)
+
+    @property
+    def layout(self):
+        """Names in checkpoint files: our own."""
+        names = [re.sub(r"\.\d+\.", ".*.", name) for name, _ in self.named_parameters()]
+        return Layout(dict(zip(names, names, strict=True)))
+
+    @classmethod
+    def config_from(cls, stored):
+        """Our config from config.json's content."""
+        known = {field.name for field in fields(TransformerConfig)}
+        return TransformerConfig(**{k: v for k, v in stored.items() if k in known})
+
+    def config_to(self):
+        """config.json's content."""
+        return {**asdict(self.config), "model_type": "transformer", "is_encoder_decoder": True}
 
 
 class TransformerCache:

@@ -5,9 +5,10 @@
     span corruption   (T5)    each span → a sentinel; the target names them and spells them out
     denoising         (BART)  spans → one mask each, sentences shuffled; the target is the text
 
-Each `…_batch` returns the keyword arguments of a model's `loss`: `model.loss(**batch)`. Targets are
-−100 where nothing is asked. Randomness comes from `generator`, a `torch.Generator` on the CPU (the
-default one when None): the same seed gives the same batch. Next-token prediction needs no damage.
+Each `…_batch` returns the keyword arguments of a model's `loss`: `model.loss(**batch)`. Targets
+are −100 where nothing is asked. Randomness comes from `generator`, a `torch.Generator` on the CPU
+(the default one when None): the same seed gives the same batch. Next-token prediction needs no
+damage.
 """
 
 import torch
@@ -50,7 +51,8 @@ def masked_batch(texts, *, mask_id, pad_id, vocab_size, special_ids=(), share=0.
     """A batch for `BertForMaskedLM.loss` from lists of token ids; see `mask_tokens`."""
     ids, attention_mask = pad(texts, pad_id)
     inputs, targets = mask_tokens(ids, mask_id=mask_id, vocab_size=vocab_size, share=share,
-                                  special_ids={*special_ids, pad_id}, generator=generator)  # fmt: skip
+                                  special_ids={*special_ids, pad_id},
+                                  generator=generator)  # fmt: skip
     return {"input_ids": inputs, "targets": targets, "attention_mask": attention_mask}
 
 
@@ -241,7 +243,7 @@ def denoising_batch(texts, *, mask_id, pad_id, bos_id, eos_id, end_ids=(), share
 
 
 def pad(texts, pad_id):
-    """Lists of token ids as one batch, padded on the right: ids and mask, int64 (batch, longest)."""
+    """Lists of token ids as one batch, padded on the right: ids, mask (batch, longest)."""
     if not texts or not all(len(ids) for ids in texts):
         raise ValueError("texts must be one or more lists of token ids, none empty")
     longest = max(len(ids) for ids in texts)
