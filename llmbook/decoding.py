@@ -30,8 +30,8 @@ def generate(
     tokens with total probability of at least `top_p`. beams > 1 is `beam_search`, with
     `length_penalty`. The same seed on the same machine gives the same text.
 
-    eos_id, pad_id and start_id are the config's (eos_id, pad_id, bos_id, or transformers' names
-    eos_token_id, pad_token_id, decoder_start_token_id) when None; without eos_id nothing ends early.
+    eos_id, pad_id and start_id are the config's when None (start_id or else bos_id; transformers'
+    names serve too); without eos_id nothing ends early.
     The model is put into evaluation mode for the call. Raises TypeError or ValueError for
     arguments that make no sense together.
     """
@@ -111,7 +111,7 @@ class _Writer:
         self.model = model
         self.has_source = "decoder_input_ids" in inspect.signature(model.forward).parameters
         if self.has_source:
-            names = "decoder_start_token_id", "bos_id", "bos_token_id"
+            names = "start_id", "decoder_start_token_id", "bos_id", "bos_token_id"
             start_id = _config(model, start_id, *names)
             if start_id is None:
                 raise ValueError("start_id must be given: the model's config has none")

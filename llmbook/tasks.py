@@ -6,6 +6,7 @@ ValueError that names the argument.
 """
 
 import datetime
+import random
 
 import torch
 
@@ -159,3 +160,105 @@ def _write(date, form):
         day=date.day, dd=f"{date.day:02}", m=date.month, mm=f"{date.month:02}", year=date.year,
         month=month, mon=month[:3], weekday=weekday, wkd=weekday[:3], th=ending,
     )  # fmt: skip
+
+
+# A small invented language beside English. Nouns have a gender, which only the dictionary tells;
+# articles and adjectives take it over, with number and case; the verb goes last.
+_NOUNS = {
+    "cat": "kat:f", "dog": "hun:m", "bird": "av:f", "horse": "kaval:m", "child": "nen:m",
+    "woman": "dam:f", "king": "rek:m", "girl": "fil:f", "fox": "vulp:f", "wolf": "lup:m",
+    "teacher": "mestr:m", "queen": "regin:f", "tree": "arb:m", "house": "kas:f",
+    "river": "flum:m", "boat": "nav:f",
+}  # fmt: skip
+_PLURALS = {"child": "children", "woman": "women", "fox": "foxes", "wolf": "wolves"}
+_ADJECTIVES = {
+    "small": "pet", "big": "gran", "red": "ruz", "white": "blank", "young": "jun", "black": "ner",
+    "quick": "rap", "quiet": "tas",
+}  # fmt: skip
+_VERBS = {  # base form: past form, stem in the other language, takes an object
+    "see": ("saw", "vid", True), "hear": ("heard", "aud", True), "find": ("found", "trov", True),
+    "follow": ("followed", "seg", True), "love": ("loved", "am", True),
+    "carry": ("carried", "port", True), "sleep": ("slept", "dorm", False),
+    "sing": ("sang", "kant", False), "run": ("ran", "kur", False),
+    "wait": ("waited", "sper", False),
+}  # fmt: skip
+_PLACES = {"near": "pres", "behind": "tras", "under": "sub"}
+_LINKS = {"because": "kar", "while": "dum", "when": "kand"}
+_AGREEMENT = {"m": "-o", "f": "-a", "ms": "-i", "fs": "-e"}  # gender, s in the plural
+_TENSES = {"present": "-ar", "past": "-ir", "future": "-or"}  # and "an" for a plural subject
+
+
+def translation(n, generator=0, clauses=2):
+    """English sentences and their translation: n triples `(english, translated, alignment)`.
+
+    The other language is invented. Its verb comes last in the clause, adjectives follow their
+    noun in mirrored order, "near the house" becomes "the house near", and there is no word for "a"
+    and "some". A stem and its ending are two tokens; endings begin with "-". Articles and
+    adjectives agree with their noun in gender, number and case (n for an object), the verb with
+    its subject in number. The gender is to be learnt with the word.
+
+        the small dogs saw a red bird   l -i hun -us pet -i av -um ruz -an vid -iran
+
+    Both are strings of tokens with blanks between. alignment: for each token of the translation a
+    tuple of the places of the English words that decide it; for an adjective's ending that is the
+    noun. A sentence has 1 to `clauses` clauses of 3 to 15 English words, with a link between two.
+    """
+    at_least(1, n=n, clauses=clauses)
+    rng = random.Random(int(torch.randint(2**62, (1,), generator=as_generator(generator))))
+    return [_sentence(rng, rng.randint(1, clauses)) for _ in range(n)]
+
+
+def _sentence(rng, clauses):
+    english, translated = [], []  # words; tokens with the places of the words that decide them
+    for i in range(clauses):
+        if i:
+            link = rng.choice(list(_LINKS))
+            translated.append((_LINKS[link], (len(english),)))
+            english.append(link)
+        _clause(rng, english, translated)
+    tokens, alignment = zip(*translated, strict=True)
+    return " ".join(english), " ".join(tokens), list(alignment)
+
+
+def _clause(rng, english, translated):
+    subject, subject_at, plural = _noun_phrase(rng, english, "")
+    base = rng.choice(list(_VERBS))
+    past, stem, takes_object = _VERBS[base]
+    tense = rng.choice(list(_TENSES))
+    tense_at = len(english)
+    if tense == "future":
+        english += ["will", base]
+    elif tense == "past":
+        english.append(past)
+    else:
+        third = base[:-1] + "ies" if base.endswith("y") else base + "s"
+        english.append(base if plural else third)
+    verb_at = len(english) - 1
+    object_ = _noun_phrase(rng, english, "n")[0] if takes_object else []
+    where = []
+    if rng.random() < 0.25:
+        place = rng.choice(list(_PLACES))
+        english.append(place)
+        at = len(english) - 1
+        where = [*_noun_phrase(rng, english, "")[0], (_PLACES[place], (at,))]
+    ending = _TENSES[tense] + ("an" if plural else "")
+    verb = [(stem, (verb_at,)), (ending, (subject_at, tense_at))]
+    translated += subject + where + object_ + verb
+
+
+def _noun_phrase(rng, english, case):
+    """Append an English noun phrase; return its translation, the noun's place, and if plural."""
+    noun, plural = rng.choice(list(_NOUNS)), rng.random() < 0.5
+    definite = rng.random() < 0.6
+    article_at = len(english)
+    english.append("the" if definite else "some" if plural else "a")
+    adjectives = rng.sample(list(_ADJECTIVES), rng.choices((0, 1, 2), (5, 4, 2))[0])
+    english += [*adjectives, _PLURALS.get(noun, noun + "s") if plural else noun]
+    at = len(english) - 1
+    stem, _, gender = _NOUNS[noun].partition(":")
+    ending = (_AGREEMENT[gender + "s" * plural] + case, (at,))
+    out = [("l", (article_at,)), ending] if definite else []
+    out += [(stem, (at,)), ("-u" + ("s" if plural else "") + ("m" if case else ""), (at,))]
+    for place in range(at - 1, article_at, -1):  # the nearest adjective first
+        out += [(_ADJECTIVES[english[place]], (place,)), ending]
+    return out, at, plural

@@ -140,3 +140,111 @@ def read(human):
 def test_unfit_arguments_are_named(call, error, argument):
     with pytest.raises(error, match=argument):
         call()
+
+
+GENDERS = {stem: g for stem, _, g in (v.partition(":") for v in tasks._NOUNS.values())}
+
+
+def dictionary():
+    """Every English word's kind and what it says, built from the word lists alone."""
+    words = {"the": ("det", True), "a": ("det", False), "some": ("det", False), "will": ("will",)}
+    for noun, stem in tasks._NOUNS.items():
+        words[noun] = ("noun", stem[:-2], stem[-1], False)
+        words[tasks._PLURALS.get(noun, noun + "s")] = ("noun", stem[:-2], stem[-1], True)
+    words |= {word: ("adjective", stem) for word, stem in tasks._ADJECTIVES.items()}
+    for base, (past, stem, _) in tasks._VERBS.items():
+        words[base] = ("verb", stem, "present", True)
+        words["carries" if base == "carry" else base + "s"] = ("verb", stem, "present", False)
+        words[past] = ("verb", stem, "past", None)
+    words |= {word: ("place", stem) for word, stem in tasks._PLACES.items()}
+    return words | {word: ("link", stem) for word, stem in tasks._LINKS.items()}
+
+
+def by_rule(english):
+    """The translation, found by parsing the English from left to right: a second opinion."""
+    words, out, clause = dictionary(), [], []
+
+    def phrase(part, case):
+        """The translation of article, adjectives, noun; and whether it is a plural."""
+        stem, gender, plural = words[part[-1]][1:]
+        mark = {"m": "oi", "f": "ae"}[gender][plural]
+        agree = f"-{mark}{case}"
+        noun = [stem, "-u" + "s" * plural + ("m" if case else "")]
+        front = ["l", agree] if words[part[0]][1] else []
+        back = [token for a in part[-2:0:-1] for token in (words[a][1], agree)]
+        return front + noun + back, plural
+
+    def close():
+        kinds = [words[w][0] for w in clause]
+        verb, noun = kinds.index("verb"), kinds.index("noun")
+        future = kinds[verb - 1] == "will"
+        subject, plural = phrase(clause[: noun + 1], "")
+        rest, where = clause[verb + 1 :], []
+        if "place" in kinds:
+            at = kinds.index("place")
+            where = phrase(clause[at + 1 :], "")[0] + [words[clause[at]][1]]
+            rest = clause[verb + 1 : at]
+        what = phrase(rest, "n")[0] if rest else []
+        tense = "future" if future else words[clause[verb]][2]
+        ending = {"present": "-ar", "past": "-ir", "future": "-or"}[tense] + "an" * plural
+        if tense == "present":
+            assert words[clause[verb]][3] == plural, "the English verb does not agree"
+        return subject + where + what + [words[clause[verb]][1], ending]
+
+    for word in english.split():
+        if words[word][0] == "link":
+            out += close() + [words[word][1]]
+            clause = []
+        else:
+            clause.append(word)
+    return " ".join(out + close())
+
+
+def test_translations_are_what_the_rules_say_and_agreement_follows_the_noun():
+    rows = tasks.translation(600, 1)
+    for english, translated, _ in rows:
+        assert translated == by_rule(english)
+    assert {w for e, _, _ in rows for w in e.split()} == set(dictionary())
+    assert len({e for e, _, _ in tasks.translation(2000, 2)}) > 1900
+    assert max(len(e.split()) for e, _, _ in rows) <= 31
+
+
+def test_the_example_in_the_docstring_is_true():
+    english, translated = "the small dogs saw a red bird", (
+        "l -i hun -us pet -i av -um ruz -an vid -iran")
+    assert by_rule(english) == translated
+    assert english in tasks.translation.__doc__ and translated in tasks.translation.__doc__
+
+
+def test_alignment_names_the_words_that_decide_each_token():
+    words = dictionary()
+    stems = {value[1]: value[0] for value in words.values() if len(value) > 1}
+    for english, translated, alignment in tasks.translation(200, 3):
+        source, tokens = english.split(), translated.split()
+        assert len(alignment) == len(tokens)
+        for token, places, before in zip(tokens, alignment, ["", *tokens]):
+            kinds = [words[source[i]][0] for i in places]
+            if not token.startswith("-"):
+                assert kinds == ["det" if token == "l" else stems[token]]
+                if token != "l":
+                    assert words[source[places[0]]][1] == token
+            elif before in GENDERS or before == "l" or stems[before] == "adjective":
+                assert kinds == ["noun"]
+                if before in GENDERS:
+                    assert words[source[places[0]]][1] == before
+            else:
+                assert kinds[0] == "noun" and kinds[1] in ("verb", "will")
+
+
+def test_translation_takes_a_seed_and_at_most_so_many_clauses():
+    assert tasks.translation(20, 5) == tasks.translation(20, 5) != tasks.translation(20, 6)
+    generator = torch.Generator().manual_seed(5)
+    one, two = tasks.translation(20, generator), tasks.translation(20, generator)
+    assert one == tasks.translation(20, 5) != two
+    links = {"because", "while", "when"}
+    for clauses in (1, 3):
+        most = max(sum(w in links for w in e.split())
+                   for e, _, _ in tasks.translation(200, 1, clauses))
+        assert most == clauses - 1
+    with pytest.raises(ValueError, match="clauses must be at least 1"):
+        tasks.translation(5, clauses=0)

@@ -10,9 +10,13 @@ from importlib import import_module
 
 _WHERE = {
     "AttentionScores": "scores",
+    "BlockStepper": "blocks",
+    "FamilyMasks": "families",
     "HeadPatterns": "heads",
     "Interactive": "interactive",
     "LSTMGates": "gates",
+    "MergeSteps": "merges",
+    "NextToken": "next_token",
     "PathLength": "paths",
     "PositionExplorer": "positions",
     "TiledSoftmax": "tiles",

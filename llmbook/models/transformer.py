@@ -70,7 +70,8 @@ class TransformerConfig:
         for name in ("pad_id", "bos_id", "eos_id"):
             if not 0 <= getattr(self, name) < self.vocab_size:
                 raise ValueError(
-                    f"{name} must be a token, 0 to {self.vocab_size - 1}: got {getattr(self, name)}"
+                    f"{name} must be a token, 0 to {self.vocab_size - 1}: got "
+                    f"{getattr(self, name)}"
                 )
 
 
