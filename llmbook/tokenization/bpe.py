@@ -27,9 +27,9 @@ _LONG_PIECE = 48  # bytes; a piece above is merged with a heap and not remembere
 class BPETokenizer:
     """A byte-level BPE tokenizer: text -> ids -> the same text.
 
-    vocab: dict from a token's bytes to its id; merges: list of (bytes, bytes), in the order learned;
+    vocab: dict from a token's bytes to its id; merges: list of (bytes, bytes) in the order learned;
     special_tokens: dict from text to id; pattern: `"gpt2"` or `"gpt4"`, how text is cut first.
-    Ids are the whole numbers below `vocab_size`, each used once, and all 256 single bytes are there.
+    Ids are the whole numbers below `vocab_size`, each used once; all 256 single bytes have one.
     Usually made by `train`, `train_fast` or `load`. Raises ValueError when the parts do not fit.
     """
 
@@ -217,7 +217,9 @@ class BPETokenizer:
     def _check_ids(self, ids):
         for i in ids:
             if isinstance(i, bool) or not isinstance(i, Integral) or not 0 <= i < self.vocab_size:
-                raise ValueError(f"ids must be whole numbers from 0 to {self.vocab_size - 1}: got {i!r}")
+                raise ValueError(
+                    f"ids must be whole numbers from 0 to {self.vocab_size - 1}: got {i!r}"
+                )
 
     def decode(self, ids):
         """The text of ids; bytes that are no UTF-8, such as half a character, become U+FFFD."""
@@ -235,7 +237,7 @@ class BPETokenizer:
         return cls(**tokenizer_json.read(text))
 
     def save(self, path):
-        """Write `tokenizer.json`: to the file `path`, or into the folder `path`. Returns its path."""
+        """Write `tokenizer.json`: to the file `path`, or into a folder. Returns the file's path."""
         path = _file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(path.name + ".part")
@@ -262,7 +264,7 @@ class BPETokenizer:
         return Tokenizer.from_str(self.to_json())
 
     def tiktoken(self, name="llmbook"):
-        """The same tokenizer as a `tiktoken.Encoding`; ImportError where tiktoken is not installed.
+        """The same tokenizer as a `tiktoken.Encoding`; ImportError where tiktoken is missing.
 
         tiktoken ranks tokens by id, so the merges must be in the order of their ids: ValueError.
         """
@@ -337,11 +339,13 @@ def _check_text(text):
 
 def _check_specials(names):
     if isinstance(names, str):
-        raise TypeError(f"special_tokens must be a collection of strings: got the string {names!r}")
+        raise TypeError(f"special_tokens must be a collection of strings: got {names!r}")
     names = list(names)
     for name in names:
         if not isinstance(name, str) or not name:
-            raise ValueError(f"a special token must be a string of at least one character: got {name!r}")
+            raise ValueError(
+                f"a special token must be a string of at least one character: got {name!r}"
+            )
     if len(set(names)) != len(names):
         raise ValueError(f"special_tokens must differ from each other: got {names}")
     return [_check_text(name) for name in names]

@@ -7,8 +7,8 @@ Two published patterns, written for the standard library's `re`:
 in front of it, not only a space; a newline ends a piece.
 
 `re` has no `\p{L}`, and each Python has its own edition of Unicode. So the classes are spelt out
-from a table of Unicode 16.0: the pieces are the same on every Python, and those of the `tokenizers`
-library.
+from a table of Unicode 16.0: the pieces are the same on every Python, and those of the
+`tokenizers` library.
 
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2,
 and the code published with it; the second pattern was published with the GPT-4 tokenizer.
@@ -46,7 +46,7 @@ def split(text, pattern="gpt2"):
 
 
 def splitter(pattern="gpt2"):
-    """The function text -> pieces for a pattern's name; text of ASCII alone takes a shorter way."""
+    """The function text -> pieces for a pattern's name; ASCII text takes a shorter way."""
     if pattern not in _OURS:
         raise ValueError(f"pattern must be one of {', '.join(_OURS)}: got {pattern!r}")
     short = _compiled(pattern, 0x7F).findall

@@ -165,7 +165,8 @@ def _specials(added, vocab):
 def _pair(merge):
     """A merge as the format writes it: ["a", "b"], in older files "a b"."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
-    if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(p, str) for p in parts):
+    two = isinstance(parts, list) and len(parts) == 2
+    if not two or not all(isinstance(part, str) for part in parts):
         raise ValueError(f"damaged: a merge must be two tokens, got {merge!r}")
     return tuple(map(_raw, parts))
 

@@ -64,7 +64,7 @@ def learn_merges(words, tokens, vocab_size, progress=None):
 
 
 def _merge_everywhere(pair, new, sequences, weights, counts, where):
-    """Merge a pair in all words that hold it; keep the books; return the pairs that may have grown."""
+    """Merge a pair wherever it stands, keep the books, return the pairs that may have grown."""
     grown = set()
     for index in where.pop(pair):
         before, weight = sequences[index], weights[index]
@@ -83,7 +83,7 @@ def _merge_everywhere(pair, new, sequences, weights, counts, where):
 
 
 def merge(ids, pair, new):
-    """Replace each occurrence of a pair by one id, from the left: aaa with (a, a) gives [new, a]."""
+    """Replace each occurrence of a pair, from the left: aaa with (a, a) gives [new, a]."""
     first, second = pair
     merged, i, last = [], 0, len(ids) - 1
     while i <= last:

@@ -2,11 +2,12 @@
 
     P(word cut into x₁ … xₙ) = Π p(xᵢ)
 
-Training starts from too many pieces and throws away, round by round, those that the text would miss
-least: the opposite of BPE. The probabilities come from expectation–maximisation over all cuts.
+Training starts from too many pieces and throws away, round by round, those that the text would
+miss least: the opposite of BPE. The probabilities come from expectation–maximisation over all
+cuts.
 
-Source: Kudo 2018, "Subword Regularization", section 3.2. Where this is simpler: a piece is judged by
-its expected count alone, and not by the likelihood that the text would lose.
+Source: Kudo 2018, "Subword Regularization", section 3.2. Where this is simpler: a piece is judged
+by its expected count alone, and not by the likelihood that the text would lose.
 """
 
 import math

@@ -1,9 +1,9 @@
 """WordPiece: the vocabulary alone decides, the longest piece that fits first.
 
 BERT's tokenizer. Training joins the pair with the highest count(ab) / (count(a) · count(b)): not
-what is frequent, but what is surprisingly often together. Using it needs no merges: take the longest
-piece of the vocabulary that the word begins with, and go on behind it. A piece inside a word is
-written with "##" in front. A word that cannot be finished is unknown as a whole.
+what is frequent, but what is surprisingly often together. Using it needs no merges: take the
+longest piece of the vocabulary that the word begins with, and go on behind it. A piece inside a
+word is written with "##" in front. A word that cannot be finished is unknown as a whole.
 
 Source: Schuster and Nakajima 2012, "Japanese and Korean Voice Search"; Devlin et al. 2019, BERT.
 Google's training code was not published, and libraries differ; the score is the one usually given.
@@ -29,18 +29,21 @@ class WordPiece:
         self._widest = max(map(len, self.vocab))
 
     @classmethod
-    def train(cls, words, vocab_size, unknown="[UNK]"):
+    def train(cls, words, vocab_size, unknown="[UNK]", *, min_count=1):
         """Learn pieces from a dict of words and their counts until there are `vocab_size`.
 
         score(a, b) = count(ab) / (count(a) · count(b)); of equals, the first in dictionary order.
+        min_count: pairs below do not compete; without it the score prefers what is rarest.
         Every merge counts all words again: for small texts. Raises ValueError when `vocab_size`
         does not hold the single characters.
         """
         cut = {w: [w[0], *(INSIDE + c for c in w[1:])] for w in words if w}
         vocab = [unknown, *sorted({piece for pieces in cut.values() for piece in pieces})]
         if vocab_size < len(vocab):
-            raise ValueError(f"vocab_size must be at least {len(vocab)}, the single characters and "
-                             f"{unknown}: got {vocab_size}")
+            raise ValueError(
+                f"vocab_size must be at least {len(vocab)}, the single characters and {unknown}: "
+                f"got {vocab_size}"
+            )
         while len(vocab) < vocab_size:
             pieces, pairs = Counter(), Counter()
             for word, parts in cut.items():
@@ -48,6 +51,7 @@ class WordPiece:
                     pieces[piece] += words[word]
                 for pair in zip(parts, parts[1:]):
                     pairs[pair] += words[word]
+            pairs = {pair: n for pair, n in pairs.items() if n >= min_count}
             if not pairs:
                 break
             best = min(pairs, key=lambda p: (-pairs[p] / (pieces[p[0]] * pieces[p[1]]), p))
