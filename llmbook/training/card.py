@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +19,17 @@ from llmbook.training.state import whole_model
 _CURVE = 200  # points of the loss curve that a card keeps
 
 
-def write_model(folder, model, text, recipe, history, command, device, world, say=print):
+@dataclass(frozen=True)
+class Made:
+    """How a model came about: its `Recipe`, the run's `History`, the command and the device."""
+
+    recipe: object
+    history: object
+    command: str
+    device: object
+
+
+def write_model(folder, model, text, made, world, say=print):
     """Write config.json, model.safetensors (float16), tokenizer.json and card.json into a folder.
 
     The card's figures are those of the float16 file. Every process must call it; the first writes.
@@ -27,9 +38,9 @@ def write_model(folder, model, text, recipe, history, command, device, world, sa
     if world.first:
         model.save(folder, dtype=torch.float16)
         text.tokenizer.save(folder)
-        saved = load(folder, device=device)
+        saved = load(folder, device=made.device)
         say("measuring bits per byte on the whole validation side")
-        content = card(saved, text, recipe, history, command, device)
+        content = card(saved, text, made)
         write_atomically(folder / "card.json", (json.dumps(content, indent=1) + "\n").encode())
         quality = content["quality"]
         say(f"validation {quality['nats_per_token']:.4f} nats a token, "
@@ -39,8 +50,9 @@ def write_model(folder, model, text, recipe, history, command, device, world, sa
     barrier(world)
 
 
-def card(model, text, recipe, history, command, device):
+def card(model, text, made):
     """What `card.json` holds: JSON-able."""
+    recipe, history = made.recipe, made.history
     nats = stream_nats(model, text.validation, recipe.model.max_len, precision="float32")
     return {
         "model": f"GPT, {model.n_parameters:,} parameters",
@@ -48,9 +60,9 @@ def card(model, text, recipe, history, command, device):
         "recipe": recipe.to_dict(),
         "data": text.card,
         "fingerprint": text.fingerprint,
-        **machine(torch.device(device)),
+        **machine(torch.device(made.device)),
         "llmbook": llmbook.__version__,
-        "command": command,
+        "command": made.command,
         "tokens": history.tokens,
         "seconds": round(history.seconds, 1),
         "loss_curve": _thinned(zip(history.steps, history.losses, strict=True)),

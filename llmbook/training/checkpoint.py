@@ -91,7 +91,7 @@ class Checkpoints:
         return self.path(snapshot.step)
 
     def load(self, step=None):
-        """The newest whole checkpoint, or that of a step, as a `Snapshot`; None where there is none.
+        """The newest whole checkpoint, or that of a step, as a `Snapshot`; None without any.
 
         A damaged one is refused: with a step named DamagedCheckpoint is raised; without one the
         checkpoint before it is taken, with a warning that names both.

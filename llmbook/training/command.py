@@ -66,7 +66,8 @@ def recipe_of(options):
     """The recipe that the options ask for. Raises ValueError for one that makes no sense."""
     named = [n for n in ("config", "preset", "profile") if getattr(options, n) is not None]
     if len(named) > 1:
-        raise ValueError(f"name one of --config, --preset and --profile: got --{' and --'.join(named)}")
+        got = " and ".join(f"--{name}" for name in named)
+        raise ValueError(f"name one of --config, --preset and --profile: got {got}")
     stored = options.out / "recipe.json"
     if options.config is not None:
         recipe = Recipe.load(options.config)
@@ -124,7 +125,8 @@ def run(recipe, options, command):
         config = recipe.training
         if config.batch_size % world.size:
             raise ValueError(
-                f"the processes must divide batch_size: got {config.batch_size}, {world.size} processes"
+                f"the number of processes must divide batch_size: got batch_size="
+                f"{config.batch_size} and {world.size} processes"
             )
         text = read_text(recipe.data)
         torch.manual_seed(config.seed)
@@ -139,7 +141,8 @@ def run(recipe, options, command):
         log = Log(options.out if world.first else None, progress=world.first and not options.quiet,
                   tensorboard=options.tensorboard and world.first)  # fmt: skip
         length = recipe.model.max_len
-        prompt = [text.end_of_text] if text.end_of_text is not None else text.validation[:1].tolist()
+        begin = text.end_of_text
+        prompt = text.validation[:1].tolist() if begin is None else [begin]
         history = train(
             model,
             lambda step: windows.batch(step, config.batch_size, world.rank, world.size),
@@ -153,8 +156,8 @@ def run(recipe, options, command):
             log=log,
             fingerprint=text.fingerprint,
         )  # fmt: skip
-        card.write_model(options.out / "model", model, text, recipe, history, command, device, world,
-                         say)  # fmt: skip
+        made = card.Made(recipe, history, command, device)
+        card.write_model(options.out / "model", model, text, made, world, say)
         return history
 
 

@@ -46,7 +46,7 @@ def process_group(device="auto"):
     from llmbook.device import resolve_device
 
     device = resolve_device(device)
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield World(), device
         return
     if device.type == "cuda":
@@ -110,9 +110,12 @@ def shard(model):
 
 
 def last_backward(module, last):
-    """A context for a micro-batch: gradients are averaged over processes after the last one only."""
-    if isinstance(module, nn.parallel.DistributedDataParallel) and not last:
-        return module.no_sync()
+    """A context for a micro-batch: only after the last are gradients averaged over processes."""
+    module = getattr(module, "_orig_mod", module)  # inside torch.compile
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        return contextlib.nullcontext() if last else module.no_sync()
+    if hasattr(module.model, "set_requires_gradient_sync"):
+        module.model.set_requires_gradient_sync(last)
     return contextlib.nullcontext()
 
 

@@ -1,8 +1,9 @@
-"""How good a model is on text it hasn't seen: nats a token, bits a byte."""
+"""How good a model is on text it hasn't seen, in nats a token, and what it writes."""
 
 import torch
 import torch.nn.functional as F
 
+from llmbook.decoding import generate
 from llmbook.training.precision import Precision
 
 
@@ -66,14 +67,10 @@ def _span_nats(model, ids, spans, length, device, precision):
     return F.cross_entropy(logits, targets.flatten(), reduction="sum", ignore_index=-100).item()
 
 
-@torch.no_grad()
-def sample_text(model, tokenizer, prompt_ids, tokens, *, temperature=0.8, generator=None):
-    """A text that the model writes after some ids: plain sampling, to look at during training."""
+def sample_text(model, tokenizer, prompt_ids, tokens, *, temperature=0.8, seed=0):
+    """What a model writes after some ids, to look at during training: at most `tokens` tokens."""
     device = next(model.parameters()).device
-    ids = torch.tensor([list(prompt_ids)], device=device)
-    generator = generator or torch.Generator().manual_seed(0)
-    for _ in range(tokens):
-        logits = model(ids[:, -model.config.max_len :])[0, -1].float().cpu()
-        p = torch.softmax(logits / temperature, dim=-1)
-        ids = torch.cat([ids, torch.multinomial(p, 1, generator=generator)[None].to(device)], 1)
-    return tokenizer.decode(ids[0].tolist()[len(prompt_ids) :])
+    prompt = torch.tensor([list(prompt_ids)], device=device)
+    tokens = min(tokens, model.config.max_len - prompt.shape[1])
+    ids = generate(model, prompt, max_new_tokens=tokens, temperature=temperature, seed=seed)
+    return tokenizer.decode(ids[0, prompt.shape[1] :].tolist())

@@ -25,8 +25,8 @@ COLUMNS = ("step", "loss", "lr", "grad_norm", "tokens", "seconds", "validation")
 class History:
     """The rows of a run as lists of equal length, and what was measured now and then.
 
-    steps, losses, lr, grad_norms: one entry a step. validation: (step, loss) pairs; samples: (step,
-    text). tokens and seconds: so far, evaluation not counted.
+    steps, losses, lr, grad_norms: one entry a step. validation: (step, loss) pairs; samples:
+    (step, text). tokens and seconds: so far, evaluation not counted.
     """
 
     steps: list = field(default_factory=list)
@@ -56,8 +56,8 @@ class Log:
     """Where a run's rows go. folder: for log.csv and log.jsonl; none are written without.
 
     Losses stay on the device until `flush`, so that a GPU isn't waited for at every step.
-    progress: a line at most every few seconds on `stream`. plot: a live plot, in a notebook. tensorboard: also event files;
-    raises ImportError where it isn't installed.
+    progress: a line at most every few seconds on `stream`. plot: a live plot, in a notebook.
+    tensorboard: also event files; raises ImportError where it isn't installed.
     """
 
     def __init__(self, folder=None, *, progress=True, plot=False, tensorboard=False, stream=None):

@@ -132,9 +132,11 @@ class Update:
             return [(self._move(batch), None)]
         pieces = list(zip(*(t.chunk(self.config.accumulate) for t in batch), strict=True))
         counts = [int(self.count(*piece)) for piece in pieces]
-        total = torch.tensor(float(sum(counts)), device=self.device)
-        # DDP and FSDP average over processes, so a process's share counts world.size times.
-        total = distributed.sum_over(self.world, total).item() / self.world.size
+        total = sum(counts)
+        if self.world.size > 1:
+            # DDP and FSDP average over processes, so a process's share counts world.size times.
+            everywhere = torch.tensor(float(total), device=self.device)
+            total = distributed.sum_over(self.world, everywhere) / self.world.size
         kept = [(piece, n) for piece, n in zip(pieces, counts, strict=True) if n]
         if not kept or (self.world.size > 1 and len(kept) < len(pieces)):
             # a mean over nothing is nan; processes must do as many backward passes as each other
@@ -160,8 +162,8 @@ def train(
 
     folder: for checkpoints and logs; nothing is written without. resume: go on from the newest
     whole checkpoint there, bit for bit as if never stopped (on a CPU, or with deterministic
-    kernels), or from the start when there is none. Ctrl-C saves a checkpoint first. fingerprint: what
-    identifies the data; it must be the same when resuming. log: a `Log`.
+    kernels), or from the start when there is none. Ctrl-C saves a checkpoint first. fingerprint:
+    what identifies the data; it must be the same when resuming. log: a `Log`.
 
     Raises TrainingDiverged when the loss or the gradient is not finite, naming the step and the
     last checkpoint, ValueError for a checkpoint of another config or data,
@@ -173,6 +175,8 @@ def train(
              "fingerprint": fingerprint}  # fmt: skip
     saver = None if folder is None else Checkpoints(Path(folder) / "checkpoints", config.keep)
     start = _begin(saver, update, facts, resume, world)
+    if world.rank and not start:
+        torch.manual_seed(config.seed + world.rank)  # each process drops units of its own
     if log is None:
         log = Log(folder if world.first else None, progress=world.first)
     log.start(start, config.steps)
@@ -195,7 +199,7 @@ def train(
             log.paused()
 
     model.train()
-    with _Interrupts(saver is not None, world) as interrupts:
+    with _Interrupts(saver is not None, world, update.device) as interrupts:
         for step in range(start, config.steps):
             look(step)
             batch = batch_at(step)
@@ -239,8 +243,8 @@ def _begin(saver, update, facts, resume, world):
     for name, value in facts["config"].items():
         if stored["config"].get(name) != value:
             raise ValueError(
-                f"the run in {saver.folder} has {name}={stored['config'].get(name)!r}: it can't be "
-                f"resumed with {value!r}"
+                f"the run in {saver.folder} has {name}={stored['config'].get(name)!r}: it can't "
+                f"be resumed with {value!r}"
             )
     if stored["fingerprint"] != facts["fingerprint"]:
         raise ValueError(
@@ -294,10 +298,11 @@ def _looking(model):
 class _Interrupts:
     """Ctrl-C as a question asked at the end of a step; a second one is obeyed at once."""
 
-    def __init__(self, active, world):
+    def __init__(self, active, world, device):
         # Python hands signals to the main thread alone.
         self.active = active and threading.current_thread() is threading.main_thread()
-        self.world, self.seen, self._before = world, False, None
+        self.world, self.device = world, device
+        self.seen, self._before = False, None
 
     def __enter__(self):
         if self.active:
@@ -319,4 +324,5 @@ class _Interrupts:
             return self.seen
         if not together:
             return False
-        return bool(distributed.sum_over(self.world, torch.tensor(float(self.seen))))
+        seen = torch.tensor(float(self.seen), device=self.device)
+        return bool(distributed.sum_over(self.world, seen))

@@ -1,8 +1,8 @@
 """Optimisers written out, and the fast ones that training uses: AdamW and Muon.
 
 `build_optimizers(model, config)` makes what a config asks for: "adamw" (PyTorch's fused AdamW),
-"adamw_reference" (the formula below), or "muon" (Muon for the matrices inside the blocks, AdamW for
-embeddings, head, norms and biases).
+"adamw_reference" (the formula below), or "muon" (Muon for the matrices inside the blocks, AdamW
+for embeddings, head, norms and biases).
 """
 
 import math
@@ -22,7 +22,8 @@ class AdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -120,14 +121,14 @@ def _by_rank(parameters, weight_decay):
 
 
 def block_matrices(model):
-    """The matrices inside lists of layers (`nn.ModuleList`): what Muon is for; {name: parameter}."""
+    """The matrices inside lists of layers (`nn.ModuleList`), by name: what Muon is for."""
     inside = {}
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList):
             for name, p in module.named_parameters(prefix=path):
                 if p.ndim == 2 and p.requires_grad:
                     inside[name] = p
-    for module in model.modules():  # a table of embeddings in a block is no map from space to space
+    for module in model.modules():  # a table of embeddings in a block is no linear map
         if isinstance(module, nn.Embedding):
             inside = {name: p for name, p in inside.items() if p is not module.weight}
     return inside
@@ -158,12 +159,15 @@ def clip_gradients(parameters, max_norm):
         ‖g‖ = √(Σ g²) over all parameters,   g ← g · min(1, max_norm / ‖g‖)
 
     The direction stays. The norm, before clipping, is a scalar tensor: a GPU isn't waited for.
-    max_norm 0: measure only.
+    max_norm 0: measure only. Of gradients sharded over processes (DTensors) it is the whole's.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.tensor(0.0)
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norms = [n.full_tensor() if hasattr(n, "full_tensor") else n
+             for n in torch._foreach_norm(gradients)]  # fmt: skip
+    norm = torch.linalg.vector_norm(torch.stack(norms))
     if max_norm:
-        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        parts = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
+        torch._foreach_mul_(parts, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

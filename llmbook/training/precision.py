@@ -2,15 +2,15 @@
 
 | what | precision | why |
 |---|---|---|
-| weights (the ones that are updated), optimiser state | float32 | an update of 1/1000 of a weight is lost in bfloat16's 8 bits |
+| weights (the ones that are updated), optimiser state | float32 | in 8 bits an update of 1/1000 is lost |
 | matrix products, attention | bfloat16 or float16 | where the time goes |
 | norms' statistics, softmax, loss | float32 | sums of many terms, exponentials |
 | gradients of float32 weights | float32 | they are summed over micro-batches |
 
-float16 has 5 bits of exponent: gradients below 6e-8 would be 0. The loss is therefore multiplied by
-a large number before the backward pass and the gradients divided by it after (`GradScaler`); a step
-whose gradients overflow is skipped and the number halved. bfloat16 has float32's exponent and needs
-none of it.
+float16 has 5 bits of exponent: gradients below 6e-8 would be 0. The loss is therefore multiplied
+by a large number before the backward pass and the gradients divided by it after (`GradScaler`); a
+step whose gradients overflow is skipped and the number halved. bfloat16 has float32's exponent and
+needs none of it.
 """
 
 from dataclasses import dataclass

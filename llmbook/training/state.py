@@ -114,7 +114,9 @@ def _restore_optimizers(stored, model, optimizers):
                 found = slots.get(names[id(p)], {})
                 if found:
                     content["state"][number] = {
-                        slot: shard_like(t, p) if t.ndim else t for slot, t in found.items()
+                        # a clone: what was loaded may look into the file
+                        slot: shard_like(t.clone(), p) if t.ndim else t.clone()
+                        for slot, t in found.items()
                     }
                 number += 1
         optimizer.load_state_dict(content)

@@ -1,8 +1,8 @@
 """From a source's name to tokens: documents, their two sides, a tokenizer, two streams.
 
 A document is on one side only, training or validation: documentation by the sha256 of its name; a
-single text is cut once, its last tenth being validation. The tokenizer is learned from the training
-side alone.
+single text is cut once, its last tenth being validation. The tokenizer is learned from the
+training side alone.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ class CharacterTokenizer:
         return "".join(parts)
 
     def save(self, path):
-        """Write tokenizer.json into a folder; the `tokenizers` library loads it to the same ids."""
+        """Write tokenizer.json into a folder; the `tokenizers` library loads the same ids."""
         vocab = {c: i for i, c in enumerate(self.characters.characters)}
         added = [
             {"id": i, "content": name, "single_word": False, "lstrip": False, "rstrip": False,

@@ -1,0 +1,95 @@
+"""Interactive: which tokens a token may read in an encoder, a decoder and an encoder–decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import traitlets
+
+from .interactive import Interactive, check_range
+
+FAMILIES = ("encoder", "decoder", "encoder–decoder")
+MOST_TOKENS = 10
+
+
+class FamilyMasks(Interactive):
+    """The residual streams of the three families side by side, and their masks below.
+
+    tokens: the text of the encoder and the decoder; source and target: of the encoder–decoder. At
+    most 10 tokens each way (source and target together). layers: 1 to 4. token: the column chosen
+    in the first two; place: in the third, source first; layer: which one reads.
+
+    A token of layer ℓ reads outputs of layer ℓ − 1 (0: the embeddings), those that `family_mask`
+    allows; a target also reads the source's last layer. Raises ValueError or TypeError for what
+    does not fit.
+    """
+
+    script = "families.js"
+    alt = traitlets.Unicode(
+        "Three panels, for encoder, decoder and encoder–decoder: each token's residual stream "
+        "through the layers, lines from the tokens that a chosen one reads, and the mask. The "
+        "encoder reads all, the decoder what stands before, a target the source and its past."
+    ).tag(sync=True)
+    tokens = traitlets.List().tag(sync=True)
+    source = traitlets.List().tag(sync=True)
+    target = traitlets.List().tag(sync=True)
+    layers = traitlets.Int(3).tag(sync=True)
+    token = traitlets.Int(0).tag(sync=True)
+    place = traitlets.Int(0).tag(sync=True)
+    layer = traitlets.Int(1).tag(sync=True)
+
+    def __init__(self, tokens: Sequence[str], source: Sequence[str], target: Sequence[str],
+                 layers: int = 3, token: int | None = None, place: int | None = None,
+                 layer: int = 1, **kwargs):
+        lists = {"tokens": tokens, "source": source, "target": target}
+        for name, words in lists.items():
+            if isinstance(words, str):
+                raise TypeError(f"{name} must be a list of tokens: got a string (use text.split())")
+            lists[name] = [str(word) for word in words]
+            if not lists[name]:
+                raise ValueError(f"{name} must have at least one token")
+        n, both = len(lists["tokens"]), len(lists["source"]) + len(lists["target"])
+        if max(n, both) > MOST_TOKENS:
+            raise ValueError(f"at most {MOST_TOKENS} tokens can be shown: got {max(n, both)}")
+        check_range("layers", layers, 1, 4)
+        check_range("layer", layer, 1, layers)
+        token = n // 2 if token is None else token
+        place = len(lists["source"]) + len(lists["target"]) // 2 if place is None else place
+        check_range("token", token, 0, n - 1)
+        check_range("place", place, 0, both - 1)
+        super().__init__(**lists, layers=int(layers), token=int(token), place=int(place),
+                         layer=int(layer), **kwargs)
+
+    def mask(self, family: str) -> np.ndarray:
+        """The mask that a panel shows: bool (columns, columns), True = may read."""
+        if family == FAMILIES[2]:
+            return family_mask(family, len(self.source), len(self.target))
+        return family_mask(family, len(self.tokens))
+
+
+def family_mask(family: str, n: int, n_target: int = 0) -> np.ndarray:
+    """Who may read whom: bool (columns, columns), row i what token i reads.
+
+    n: tokens, or source tokens of the encoder–decoder, whose columns are source and then target.
+    Source tokens read the source; targets read the source (cross-attention) and their own past.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}: got {family!r}")
+    if family == FAMILIES[0]:
+        return np.ones((n, n), bool)
+    if family == FAMILIES[1]:
+        return np.tri(n, dtype=bool)
+    mask = np.zeros((n + n_target, n + n_target), bool)
+    mask[:, :n] = True
+    mask[n:, n:] = np.tri(n_target, dtype=bool)
+    return mask
+
+
+def cone(mask: np.ndarray, i: int, steps: int) -> list[list[int]]:
+    """Which tokens a token draws on, one, two, … layers below it: `steps` lists of columns."""
+    out, reached = [], {i}
+    for _ in range(steps):
+        reached = {int(j) for k in reached for j in np.flatnonzero(mask[k])}
+        out.append(sorted(reached))
+    return out
