@@ -14,7 +14,6 @@ RACES = {
     "recurrent": "RNN, LSTM and GRU against torch.nn, forward and backward",
     "attention": "attention against scaled_dot_product_attention and the kernels behind it",
     "models": "a training step of GPT and BERT against transformers' of the same config",
-    "training": "an update of a GPT against nanoGPT's, or a plain torch.nn one's",
     "tokenization": "byte-level BPE against the tokenizers library: training and encoding",
 }
 

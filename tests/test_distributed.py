@@ -1,0 +1,160 @@
+"""Two real processes give the losses of one, with DDP and with FSDP2, and share its checkpoints."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from llmbook.training import Log, TrainConfig, distributed, train
+from llmbook.training.checkpoint import Checkpoints
+from training_subject import tiny_model, tiny_windows
+
+# eps: a key's bias has no gradient but rounding, which AdamW would blow up to full size.
+CONFIG = TrainConfig(steps=12, batch_size=4, accumulate=2, warmup=3, lr=1e-2, clip=0.5, eps=1e-4,
+                     log_every=3, checkpoint_every=4, keep=9, weight_decay=0.1)  # fmt: skip
+
+
+def masked(windows, step, world):
+    """A batch of which rows have 1 to 8 targets that count: processes' shares differ."""
+    inputs, targets = windows.batch(step, CONFIG.batch_size)
+    targets = targets.clone()
+    for row in range(len(targets)):
+        targets[row, 1 + (3 * row + step) % 8 :] = -100
+    share = slice(world.rank * 4 // world.size, (world.rank + 1) * 4 // world.size)
+    return inputs[share], targets[share]
+
+
+def run(folder, config, world=distributed.World(), stop=None, resume=False):
+    """Losses of a run without dropout, on masked batches; `stop`: the schedule is that of 12 steps."""
+    windows, model = tiny_windows(), tiny_model(dropout=0.0, n_layers=2)
+
+    def batch_at(step):
+        if step == stop:
+            raise StopIteration
+        return masked(windows, step, world)
+
+    log = Log(folder if world.first else None, progress=False)
+    try:
+        train(model, batch_at, config, folder=folder, resume=resume, log=log)
+    except StopIteration:
+        log.flush()
+    return log.history.losses, log.history.grad_norms
+
+
+def _worker(rank, folder, config, stop, resume, queue):
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder) + f".store{stop}", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    try:
+        result = run(folder, config, distributed.current_world(), stop, resume)
+        queue.put((rank, result))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes():
+    """Runs in two gloo processes: a function like `run`, giving what the first one saw."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp",
+                                    "llmbook.training.loop", "llmbook.models.gpt"])  # fmt: skip
+
+    def start(folder, config, stop=None, resume=False):
+        queue = context.Queue()
+        processes = [
+            context.Process(target=_worker, args=(rank, folder, config, stop, resume, queue))
+            for rank in range(2)
+        ]
+        for process in processes:
+            process.start()
+        results = dict(queue.get(timeout=240) for _ in processes)
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+        mine, others = results[0][1], results[1][1]  # only the first reads the log of earlier steps
+        assert mine[-len(others) :] == others, "the processes disagree about the gradient's norm"
+        return results[0]
+
+    return start
+
+
+def assert_same_run(a, b):
+    for name, x, y in zip(("loss", "norm"), a, b, strict=True):
+        assert x == pytest.approx(y, abs=1e-5), name
+
+
+def assert_same_checkpoint(a, b):
+    a, b = (Checkpoints(folder / "checkpoints").load() for folder in (a, b))
+    assert a.step == b.step
+    for group in ("model", "optimizer"):
+        assert a.tensors[group].keys() == b.tensors[group].keys()
+        for name, tensor in a.tensors[group].items():
+            torch.testing.assert_close(tensor, b.tensors[group][name], rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_with_ddp_are_one(two_processes, tmp_path):
+    config = dataclasses.replace(CONFIG, parallel="ddp")
+    assert_same_run(two_processes(tmp_path / "two", config), run(tmp_path / "one", CONFIG))
+    assert_same_checkpoint(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_reference", "muon"])
+def test_two_processes_with_fsdp_are_one(two_processes, tmp_path, optimizer):
+    one = dataclasses.replace(CONFIG, optimizer=optimizer)
+    two = dataclasses.replace(one, parallel="fsdp")
+    assert_same_run(two_processes(tmp_path / "two", two), run(tmp_path / "one", one))
+    assert_same_checkpoint(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_run_resumes_in_two_then_one_then_two_processes(two_processes, tmp_path, kind):
+    """Stopped two steps after a checkpoint each time: the steps done twice are done alike."""
+    expected = run(tmp_path / "one", CONFIG)
+    config, folder = dataclasses.replace(CONFIG, parallel=kind), tmp_path / "moved"
+    two_processes(folder, config, stop=6)
+    assert Checkpoints(folder / "checkpoints").steps() == [4]
+    run(folder, CONFIG, stop=10, resume=True)
+    assert Checkpoints(folder / "checkpoints").steps() == [4, 8]
+    assert_same_run(two_processes(folder, config, resume=True), expected)
+    assert_same_checkpoint(folder, tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_torchrun_trains_with_the_same_command(tmp_path, kind):
+    (tmp_path / "a.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    common = ["-m", "llmbook", "train", "--preset", "smoke", "--source", str(tmp_path / "a.txt"),
+              "--tokenizer", "characters", "--device", "cpu", "--quiet", "--steps", "6",
+              "--threads", "1", "--out"]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([sys.executable, *common, tmp_path / "one"], check=True, env=env)
+    subprocess.run([*torchrun, *common, tmp_path / "two", "--parallel", kind], check=True, env=env)
+    cards = [json.loads((tmp_path / n / "model" / "card.json").read_text()) for n in ("one", "two")]
+    curves = [[loss for _, loss in card["loss_curve"]] for card in cards]
+    assert curves[0] == pytest.approx(curves[1], abs=1e-4) and len(curves[0]) == 6
+    nats = [card["quality"]["nats_per_token"] for card in cards]
+    assert nats[0] == pytest.approx(nats[1], abs=1e-4)
+
+
+def test_parallel_training_in_one_process_is_refused():
+    for kind in ("ddp", "fsdp"):
+        with pytest.raises(ValueError, match="torchrun --nproc-per-node"):
+            run(None, dataclasses.replace(CONFIG, parallel=kind))
+    with pytest.raises(ValueError, match="parallel='none' in 2 processes"):
+        distributed.parallelise(None, "none", distributed.World(0, 2))
+
+
+def test_without_torchrun_there_is_one_process_and_no_group(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with distributed.process_group("cpu") as (world, device):
+        assert (world.rank, world.size, world.first) == (0, 1, True) and device.type == "cpu"
+        assert not dist.is_initialized()
