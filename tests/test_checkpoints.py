@@ -140,7 +140,7 @@ def test_killed_at_fifty_random_moments_a_run_resumes_bitwise(processes, tmp_pat
         folder = tmp_path / str(i)
         child = start(processes, folder, config, None)
         time.sleep(rng.uniform(0, whole))
-        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
         child.join()
         if child.exitcode != -signal.SIGKILL:
             continue  # it was quicker

@@ -50,11 +50,11 @@ function bars({ width, rows, came, drawn, vocabulary, choose }) {
     svg.append(
       s("text", { x: left - 8, y: y + 15.5, "text-anchor": "end",
         style: id === came ? "font-weight:650" : null }, visible(vocabulary[id]).slice(0, 16)),
-      s("rect", { x: left, y: y + 2, width: wide(raw), height: tall - 6, fill: "none",
-        stroke: "var(--soft)", "stroke-dasharray": "3 3" }),
       s("rect", { class: "bar", x: left, y: y + 2, width: wide(p), height: tall - 6,
         fill: `var(--${id === drawn ? "orange" : id === came ? "green" : "blue"})`,
         "data-id": id, "data-p": p }),
+      s("rect", { x: left, y: y + 2, width: wide(raw), height: tall - 6, fill: "none",
+        stroke: "var(--ink)", "stroke-dasharray": "3 3" }),
       s("text", { class: "soft", x: left + Math.max(wide(p), wide(raw)) + 6, y: y + 15.5 }, percent(p)));
   });
   return svg;
