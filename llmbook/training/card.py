@@ -64,7 +64,7 @@ def card(model, text, made):
         "llmbook": llmbook.__version__,
         "command": made.command,
         "tokens": history.tokens,
-        "seconds": round(history.seconds, 1),
+        "seconds": round(history.seconds, 3),
         "loss_curve": _thinned(zip(history.steps, history.losses, strict=True)),
         "validation_curve": [[step, round(loss, 4)] for step, loss in history.validation],
         "quality": {
