@@ -93,13 +93,14 @@ def test_mouse_keyboard_slider_and_play_move_it(open_widget, figure):
     page.control("play").click()
     assert page.state("layer") == 1 and "Stop" in page.control("play").inner_text()
     page.page.wait_for_function("model.get('layer') === 3", timeout=5000)
-    page.page.wait_for_function("document.querySelector('[data-name=play]').textContent.includes('Play')",
-                                timeout=3000)
+    page.page.wait_for_function(
+        "document.querySelector('[data-name=play]').textContent.includes('Play')", timeout=3000)
 
 
 @in_browser
 def test_it_fits_a_phone_answers_to_touch_and_is_legible_in_light_and_dark(open_widget):
-    long = FamilyMasks(["internationalisation"] * 10, ["antidisestablishment"] * 6, ["short"] * 4, layers=4)
+    long = FamilyMasks(["internationalisation"] * 10, ["antidisestablishment"] * 6, ["short"] * 4,
+                       layers=4)
     for width in (320, 390, 768, 1400):
         page = open_widget(long, width=width, touch=width < 500)
         assert page.overflow() <= 0.5, width
@@ -107,7 +108,8 @@ def test_it_fits_a_phone_answers_to_touch_and_is_legible_in_light_and_dark(open_
         if width < 500:
             page.page.locator('svg[data-kind="decoder"] .column[data-j="3"]').tap()
             assert page.state("token") == 3
-    for theme, scheme in (("light", "dark"), ("dark", "light"), ("lab-dark", "light"), ("none", "dark")):
+    for theme, scheme in (("light", "dark"), ("dark", "light"), ("lab-dark", "light"),
+                          ("none", "dark")):
         page.skin(theme, scheme)
         ratio, text = min(page.contrasts())
         assert ratio >= 4.5, (theme, text)
@@ -117,7 +119,8 @@ def test_it_fits_a_phone_answers_to_touch_and_is_legible_in_light_and_dark(open_
 def test_it_is_named_read_aloud_and_stops_listening_when_removed(open_widget, figure):
     page = open_widget(figure)
     assert page.root.get_attribute("aria-label") == figure.alt
-    labels = page.page.eval_on_selector_all(".column", "els => els.map(e => e.getAttribute('aria-label'))")
+    labels = page.page.eval_on_selector_all(
+        ".column", "els => els.map(e => e.getAttribute('aria-label'))")
     assert len(labels) == 16 and labels[5] == "decoder: the, token 1"
     page.slide("layer", 2)
     page.page.wait_for_function("document.querySelector('[aria-live]').textContent !== ''")

@@ -45,7 +45,7 @@ class FamilyMasks(Interactive):
         lists = {"tokens": tokens, "source": source, "target": target}
         for name, words in lists.items():
             if isinstance(words, str):
-                raise TypeError(f"{name} must be a list of tokens: got a string (use text.split())")
+                raise TypeError(f"{name} must be a list of tokens: got a str (use text.split())")
             lists[name] = [str(word) for word in words]
             if not lists[name]:
                 raise ValueError(f"{name} must have at least one token")

@@ -43,8 +43,9 @@ OBJECTIVES = {
     "encoder_decoder": "span corruption, 15% in spans of mean length 3",
 }
 LENGTH = 128  # tokens of text in a window
-# The encoder first reads its windows in pieces of 32 tokens, in which attention finds the places that
-# matter sooner than among 130. BERT did likewise: 90% of its steps had 128 tokens, the rest 512.
+# The encoder first reads its windows in pieces of 32 tokens, in which attention finds the
+# places that matter sooner than among 130. BERT did likewise: 90%
+# of its steps had 128 tokens, the rest 512.
 SHORT, SHORT_STEPS = 32, 600
 # Of the encoder's tokens, hidden. With BERT's 15% a run of this length learns word frequencies and
 # little else; Wettig et al. (2023) found 40% to be better for larger models too.
@@ -175,7 +176,7 @@ def _moved(batch, model):
 def read_corpus(tokenizer=None, size="quick"):
     """The corpus as tokens: (training ids, validation ids, tokenizer, what a card says of it).
 
-    The tokenizer is learned from the training side when None. Documents have <|endoftext|> between.
+    The tokenizer is learned from the training side when None. <|endoftext|> stands between texts.
     """
     sides = [documentation(split, size) for split in ("train", "validation")]
     texts = [[document.text for document in side] for side in sides]
@@ -283,7 +284,7 @@ def main(argv=None):
                                   device=options.device, log=Log())  # fmt: skip
         card = write(options.out, family, model, tokenizer, history, data, config, command)
         print(f"{family}: {card['model']}, {card['seconds']:.0f} s, validation "
-              f"{card['validation_curve'][-1][1] if card['validation_curve'] else '?'}")  # fmt: skip
+              f"{card['validation_curve'][-1][1]}")  # fmt: skip
     return 0
 
 

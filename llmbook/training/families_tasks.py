@@ -153,8 +153,8 @@ def task_batch(family, pairs, special, canvas, generator=None):
         shown = [special.mask if h else t for t, h in zip(filled, hide.tolist(), strict=True)]
         head = [special.cls, *source, special.sep]
         rows.append([*head, *shown])
-        answers.append([IGNORED] * len(head) + [t if h else IGNORED
-                                                for t, h in zip(filled, hide.tolist())])  # fmt: skip
+        asked = [t if h else IGNORED for t, h in zip(filled, hide.tolist(), strict=True)]
+        answers.append([IGNORED] * len(head) + asked)
     inputs, mask = pad(rows, special.pad)
     return inputs, pad(answers, IGNORED)[0], mask
 
@@ -224,7 +224,9 @@ def _fill(model, sources, special, canvas, sampled, seed):
         sure = torch.rand(hidden.shape, generator=dice) if sampled else p.max(-1).values
         place = sure.masked_fill(~hidden, -1.0).argmax(1)
         chosen = p[rows, place]
-        token = torch.multinomial(chosen, 1, generator=dice)[:, 0] if sampled else chosen.argmax(-1)
+        token = chosen.argmax(-1)
+        if sampled:
+            token = torch.multinomial(chosen, 1, generator=dice)[:, 0]
         ids[rows, at[rows, place]] = token
     return ids[rows[:, None], at]
 

@@ -47,8 +47,8 @@ def corrupt(answer):
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         raise NotYet("Return two tensors: the inputs and the targets.")
     inputs, targets = _corrupt(ids, selected, fate, random_ids, 4)
-    agree(got[1], targets, "Targets: the original token where it was selected (kept ones too), −100 "
-          "everywhere else.")
+    agree(got[1], targets, "Targets: the original token where it was selected (kept ones too), "
+          "−100 everywhere else.")
     if torch.is_tensor(got[0]) and got[0].shape == inputs.shape:
         if bool((got[0] != ids)[~selected].any()):
             raise NotYet("A token that was not selected has changed.")
