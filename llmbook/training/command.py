@@ -22,6 +22,7 @@ _HELP = {
     "accumulate": "micro-batches that an update is made of",
     "clip": "largest norm of the gradient; 0: no clipping",
     "final_lr": "factor that the schedule ends at",
+    "cooldown": "share of the steps in which the trapezoid falls",
     "keep": "checkpoints kept",
 }
 

@@ -17,11 +17,11 @@ OPTIMIZERS = ("adamw", "adamw_reference", "muon")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 PARALLEL = ("auto", "none", "ddp", "fsdp")
 
-# What a resumed run may change: none of it touches what the next update computes. More steps
-# change the schedule, which is the wish of whoever asks for them.
+# What a resumed run may change: none of it touches what the next update computes. More steps or
+# another cooldown change the schedule, which is the wish of whoever asks for them.
 FREE_TO_CHANGE = frozenset({
-    "steps", "log_every", "evaluate_every", "evaluate_windows", "checkpoint_every", "keep",
-    "compile", "checkpoint_activations", "parallel",
+    "steps", "cooldown", "log_every", "evaluate_every", "evaluate_windows", "checkpoint_every",
+    "keep", "compile", "checkpoint_activations", "parallel",
 })  # fmt: skip
 
 
@@ -31,8 +31,9 @@ class TrainConfig:
 
     batch_size: sequences an update sees, over all micro-batches and processes. accumulate: into
     how many micro-batches each process cuts its part. lr: at the peak of the schedule. warmup: steps.
-    final_lr: the factor that the schedule ends at. weight_decay: on matrices alone. clip: the
-    largest norm of the whole gradient, 0 for none. precision: "auto" is the device's own.
+    final_lr: the factor that the schedule ends at. cooldown: the share of the steps in which the
+    trapezoid falls to it. weight_decay: on matrices alone. clip: the largest norm of the whole
+    gradient, 0 for none. precision: "auto" is the device's own.
     compile, checkpoint_activations: torch.compile; less memory for one more forward pass.
     The *_every count steps, 0 is never; keep: how many checkpoints. parallel: "auto" is "ddp" in
     several processes and "none" in one. seed: of weights, order and dropout.
@@ -51,6 +52,7 @@ class TrainConfig:
     schedule: str = "cosine"
     warmup: int = 100
     final_lr: float = 0.1
+    cooldown: float = 0.2
     precision: str = "auto"
     compile: bool = False
     checkpoint_activations: bool = False
@@ -69,7 +71,7 @@ class TrainConfig:
         _number(self, "lr", "eps", above=0)
         _number(self, "weight_decay", "clip", least=0)
         _number(self, "beta1", "beta2", least=0, below=1)
-        _number(self, "final_lr", least=0, most=1)
+        _number(self, "final_lr", "cooldown", least=0, most=1)
         _flag(self, "compile", "checkpoint_activations")
         _choice(self, "optimizer", OPTIMIZERS)
         _choice(self, "schedule", tuple(SCHEDULES))
@@ -83,7 +85,8 @@ class TrainConfig:
 
     def factor(self, step):
         """The schedule's factor at a step."""
-        return SCHEDULES[self.schedule](step, self.steps, self.warmup, self.final_lr)
+        shape = {"decay": self.cooldown} if self.schedule == "trapezoid" else {}
+        return SCHEDULES[self.schedule](step, self.steps, self.warmup, self.final_lr, **shape)
 
 
 @dataclass(frozen=True)

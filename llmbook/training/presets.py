@@ -22,7 +22,7 @@ PRESETS = {
         "data": {"size": "full", "vocab_size": 1024},
         "model": {"max_len": 256, "d_model": 128, "n_layers": 6, "n_heads": 4},
         "training": {"steps": 10500, "batch_size": 8, "optimizer": "muon", "lr": 6e-3,
-                     "schedule": "trapezoid", "warmup": 200, "final_lr": 0.0,
+                     "schedule": "trapezoid", "warmup": 200, "final_lr": 0.0, "cooldown": 0.38,
                      "evaluate_every": 500, "checkpoint_every": 500},
     },
     # Minutes on one GPU from a T4 up: 11 M parameters.
