@@ -2,9 +2,10 @@
 
     p_n(w | h) = max(c(hw) − D(c(hw)), 0) / c(h) + γ(h) p_{n−1}(w | h')
 
-h: the n − 1 tokens before w, h' without its first token. The longest n-grams count occurrences; the
-shorter ones count how many different tokens precede them ("Francisco" is frequent, but after one
-word only). γ(h) gives the discounted mass to the shorter history; below one token lies the uniform
+c: counts, c(h) = Σ_w c(hw); h: the n − 1 tokens before w, h' without its first token. The longest
+n-grams count occurrences; the shorter ones count how many different tokens precede them
+("Francisco" is frequent, but after one word only). D: what is taken off a count of 1, 2, or 3 and
+more. γ(h) gives the discounted mass to the shorter history; below one token lies the uniform
 distribution. Source: Kneser and Ney 1995; Chen and Goodman 1999, for the three discounts.
 """
 
@@ -23,7 +24,8 @@ class KneserNey:
             raise ValueError(f"order must be from 1 to 8: got {order}")
         if vocab_size < 1 or order * np.log2(max(vocab_size, 2)) >= 63:
             raise ValueError(
-                f"vocab_size^order must stay below 2^63: got vocab_size={vocab_size}, order={order}"
+                f"vocab_size^order must stay below 2^63: got vocab_size={vocab_size}, "
+                f"order={order}"
             )
         self.vocab_size, self.order = int(vocab_size), order
         ids = self._ids(ids)
@@ -33,7 +35,7 @@ class KneserNey:
         levels = []
         for n in range(order, 0, -1):
             levels.append(_Level(keys, counts, self.vocab_size))
-            # Continuation counts of the next shorter n-grams: how many different tokens precede each.
+            # Counts of the next shorter n-grams: how many different tokens precede each.
             keys, counts = np.unique(keys % self.vocab_size ** (n - 1), return_counts=True)
         self.levels = levels[::-1]  # levels[n − 1]: the n-grams
 

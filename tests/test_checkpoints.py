@@ -21,7 +21,10 @@ from llmbook.training.checkpoint import (
     DamagedCheckpoint,
     Snapshot,
 )
+from llmbook.training.distributed import World
 from llmbook.training.log import read_log
+from llmbook.training.precision import Precision
+from llmbook.training.state import capture, restore
 from training_subject import CONFIG, same_weights, tiny_model, tiny_windows
 
 WRITE_STEPS = ("_write_tensors", "_write_text", "_sync", "_rename", "_delete")
@@ -86,7 +89,8 @@ def _child(folder, config, kill_before, started):
 def processes():
     """Processes that start warm: forks of one that has imported what is slow to import."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "llmbook.training.loop", "llmbook.models.gpt"])
+    slow = ["torch._dynamo", "llmbook.training.loop", "llmbook.models.gpt"]
+    context.set_forkserver_preload(slow)
     return context
 
 
@@ -196,11 +200,47 @@ def test_every_generator_of_random_numbers_goes_on(tmp_path):
     assert drawing(2, steps=5, resume=True) == first[4:5]
 
 
+def test_each_process_gets_its_own_random_numbers_back_and_a_new_one_others():
+    def drawn():
+        return random.random(), np.random.random(), torch.rand(1).item()
+
+    def seeded(seed):
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+
+    model, parts, expected = tiny_model(), [], []
+    for seed in (10, 20):
+        seeded(seed)
+        parts.append(capture(3, model, [], None, {}, World()))
+        expected.append(drawn())
+    both = Snapshot(3, {**parts[0].tensors, "random": {
+        f"{rank}/{name.removeprefix('0/')}": tensor
+        for rank, part in enumerate(parts)
+        for name, tensor in part.tensors["random"].items()
+    }}, {"scaler": None, "python_random": [p.state["python_random"][0] for p in parts]})  # fmt: skip
+    for rank in (0, 1):
+        seeded(99)
+        restore(both, model, [], None, World(rank, 2))
+        assert drawn() == expected[rank]
+    new = []
+    for rank in (2, 3):  # of more processes than wrote the checkpoint
+        seeded(99)
+        restore(both, model, [], None, World(rank, 4))
+        new.append(drawn()[2])
+    assert len({*new, expected[0][2], expected[1][2]}) == 4
+
+
 def test_a_loss_scaler_is_saved_and_restored(tmp_path, monkeypatch):
+    def scale():
+        return Checkpoints(tmp_path / "checkpoints").load().state["scaler"]["scale"]
+
     monkeypatch.setenv("LLMBOOK_DEVICE_PROFILE", "t4")
-    run(tmp_path, dataclasses.replace(SHORT, steps=2))
-    state = Checkpoints(tmp_path / "checkpoints").load().state
-    assert state["scaler"]["scale"] == 65536.0
+    with monkeypatch.context() as patch:
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        patch.setattr(Precision, "scaler", lambda self: scaler)
+        run(tmp_path, dataclasses.replace(SHORT, steps=2))
+    assert scale() == 1024.0
+    run(tmp_path, SHORT, resume=True)
+    assert scale() == 1024.0, "a new scaler's own 65536, not the run's"
     monkeypatch.delenv("LLMBOOK_DEVICE_PROFILE")
     with pytest.raises(ValueError, match="another precision"):
         run(tmp_path, SHORT, resume=True)
@@ -295,7 +335,8 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(two, name, d
 def test_when_all_are_damaged_nothing_is_made_up(two):
     for step in (1, 2):
         cut(two.path(step) / "model.safetensors")
-    with pytest.raises(DamagedCheckpoint, match="no checkpoint can be used: .*step-00000002.*step-00000001"):
+    message = "no checkpoint can be used: .*step-00000002.*step-00000001"
+    with pytest.raises(DamagedCheckpoint, match=message):
         two.load()
 
 
@@ -338,12 +379,14 @@ def no_space():
 def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, number):
     """At each write step of a save before the rename has made it count."""
     checkpoints = Checkpoints(tmp_path, keep=1)
-    checkpoints.save(Snapshot(1, {g: {"w": torch.ones(9)} for g in ("model", "optimizer", "random")}, {}))
+    tensors = {group: {"w": torch.ones(9)} for group in ("model", "optimizer", "random")}
+    checkpoints.save(Snapshot(1, tensors, {}))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     undo = before_write_step(number, no_space)
     try:
-        with pytest.raises(CheckpointNotWritten, match="No space left.*the last one is .*step-00000001"):
-            checkpoints.save(Snapshot(2, {g: {"w": torch.ones(9)} for g in ("model", "optimizer", "random")}, {}))
+        message = "No space left.*the last one is .*step-00000001"
+        with pytest.raises(CheckpointNotWritten, match=message):
+            checkpoints.save(Snapshot(2, tensors, {}))
     finally:
         undo()
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before

@@ -11,7 +11,8 @@ from llmbook.ngram import KneserNey, _discounts
 def some_text(tokens=300, vocab_size=5, seed=0):
     """Skewed tokens with repeats, so that every count from 1 to 4 occurs."""
     rng = np.random.default_rng(seed)
-    return rng.choice(vocab_size, size=tokens, p=np.arange(vocab_size, 0, -1) / sum(range(vocab_size + 1)))
+    weights = np.arange(vocab_size, 0, -1)
+    return rng.choice(vocab_size, size=tokens, p=weights / weights.sum())
 
 
 class BruteForce:

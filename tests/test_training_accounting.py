@@ -15,7 +15,7 @@ from training_subject import VOCAB, tiny_model
 def test_flops_are_those_that_pytorch_counts(tied, batch, tokens):
     model = tiny_model(dropout=0.0, n_layers=3, tied=tied)
     for block in model.blocks:
-        block.attention.backend = "reference"  # a fused kernel's products are hidden from the counter
+        block.attention.backend = "reference"  # the counter does not see into a fused kernel
     ids = torch.randint(VOCAB, (batch, tokens))
     with FlopCounterMode(display=False) as counter:
         loss = model.loss(ids, ids)
@@ -46,7 +46,8 @@ def test_mfu_is_the_share_of_the_peak(monkeypatch):
 def test_bytes_of_the_optimiser_are_those_that_it_holds(name):
     model = tiny_model()
     (optimizer,) = build_optimizers(model, TrainConfig(optimizer=name))
-    model.loss(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 4, dtype=torch.int64)).backward()
+    ids = torch.zeros(1, 4, dtype=torch.int64)
+    model.loss(ids, ids).backward()
     optimizer.step()
     held = sum(t.nbytes for s in optimizer.state.values() for t in s.values() if t.ndim)
     count = sum(p.numel() for p in model.parameters())

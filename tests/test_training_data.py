@@ -1,4 +1,4 @@
-"""Packing and windows: nothing leaks, nothing is lost, a step's batch depends on its number alone."""
+"""Packing and windows: nothing leaks or is lost; a step's batch depends on its number alone."""
 
 from collections import Counter
 
@@ -94,7 +94,7 @@ def documents():
 
 
 def test_no_validation_document_is_in_the_training_stream(documents):
-    """Decoded and cut at the ends of texts, each stream holds its side's documents and no other."""
+    """Decoded and cut at the ends of texts, a stream holds its side's documents and no other."""
     sides = {}
     for side, ids in (("train", documents.train), ("validation", documents.validation)):
         edges = (ids == documents.end_of_text).nonzero().flatten().tolist()
@@ -103,7 +103,8 @@ def test_no_validation_document_is_in_the_training_stream(documents):
         assert len(edges) == len(corpus) + 1
         picked = range(0, len(corpus), 37)
         for i in picked:
-            assert documents.tokenizer.decode(ids[edges[i] + 1 : edges[i + 1]].tolist()) == corpus[i].text
+            document = ids[edges[i] + 1 : edges[i + 1]].tolist()
+            assert documents.tokenizer.decode(document) == corpus[i].text
         sides[side] = {d.name for d in corpus}
         assert all(split_of(d.name) == side for d in corpus)
     assert not sides["train"] & sides["validation"]
@@ -128,15 +129,17 @@ def test_a_text_file_is_cut_once_and_its_last_tenth_is_validation(tmp_path):
     file.write_text("abcdefghij" * 30, encoding="utf-8")
     text = read_text(DataConfig(source=str(file), tokenizer="characters"))
     assert len(text.train) == 270 and len(text.validation) == 30 and text.vocab_size == 10
-    assert text.end_of_text is None and text.tokenizer.decode(text.validation.tolist()) == "abcdefghij" * 3
+    assert text.end_of_text is None
+    assert text.tokenizer.decode(text.validation.tolist()) == "abcdefghij" * 3
 
 
-def test_a_fingerprint_changes_with_the_text(tmp_path):
-    prints = []
-    for content in ("abab" * 20, "abab" * 19 + "abba", "abab" * 20):
+def test_a_fingerprint_changes_with_the_text_of_either_side(tmp_path):
+    prints, config = [], DataConfig(source=str(tmp_path / "a.txt"), tokenizer="characters")
+    texts = ("abab" * 20, "abab" * 19 + "abba", "abba" + "abab" * 19, "abab" * 20)
+    for content in texts:
         (tmp_path / "a.txt").write_text(content, encoding="utf-8")
-        prints.append(read_text(DataConfig(source=str(tmp_path / "a.txt"), tokenizer="characters")).fingerprint)
-    assert prints[0] == prints[2] != prints[1]
+        prints.append(read_text(config).fingerprint)
+    assert prints[0] == prints[3] and len(set(prints)) == 3
 
 
 def test_a_tokenizer_in_a_file_is_used_as_it_is(tmp_path, documents):

@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-from llmbook.training import Log, train
+from llmbook.training import Log, log, train
+from llmbook.training.checkpoint import Checkpoints
 from llmbook.training.log import History, LivePlot, progress_line, read_log
-from training_subject import CONFIG, tiny_model, tiny_windows
+from training_subject import CONFIG, LENGTH, tiny_model, tiny_windows
 
 
 class Killed(Exception):
@@ -40,15 +41,50 @@ def test_a_resumed_log_is_the_log_of_an_uninterrupted_run(tmp_path):
     history = run(tmp_path / "parts", resume=True)
     for name in ("steps", "losses", "lr", "grad_norms", "validation", "tokens"):
         assert getattr(history, name) == getattr(expected, name), name
-    for whole, parts in zip(read_log(tmp_path / "whole"), read_log(tmp_path / "parts"), strict=True):
+    logs = (read_log(tmp_path / name) for name in ("whole", "parts"))
+    for whole, parts in zip(*logs, strict=True):
         whole.pop("seconds", None), parts.pop("seconds", None)
         assert whole == parts
     rows = list(csv.DictReader((tmp_path / "parts" / "log.csv").open()))
     assert [int(row["step"]) for row in rows] == list(range(13))
     assert [float(row["loss"]) for row in rows[:-1]] == history.losses
+    assert [int(row["tokens"]) for row in rows[:-1]] == [4 * LENGTH * n for n in range(1, 13)]
     assert rows[4]["validation"] and not rows[5]["validation"] and rows[12]["validation"]
     seconds = [float(row["seconds"]) for row in rows[:-1]]
     assert seconds == sorted(seconds)
+
+
+def test_seconds_are_those_of_training_without_looking_and_saving(tmp_path, monkeypatch):
+    clock, save = [0.0], Checkpoints.save
+    monkeypatch.setattr(log.time, "monotonic", lambda: clock[0])
+
+    def takes(seconds, value=None):
+        clock[0] += seconds
+        return value
+
+    monkeypatch.setattr(Checkpoints, "save", lambda *args: takes(1000, save(*args)))
+    windows = tiny_windows()
+    history = train(
+        tiny_model(), lambda step: takes(1, windows.batch(step, 4)), CONFIG, folder=tmp_path,
+        evaluate=lambda m: takes(100, 1.0), log=Log(tmp_path, progress=False),
+    )  # fmt: skip
+    assert history.seconds == 12 and clock[0] == 12 + 4 * 100 + 3 * 1000
+
+
+def test_progress_is_told_every_few_seconds_and_with_each_validation(monkeypatch):
+    clock, stream = [0.0], io.StringIO()
+    monkeypatch.setattr(log.time, "monotonic", lambda: clock[0])
+    log_ = Log(stream=stream)
+    log_.start(0, 100)
+    for step in range(20):
+        clock[0] += 1
+        if step == 12:
+            log_.note(step, validation=1.0)
+        log_.step(step, 2.0, 1e-3, 1.0, 5)
+        log_.flush()
+    told = [line.split()[1] for line in stream.getvalue().splitlines()]
+    assert told == ["1/100", "6/100", "11/100", "13/100", "18/100"]
+    assert "5 tokens/s" in stream.getvalue().splitlines()[-1]
 
 
 def test_a_new_run_forgets_an_old_log(tmp_path):

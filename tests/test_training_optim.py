@@ -34,7 +34,8 @@ def walk(optimizers, parameters, steps, change=None):
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_adamw_is_torchs_step_by_step(decay):
-    shapes, options = [(3, 5), (7,), (1,)], {"lr": 0.03, "betas": (0.8, 0.95), "weight_decay": decay}
+    shapes = [(3, 5), (7,), (1,)]
+    options = {"lr": 0.03, "betas": (0.8, 0.95), "weight_decay": decay}
 
     def schedule(step, optimizers):
         optimizers[0].param_groups[0]["lr"] = 0.03 / (step + 1)
@@ -63,7 +64,8 @@ def test_muon_is_torchs_within_what_bfloat16_can_tell(shape):
     ours, theirs = (some_parameters(shape, dtype=torch.float32) for _ in range(2))
     start = ours[0].detach().clone()
     a = walk([optim.Muon(ours, lr=0.05, weight_decay=0.1)], ours, 4)
-    b = walk([torch.optim.Muon(theirs, lr=0.05, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")], theirs, 4)
+    peer = torch.optim.Muon(theirs, lr=0.05, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    b = walk([peer], theirs, 4)
     for (x,), (y,) in zip(a, b, strict=True):
         assert (x - y).norm() < 0.03 * (y - start).norm()
 
@@ -109,6 +111,21 @@ def test_muon_gets_the_blocks_matrices_and_adamw_embeddings_head_norms_and_biase
                       block + "ffn.up.weight", block + "ffn.down.weight"}
     rest = {names[id(p)] for g in adamw.param_groups for p in g["params"]}
     assert {"tokens.weight", "positions.weight", "head.weight", "norm.weight"} <= rest
+
+
+def test_muon_leaves_tables_in_blocks_and_what_is_frozen_alone():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.linear, self.frozen = (
+                nn.Embedding(4, 3), nn.Linear(3, 3), nn.Linear(3, 3))  # fmt: skip
+            self.frozen.requires_grad_(False)
+
+    model = nn.ModuleDict({"blocks": nn.ModuleList([Block()])})
+    assert list(optim.block_matrices(model)) == ["blocks.0.linear.weight"]
+    muon, adamw = optim.build_optimizers(model, TrainConfig(optimizer="muon"))
+    table = model["blocks"][0].table.weight
+    assert any(p is table for group in adamw.param_groups for p in group["params"])
 
 
 def test_muon_refuses_a_model_without_blocks():

@@ -67,7 +67,7 @@ def mfu(flops, seconds, device):
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes a parameter during training, by purpose; `total`, their sum."""
+    """Bytes that each parameter takes during training, by purpose."""
 
     weights: int
     gradients: int
@@ -76,6 +76,7 @@ class Bytes:
 
     @property
     def total(self):
+        """Their sum."""
         return self.weights + self.gradients + self.optimizer + self.half_copy
 
 

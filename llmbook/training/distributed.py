@@ -77,7 +77,8 @@ class LossOf(nn.Module):
 def parallelise(module, kind, world):
     """Wrap a `LossOf` for several processes: "ddp", "fsdp", or "none" for as it is.
 
-    "fsdp" shards the model in place: its parameters become DTensors.
+    "fsdp" shards the model in place: its parameters become DTensors. Raises ValueError for a kind
+    that doesn't fit the number of processes.
     """
     if kind == "auto":
         kind = "ddp" if world.size > 1 else "none"

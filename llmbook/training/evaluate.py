@@ -43,7 +43,7 @@ def stream_nats(model, ids, length, *, stride=None, batch_size=32, precision="au
     if not 1 <= stride <= length:
         raise ValueError(f"stride must be from 1 to length={length}: got {stride}")
     targets_left, begin, spans = len(ids) - 1, 0, []
-    while begin < targets_left:  # (first token, targets already scored, end)
+    while begin < targets_left:  # of each window (begin, scored, end), see _span_nats
         end = min(begin + length, targets_left)
         spans.append((begin, min(begin + length - stride, end) if begin else 0, end))
         begin = begin + stride if end < targets_left else targets_left
@@ -54,7 +54,11 @@ def stream_nats(model, ids, length, *, stride=None, batch_size=32, precision="au
 
 
 def _span_nats(model, ids, spans, length, device, precision):
-    """Σ −log p of the targets that some windows score."""
+    """Σ −log p over the targets of some windows, in nats.
+
+    spans: (begin, scored, end) of each: it reads ids[begin:end] and is asked for the token after
+    each of ids[scored:end]; up to ids[scored] an earlier window was asked.
+    """
     inputs = torch.zeros(len(spans), length, dtype=torch.int64)
     targets = torch.full((len(spans), length), -100)
     for row, (begin, scored, end) in enumerate(spans):

@@ -91,7 +91,7 @@ class Log:
         self._row.update(step=step, **values)
 
     def step(self, step, loss, lr, grad_norm, tokens):
-        """A training step: loss and grad_norm may be tensors, on any device."""
+        """A training step on `tokens` tokens: loss, grad_norm may be tensors, on any device."""
         now = time.monotonic()
         row = {**self._row, "step": step, "loss": loss, "lr": lr, "grad_norm": grad_norm,
                "tokens": tokens, "seconds": now - self._clock}  # fmt: skip
@@ -134,14 +134,12 @@ class Log:
             line = progress_line(self.history, self._steps, speed, rows)
             print(line, file=self.stream or sys.stdout, flush=True)
 
-    def say(self, text):
-        """Print a line, where lines are printed."""
-        if self.progress:
-            print(text, file=self.stream or sys.stdout, flush=True)
-
 
 def progress_line(history, steps, tokens_per_second, rows=()):
-    """One line of plain text: step, loss, validation, learning rate, speed, time to go."""
+    """One line of plain text: step, loss, validation, learning rate, speed, time to go.
+
+    The loss is the mean of the last ten steps'. rows: those written since the line before.
+    """
     done = rows[-1]["step"] + ("loss" in rows[-1]) if rows else len(history.steps)
     parts = [f"step {done:,}/{steps:,}"]
     if history.losses:

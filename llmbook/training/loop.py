@@ -58,11 +58,13 @@ def count_rows(*batch):
 
 
 class Update:
-    """One update of a model's weights: `update(batch, factor) → (loss, gradient norm)`, tensors.
+    """One update of a model's weights: `update(batch, factor) → (loss, gradient norm)`.
 
     batch: this process's part, a tuple of tensors whose rows are cut into `config.accumulate`
     micro-batches. Each one's loss counts by its share of all terms, so that the gradient is that
-    of one large batch, masked targets or not. factor: the schedule's.
+    of one large batch, masked targets or not. factor: of the peak learning rate. Both results are
+    scalar tensors on the device, so that a GPU isn't waited for: the loss of the whole batch, over
+    all processes, and the norm of its gradient before clipping.
     """
 
     def __init__(self, model, config, loss=None, count=None, world=None):
@@ -86,6 +88,7 @@ class Update:
         self.optimizers = build_optimizers(model, config)
 
     def __call__(self, batch, factor=1.0):
+        """Make the update."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.config.lr * factor
@@ -109,12 +112,15 @@ class Update:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
         norm = clip_gradients(self.parameters, self.config.clip)
-        for optimizer in self.optimizers:
-            if self.scaler is None:
+        if self.scaler is None:
+            for optimizer in self.optimizers:
                 optimizer.step()
-            else:
-                self.scaler.step(optimizer)
-        if self.scaler is not None:
+        else:
+            # The scaler skips the step of the optimiser whose gradients overflowed. Another one's
+            # must not be made either: clipping by an infinite norm has spoiled its gradients.
+            if len(self.optimizers) == 1 or norm.isfinite():
+                for optimizer in self.optimizers:
+                    self.scaler.step(optimizer)
             self.scaler.update()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)

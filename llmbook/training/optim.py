@@ -60,8 +60,9 @@ class Muon(torch.optim.Optimizer):
 
     Every direction of the update gets about the same size, also those that the gradient hardly
     speaks of. The factor makes the size of its entries AdamW's (a root mean square of 0.2), so
-    that one learning rate and decay serve both. For matrices alone. In float32: PyTorch's own
-    orthogonalises in bfloat16. Source: Jordan et al. 2024; Liu et al. 2025 for the factor.
+    that one learning rate and decay serve both. For matrices alone, (rows, columns); raises
+    ValueError for others. In float32: PyTorch's own orthogonalises in bfloat16. Source: Jordan et
+    al. 2024; Liu et al. 2025 for the factor.
     """
 
     def __init__(self, params, lr=1e-3, momentum=0.95, weight_decay=0.1, steps=5):
@@ -122,15 +123,14 @@ def _by_rank(parameters, weight_decay):
 
 def block_matrices(model):
     """The matrices inside lists of layers (`nn.ModuleList`), by name: what Muon is for."""
+    # A table of embeddings, also one that a block holds, is no linear map.
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     inside = {}
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList):
             for name, p in module.named_parameters(prefix=path):
-                if p.ndim == 2 and p.requires_grad:
+                if p.ndim == 2 and p.requires_grad and id(p) not in tables:
                     inside[name] = p
-    for module in model.modules():  # a table of embeddings in a block is no linear map
-        if isinstance(module, nn.Embedding):
-            inside = {name: p for name, p in inside.items() if p is not module.weight}
     return inside
 
 

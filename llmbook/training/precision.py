@@ -2,7 +2,7 @@
 
 | what | precision | why |
 |---|---|---|
-| weights (the ones that are updated), optimiser state | float32 | in 8 bits an update of 1/1000 is lost |
+| the weights that are updated, optimiser state | float32 | in 8 bits an update of 1/1000 is lost |
 | matrix products, attention | bfloat16 or float16 | where the time goes |
 | norms' statistics, softmax, loss | float32 | sums of many terms, exponentials |
 | gradients of float32 weights | float32 | they are summed over micro-batches |

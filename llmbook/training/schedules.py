@@ -1,7 +1,8 @@
 """How the learning rate moves: plain functions from a step to a factor, 1 at the peak.
 
-Steps count from 0; a warm-up of W steps has the factors 1/W, 2/W … 1, so that the first update is
-not lost on a rate of zero.
+All are called alike, `schedule(step, steps, warmup, final)`: steps of the run, steps of warm-up,
+the factor at the end (some do without). Steps count from 0; a warm-up of W steps has the factors
+1/W, 2/W … 1, so that the first update is not lost on a rate of zero.
 """
 
 import math

@@ -44,12 +44,16 @@ def capture(step, model, optimizers, scaler, facts, world):
 
 
 def restore(snapshot, model, optimizers, scaler, world):
-    """Put a snapshot's content into a model, its optimisers and the random number generators."""
+    """Put a snapshot's content into a model, its optimisers and the random number generators.
+
+    Every process must call it; each takes its part. Raises ValueError where names, shapes or the
+    precision are not those of the snapshot.
+    """
     held = held_tensors(model)
     _same_names("the checkpoint's model", snapshot.tensors["model"], held)
     with torch.no_grad():
         for name, tensor in snapshot.tensors["model"].items():
-            if whole_shape(held[name]) != tensor.shape:
+            if held[name].shape != tensor.shape:  # a DTensor's shape is the whole tensor's
                 raise ValueError(
                     f"{name} has shape {tuple(tensor.shape)} in the checkpoint and "
                     f"{tuple(held[name].shape)} in the model"
@@ -85,12 +89,8 @@ def whole_model(model, world):
     return copy.eval()
 
 
-def whole_shape(tensor):
-    """The shape of the whole tensor, also where this process holds a part of it."""
-    return tensor.shape  # a DTensor's shape is that of the whole
-
-
 def _optimizer_slots(model, optimizers):
+    """(parameter's name, "exp_avg" and the like, value) of all that the optimisers keep."""
     names = {id(p): name for name, p in model.named_parameters()}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -100,6 +100,7 @@ def _optimizer_slots(model, optimizers):
 
 
 def _restore_optimizers(stored, model, optimizers):
+    """stored: whole tensors by "name::slot"; learning rates and the like stay the optimisers'."""
     names = {id(p): name for name, p in model.named_parameters()}
     slots = {}
     for key, tensor in stored.items():

@@ -7,6 +7,7 @@ training side alone.
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Text:
     def bits_per_byte(self, nats_per_token):
         """What a loss means in bits for each byte of text, comparable across tokenizers."""
         tokens = len(self.validation) - 1
-        return nats_per_token * tokens / self.validation_bytes / 0.6931471805599453
+        return nats_per_token * tokens / self.validation_bytes / math.log(2)
 
 
 class CharacterTokenizer:
