@@ -1,6 +1,7 @@
 """Optimisers equal PyTorch's step by step, clipping too; schedules are the formulas they claim."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -180,6 +181,15 @@ def test_trapezoid_is_flat_until_its_last_fifth():
     factors = [schedules.trapezoid(step, 100, 10) for step in range(100)]
     assert set(factors[10:81]) == {1.0} and factors[90] == pytest.approx(0.5)
     assert factors[99] == pytest.approx(1 / 20) and schedules.trapezoid(100, 100, 10) == 0.0
+
+
+def test_the_recipe_says_over_which_share_of_the_steps_the_trapezoid_falls():
+    half = TrainConfig(steps=100, schedule="trapezoid", warmup=10, final_lr=0.0, cooldown=0.5)
+    assert [half.factor(step) for step in (9, 50, 75)] == [1.0, 1.0, 0.5]
+    assert TrainConfig(steps=100, schedule="trapezoid", warmup=10, final_lr=0.0).factor(75) == 1.0
+    assert dataclasses.replace(half, schedule="linear", warmup=0).factor(50) == 0.5
+    with pytest.raises(ValueError, match="cooldown"):
+        TrainConfig(cooldown=1.5)
 
 
 def test_inverse_square_root_is_the_2017_formula_up_to_its_scale():

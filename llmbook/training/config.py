@@ -30,10 +30,10 @@ class TrainConfig:
     """How to train: what `llmbook.training.train` reads.
 
     batch_size: sequences an update sees, over all micro-batches and processes. accumulate: into
-    how many micro-batches each process cuts its part. lr: at the peak of the schedule. warmup: steps.
-    final_lr: the factor that the schedule ends at. cooldown: the share of the steps in which the
-    trapezoid falls to it. weight_decay: on matrices alone. clip: the largest norm of the whole
-    gradient, 0 for none. precision: "auto" is the device's own.
+    how many micro-batches each process cuts its part. lr: at the peak of the schedule. warmup:
+    steps. final_lr: the factor that the schedule ends at. cooldown: the share of the steps in
+    which the trapezoid falls to it. weight_decay: on matrices alone. clip: the largest norm of the
+    whole gradient, 0 for none. precision: "auto" is the device's own.
     compile, checkpoint_activations: torch.compile; less memory for one more forward pass.
     The *_every count steps, 0 is never; keep: how many checkpoints. parallel: "auto" is "ddp" in
     several processes and "none" in one. seed: of weights, order and dropout.

@@ -17,7 +17,7 @@ PRESETS = {
         "training": {"steps": 400, "batch_size": 32, "lr": 2e-3, "warmup": 40,
                      "evaluate_every": 100, "checkpoint_every": 200},
     },
-    # Two hours of one CPU core, 1.35 M parameters, 23 M tokens: the model that comes with the book.
+    # Two hours of one CPU core, 1.35 M parameters, 23 M tokens: the book's own small model.
     "small": {
         "data": {"size": "full", "vocab_size": 1024},
         "model": {"max_len": 256, "d_model": 128, "n_layers": 6, "n_heads": 4},
