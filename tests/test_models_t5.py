@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from llmbook.models import load
 from llmbook.models.bart import Bart, BartConfig
-from llmbook.models.t5 import T5, T5Config, shift_right
+from llmbook.models.encoder_decoder import shift_right
+from llmbook.models.t5 import T5, T5Config
 
 SMALL_T5 = {"vocab_size": 101, "d_model": 24, "d_kv": 6, "num_heads": 4, "d_ff": 37,
             "num_layers": 2, "decoder_start_token_id": 0}  # fmt: skip
@@ -102,6 +103,17 @@ def test_cached_logits_equal_uncached_logits(case, tmp_path):
     cache.reorder(rows)
     cache.crop(5)
     close(ours(None, targets[rows, 5:], cache=cache), full[rows, 5:])
+
+
+@torch.no_grad()
+def test_a_smoothed_loss_mixes_in_the_mean_over_the_vocabulary():
+    for model in (T5(T5Config(50, 12, 2, 6, 24, 1, 1)),
+                  Bart(BartConfig(50, 9, 12, 1, 1, 2, 2, 24, 24))):  # fmt: skip
+        ids, targets = torch.randint(3, 50, (2, 2, 5))
+        plain, smooth = (model.eval().loss(ids, targets, smoothing=e) for e in (0.0, 0.3))
+        read = shift_right(targets, model.config.start_id, model.config.pad_id)
+        even = -model(ids, read).log_softmax(-1).mean()
+        close(smooth, 0.7 * plain + 0.3 * even)
 
 
 @torch.no_grad()
@@ -251,6 +263,8 @@ def test_bad_input_is_refused_with_what_it_was(tmp_path):
             model(ids[:, :5], None)
         with pytest.raises(ValueError, match=r"attention_mask must be .*\(2, 5\): got \(2, 4\)"):
             model(ids[:, :5], ids[:, :5], torch.ones(2, 4))
+        with pytest.raises(ValueError, match="the batch of the source: got 1, expected 2"):
+            model(ids[:, :5], ids[:1, :5])
     with pytest.raises(ValueError, match="input_ids must have at most max_len=9 tokens: got 10"):
         bart(ids, ids)
     with pytest.raises(ValueError, match="max_len must be at most the model's 9: got 10"):

@@ -23,10 +23,8 @@ from llmbook.models.common import (
     init_normal,
     token_mask,
 )
+from llmbook.models.encoder_decoder import EncoderDecoder
 from llmbook.models.layout import Layout
-from llmbook.models.pretrained import Pretrained
-from llmbook.models.t5 import shift_right
-from llmbook.models.transformer import TransformerCache
 from llmbook.multihead import MultiHeadAttention
 
 FIRST_POSITION = 2  # the row of a position table that the first token takes
@@ -100,8 +98,11 @@ class DecoderLayer(nn.Module):
         return self.transform(y)
 
 
-class Bart(Pretrained, nn.Module):
-    """The encoder–decoder model: `model(input_ids, decoder_input_ids)` → logits."""
+class Bart(EncoderDecoder):
+    """The encoder–decoder model: `model(input_ids, decoder_input_ids)` → logits.
+
+    Padding belongs on the right: positions count from the first column.
+    """
 
     architecture = "BartForConditionalGeneration"
 
@@ -125,23 +126,6 @@ class Bart(Pretrained, nn.Module):
     def reset_parameters(self):
         """Every matrix normal with standard deviation init_std, biases 0, norms 1."""
         init_normal(self, self.config.init_std)
-
-    def forward(self, input_ids, decoder_input_ids, attention_mask=None, *, cache=None):
-        """Logits of the next target token: (batch, targets, vocab_size).
-
-        input_ids (batch, tokens) int64; decoder_input_ids (batch, targets) int64, starting with
-        start_id; attention_mask (batch, tokens), 1 or True for tokens and 0 for padding, which
-        belongs on the right. cache: from `new_cache`; its first call reads the source, later ones
-        take the new targets only and leave input_ids aside.
-        """
-        if cache is None or cache.memory is None:
-            memory, mask = self.encode(input_ids, attention_mask)
-            if cache is not None:
-                cache.memory, cache.mask = memory, mask
-        else:
-            memory, mask = cache.memory, cache.mask
-        y = self.decode(decoder_input_ids, memory, mask, cache)
-        return F.linear(y, self.head.weight, self.output_bias[0])
 
     def embed(self, tokens, positions, norm, ids, past=0):
         """LN(E[ids] + P[past + 2, …]): (batch, tokens, d_model)."""
@@ -169,14 +153,9 @@ class Bart(Pretrained, nn.Module):
             y = layer(y, memory, mask, (None, None) if cache is None else cache.layer(i, memory))
         return y
 
-    def loss(self, input_ids, targets, attention_mask=None):
-        """Mean cross-entropy of `targets` (batch, targets), teacher-forced, in nats: scalar.
-
-        Targets of −100 do not count; the decoder reads them shifted by one, behind start_id.
-        """
-        shifted = shift_right(targets, self.config.start_id, self.config.pad_id)
-        logits = self(input_ids, shifted, attention_mask)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+    def logits(self, hidden):
+        """Scores of the vocabulary: (batch, targets, d_model) → (batch, targets, vocab_size)."""
+        return F.linear(hidden, self.head.weight, self.output_bias[0])
 
     def new_cache(self, batch, max_len):
         """An empty cache for `max_len` target tokens."""
@@ -184,7 +163,7 @@ class Bart(Pretrained, nn.Module):
             raise ValueError(
                 f"max_len must be at most the model's {self.config.max_len}: got {max_len}"
             )
-        return TransformerCache(self, batch, max_len)
+        return super().new_cache(batch, max_len)
 
     # --- checkpoints
 

@@ -12,15 +12,13 @@ has a gated feed-forward network and its own output matrix. Source: Raffel et al
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from llmbook.layers import FeedForward, GatedFeedForward, Residual, RMSNorm
 from llmbook.models import hf_config
 from llmbook.models.common import check_choices, check_ids, check_sizes, token_mask
+from llmbook.models.encoder_decoder import EncoderDecoder
 from llmbook.models.layout import Layout
-from llmbook.models.pretrained import Pretrained
-from llmbook.models.transformer import TransformerCache
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import T5RelativeBias
 
@@ -89,8 +87,11 @@ class DecoderLayer(nn.Module):
         return self.transform(y)
 
 
-class T5(Pretrained, nn.Module):
-    """The encoder–decoder model: `model(input_ids, decoder_input_ids)` → logits."""
+class T5(EncoderDecoder):
+    """The encoder–decoder model: `model(input_ids, decoder_input_ids)` → logits.
+
+    Relative positions know no longest text, and padding may stand on either side.
+    """
 
     architecture = "T5ForConditionalGeneration"
 
@@ -133,23 +134,6 @@ class T5(Pretrained, nn.Module):
                 if isinstance(module, GatedFeedForward):
                     nn.init.normal_(module.gate.weight, std=c.d_model**-0.5)
 
-    def forward(self, input_ids, decoder_input_ids, attention_mask=None, *, cache=None):
-        """Logits of the next target token: (batch, targets, vocab_size).
-
-        input_ids (batch, tokens) int64; decoder_input_ids (batch, targets) int64, starting with
-        start_id; attention_mask (batch, tokens), 1 or True for tokens and 0 for padding, on either
-        side. cache: from `new_cache`; its first call reads the source, later ones take the new
-        targets only and leave input_ids aside.
-        """
-        if cache is None or cache.memory is None:
-            memory, mask = self.encode(input_ids, attention_mask)
-            if cache is not None:
-                cache.memory, cache.mask = memory, mask
-        else:
-            memory, mask = cache.memory, cache.mask
-        y = self.decode(decoder_input_ids, memory, mask, cache)
-        return self.head(y * self.config.d_model**-0.5 if self.config.scale_output else y)
-
     def encode(self, input_ids, attention_mask=None):
         """Read the source: memory (batch, tokens, d_model), and its mask or None."""
         check_ids("input_ids", input_ids)
@@ -163,7 +147,6 @@ class T5(Pretrained, nn.Module):
 
     def decode(self, decoder_input_ids, memory, mask=None, cache=None):
         """Hidden states of the targets, given the memory: (batch, targets, d_model)."""
-        check_ids("decoder_input_ids", decoder_input_ids)
         past = 0 if cache is None else cache.length
         y = self.dropout(self.tokens(decoder_input_ids))
         bias = self.decoder_bias(y.shape[1], past + y.shape[1])
@@ -172,18 +155,10 @@ class T5(Pretrained, nn.Module):
             y = layer(y, memory, mask, bias, kept)
         return self.dropout(self.decoder_norm(y))
 
-    def loss(self, input_ids, targets, attention_mask=None):
-        """Mean cross-entropy of `targets` (batch, targets), teacher-forced, in nats: scalar.
-
-        Targets of −100 do not count; the decoder reads them shifted by one, behind start_id.
-        """
-        shifted = shift_right(targets, self.config.start_id, self.config.pad_id)
-        logits = self(input_ids, shifted, attention_mask)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-
-    def new_cache(self, batch, max_len):
-        """An empty cache for `max_len` target tokens; relative positions know no longest text."""
-        return TransformerCache(self, batch, max_len)
+    def logits(self, hidden):
+        """Scores of the vocabulary: (batch, targets, d_model) → (batch, targets, vocab_size)."""
+        scale = self.config.d_model**-0.5
+        return self.head(hidden * scale if self.config.scale_output else hidden)
 
     # --- checkpoints
 
@@ -239,13 +214,6 @@ class T5(Pretrained, nn.Module):
             "feed_forward_proj": activation,
             "scale_decoder_outputs": c.scale_output,
         }
-
-
-def shift_right(targets, start_id, pad_id):
-    """What the decoder reads: targets (batch, n) behind start_id; −100 → pad_id."""
-    start = torch.full_like(targets[:, :1], start_id)
-    shifted = torch.cat([start, targets[:, :-1]], 1)
-    return shifted.masked_fill(shifted < 0, pad_id)
 
 
 def _attention(config):

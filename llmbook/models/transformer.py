@@ -14,13 +14,13 @@ import re
 from dataclasses import asdict, dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from llmbook.layers import FeedForward, GatedFeedForward, LayerNorm, Residual
+from llmbook.models.common import check_ids, check_sizes, token_mask
+from llmbook.models.encoder_decoder import EncoderDecoder
 from llmbook.models.layout import Layout
-from llmbook.models.pretrained import Pretrained
-from llmbook.multihead import KVCache, MultiHeadAttention
+from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import sinusoidal
 
 PLACEMENTS = ("post", "pre")
@@ -52,11 +52,8 @@ class TransformerConfig:
     eos_id: int = 2
 
     def __post_init__(self):
-        sizes = ("vocab_size", "d_model", "n_heads", "n_encoder_layers", "n_decoder_layers")
-        for name in sizes if self.d_ff is None else (*sizes, "d_ff"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1: got {value!r}")
+        check_sizes(self, "vocab_size", "d_model", "n_heads", "n_encoder_layers",
+                    "n_decoder_layers", *([] if self.d_ff is None else ["d_ff"]))  # fmt: skip
         if self.d_model % self.n_heads or self.d_model % 2:
             raise ValueError(
                 "n_heads must divide d_model, which must be even: got "
@@ -73,6 +70,11 @@ class TransformerConfig:
                     f"{name} must be a token, 0 to {self.vocab_size - 1}: got "
                     f"{getattr(self, name)}"
                 )
+
+    @property
+    def start_id(self):
+        """What the decoder reads first."""
+        return self.bos_id
 
 
 class EncoderLayer(nn.Module):
@@ -107,11 +109,12 @@ class DecoderLayer(nn.Module):
         return self.transform(y)
 
 
-class Transformer(Pretrained, nn.Module):
+class Transformer(EncoderDecoder):
     """The encoder–decoder model: `model(input_ids, decoder_input_ids)` → logits.
 
-    `embed`, `encode` and `decode` are its parts, `loss` is for training. No published checkpoint
-    has this form; `save` writes a folder of our own names that `llmbook.models.load` reads.
+    `embed`, `encode`, `decode` and `logits` are its parts; the call itself, `loss` and the cache
+    are every encoder–decoder's. No published checkpoint has this form; `save` writes a folder of
+    our own names that `llmbook.models.load` reads.
     """
 
     def __init__(self, config):
@@ -146,28 +149,6 @@ class Transformer(Pretrained, nn.Module):
         for table in (self.tokens, self.target_tokens, self.head):
             nn.init.normal_(table.weight, std=self.config.d_model**-0.5)
 
-    def forward(self, input_ids, decoder_input_ids, attention_mask=None, *, cache=None):
-        """Logits of the next target token: (batch, targets, vocab_size).
-
-        input_ids (batch, tokens) int64; decoder_input_ids (batch, targets) int64, starting with
-        bos_id; attention_mask (batch, tokens), 1 or True for tokens and 0 for padding, on either
-        side. cache: from `new_cache`; its first call reads the source, later ones take the new
-        targets only and leave input_ids aside.
-        """
-        _check_ids("decoder_input_ids", decoder_input_ids)
-        if cache is None or cache.memory is None:
-            memory, mask = self.encode(input_ids, attention_mask)
-            if cache is not None:
-                cache.memory, cache.mask = memory, mask
-        else:
-            memory, mask = cache.memory, cache.mask
-        if memory.shape[0] != decoder_input_ids.shape[0]:
-            raise ValueError(
-                "decoder_input_ids must have the batch of the source: got "
-                f"{decoder_input_ids.shape[0]}, expected {memory.shape[0]}"
-            )
-        return self.head(self.decode(decoder_input_ids, memory, mask, cache))
-
     def embed(self, table, ids, positions):
         """√d_model · table[ids] + PE[positions]: (batch, tokens, d_model)."""
         scale = math.sqrt(self.config.d_model)
@@ -179,16 +160,13 @@ class Transformer(Pretrained, nn.Module):
 
         Positions count the tokens alone, so padding may stand on either side.
         """
-        _check_ids("input_ids", input_ids)
-        mask, positions = None, torch.arange(input_ids.shape[1], device=input_ids.device)
-        if attention_mask is not None:
-            if attention_mask.shape != input_ids.shape:
-                raise ValueError(
-                    f"attention_mask must have input_ids' shape {tuple(input_ids.shape)}: got "
-                    f"{tuple(attention_mask.shape)}"
-                )
-            keep = attention_mask.bool()
-            mask, positions = keep[:, None, None, :], (keep.long().cumsum(-1) - 1).clamp(min=0)
+        check_ids("input_ids", input_ids)
+        mask = token_mask(attention_mask, *input_ids.shape)
+        if mask is None:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        else:
+            positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+            mask = mask[:, None, None, :]
         x = self.embed(self.tokens, input_ids, positions)
         for layer in self.encoder:
             x = layer(x, mask)
@@ -203,21 +181,9 @@ class Transformer(Pretrained, nn.Module):
             y = layer(y, memory, mask, (None, None) if cache is None else cache.layer(i, memory))
         return self.decoder_norm(y)
 
-    def loss(self, input_ids, targets, attention_mask=None, *, smoothing=0.0):
-        """Mean cross-entropy of `targets` (batch, targets), teacher-forced, in nats: scalar.
-
-        targets end with eos_id and are padded with −100; the decoder reads them shifted by one,
-        behind bos_id. See `label_smoothing`.
-        """
-        start = torch.full_like(targets[:, :1], self.config.bos_id)
-        shifted = torch.cat([start, targets[:, :-1]], 1)
-        shifted = shifted.masked_fill(shifted < 0, self.config.pad_id)
-        logits = self(input_ids, shifted, attention_mask).float()
-        return label_smoothing(logits.flatten(0, 1), targets.flatten(), smoothing)
-
-    def new_cache(self, batch, max_len):
-        """An empty `TransformerCache` for `max_len` target tokens."""
-        return TransformerCache(self, batch, max_len)
+    def logits(self, hidden):
+        """Scores of the vocabulary: (batch, targets, d_model) → (batch, targets, vocab_size)."""
+        return self.head(hidden)
 
     @property
     def layout(self):
@@ -236,69 +202,6 @@ class Transformer(Pretrained, nn.Module):
         return {**asdict(self.config), "model_type": "transformer", "is_encoder_decoder": True}
 
 
-class TransformerCache:
-    """What writing keeps: the source's memory, and keys and values of every decoder layer.
-
-    Self-attention's grow with each target; cross-attention's are made once from the memory.
-    """
-
-    def __init__(self, model, batch, max_len):
-        self.selves = [layer.attend.sublayer.new_cache(batch, max_len) for layer in model.decoder]
-        self.crosses = [None] * len(self.selves)
-        self.memory = self.mask = None
-
-    @property
-    def length(self):
-        """Number of target tokens held."""
-        return self.selves[0].length
-
-    @property
-    def nbytes(self):
-        """Bytes of all keys and values, filled or not."""
-        return sum(one.nbytes for one in (*self.selves, *self.crosses) if one is not None)
-
-    def layer(self, i, memory):
-        """The caches of layer i's two attentions; the second is sized by the memory."""
-        if self.crosses[i] is None:
-            own = self.selves[i].keys
-            self.crosses[i] = KVCache(own.shape[0], own.shape[1], memory.shape[1], own.shape[3],
-                                      device=own.device, dtype=own.dtype)  # fmt: skip
-        return self.selves[i], self.crosses[i]
-
-    def reorder(self, rows):
-        """Let row i of the batch continue row rows[i] (beam search); the batch may change size."""
-        for one in (*self.selves, *self.crosses):
-            if one is not None:
-                one.reorder(rows)
-        if self.memory is not None:
-            self.memory = self.memory[rows]
-            self.mask = None if self.mask is None else self.mask[rows]
-
-    def crop(self, length):
-        """Forget the target tokens from position `length` on."""
-        for one in self.selves:
-            one.crop(length)
-
-
-def label_smoothing(logits, targets, smoothing=0.1, ignore_index=-100):
-    """Mean cross-entropy against (1 − ε) · one-hot + ε/V, in nats: scalar.
-
-        loss = −(1 − ε) log p(target) − ε · mean over the V tokens of log p
-
-    logits (n, V); targets (n,) int64, `ignore_index` where nothing counts. Equal to
-    `torch.nn.functional.cross_entropy(…, label_smoothing=ε)`, which serves where ε = 0. Source:
-    Szegedy et al. 2016.
-    """
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"smoothing must be from 0 to 1: got {smoothing}")
-    if smoothing == 0:
-        return F.cross_entropy(logits, targets, ignore_index=ignore_index)
-    counts = targets != ignore_index
-    log_p = logits[counts].log_softmax(-1)
-    right = log_p.gather(-1, targets[counts][:, None])[:, 0]
-    return -((1 - smoothing) * right + smoothing * log_p.mean(-1)).mean()
-
-
 def _attention(config):
     return MultiHeadAttention(config.d_model, config.n_heads)
 
@@ -312,10 +215,3 @@ def _feed_forward(config):
 def _wrap(sublayer, config):
     norm = LayerNorm(config.d_model, config.eps)
     return Residual(sublayer, norm, placement=config.placement, dropout=config.dropout)
-
-
-def _check_ids(name, ids):
-    if ids.ndim != 2 or ids.dtype != torch.int64:
-        raise ValueError(
-            f"{name} must be int64 (batch, tokens): got {ids.dtype} {tuple(ids.shape)}"
-        )

@@ -1,0 +1,135 @@
+"""What every model that reads with one stack and writes with another shares.
+
+    memory = encode(source);  p(y_t | y_<t, source) = softmax(logits(decode(y_<t, memory)))
+
+A source is read once, whatever is written after it. `EncoderDecoder` holds that order, the loss
+and the cache; how a model reads, writes and scores tokens stands in its own file.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from llmbook.models.common import check_ids
+from llmbook.models.pretrained import Pretrained
+from llmbook.multihead import KVCache
+
+
+class EncoderDecoder(Pretrained, nn.Module):
+    """The common half of an encoder–decoder: `model(input_ids, decoder_input_ids)` → logits.
+
+    A model has three methods of its own:
+
+    * `encode(input_ids, attention_mask)` → memory (batch, tokens, d_model) and its mask or None;
+    * `decode(decoder_input_ids, memory, mask, cache)` → hidden states (batch, targets, d_model);
+    * `logits(hidden)` → (batch, targets, vocab_size).
+
+    It also has `decoder`, a list of layers with the attentions `attend` and `cross`, and in its
+    config start_id and pad_id.
+    """
+
+    def forward(self, input_ids, decoder_input_ids, attention_mask=None, *, cache=None):
+        """Logits of the next target token: (batch, targets, vocab_size).
+
+        input_ids (batch, tokens) int64; decoder_input_ids (batch, targets) int64, starting with
+        start_id; attention_mask (batch, tokens), 1 or True for tokens and 0 for padding. cache:
+        from `new_cache`; its first call reads the source, later ones take the new targets only and
+        leave input_ids aside.
+        """
+        check_ids("decoder_input_ids", decoder_input_ids)
+        if cache is None or cache.memory is None:
+            memory, mask = self.encode(input_ids, attention_mask)
+            if cache is not None:
+                cache.memory, cache.mask = memory, mask
+        else:
+            memory, mask = cache.memory, cache.mask
+        if memory.shape[0] != decoder_input_ids.shape[0]:
+            raise ValueError(
+                "decoder_input_ids must have the batch of the source: got "
+                f"{decoder_input_ids.shape[0]}, expected {memory.shape[0]}"
+            )
+        return self.logits(self.decode(decoder_input_ids, memory, mask, cache))
+
+    def loss(self, input_ids, targets, attention_mask=None, *, smoothing=0.0):
+        """Mean cross-entropy of `targets` (batch, targets), teacher-forced, in nats: scalar.
+
+        Targets of −100 do not count; the decoder reads them shifted by one, behind start_id.
+        smoothing: see `label_smoothing`.
+        """
+        shifted = shift_right(targets, self.config.start_id, self.config.pad_id)
+        logits = self(input_ids, shifted, attention_mask).float()
+        return label_smoothing(logits.flatten(0, 1), targets.flatten(), smoothing)
+
+    def new_cache(self, batch, max_len):
+        """An empty cache for `max_len` target tokens."""
+        return EncoderDecoderCache(self, batch, max_len)
+
+
+class EncoderDecoderCache:
+    """What writing keeps: the source's memory, and keys and values of every decoder layer.
+
+    Self-attention's grow with each target; cross-attention's are made once from the memory.
+    """
+
+    def __init__(self, model, batch, max_len):
+        self.selves = [layer.attend.sublayer.new_cache(batch, max_len) for layer in model.decoder]
+        self.crosses = [None] * len(self.selves)
+        self.memory = self.mask = None
+
+    @property
+    def length(self):
+        """Number of target tokens held."""
+        return self.selves[0].length
+
+    @property
+    def nbytes(self):
+        """Bytes of all keys and values, filled or not."""
+        return sum(one.nbytes for one in (*self.selves, *self.crosses) if one is not None)
+
+    def layer(self, i, memory):
+        """The caches of layer i's two attentions; the second is sized by the memory."""
+        if self.crosses[i] is None:
+            own = self.selves[i].keys
+            self.crosses[i] = KVCache(own.shape[0], own.shape[1], memory.shape[1], own.shape[3],
+                                      device=own.device, dtype=own.dtype)  # fmt: skip
+        return self.selves[i], self.crosses[i]
+
+    def reorder(self, rows):
+        """Let row i of the batch continue row rows[i] (beam search); the batch may change size."""
+        for one in (*self.selves, *self.crosses):
+            if one is not None:
+                one.reorder(rows)
+        if self.memory is not None:
+            self.memory = self.memory[rows]
+            self.mask = None if self.mask is None else self.mask[rows]
+
+    def crop(self, length):
+        """Forget the target tokens from position `length` on."""
+        for one in self.selves:
+            one.crop(length)
+
+
+def shift_right(targets, start_id, pad_id):
+    """What the decoder reads: targets (batch, n) behind start_id; −100 → pad_id."""
+    start = torch.full_like(targets[:, :1], start_id)
+    shifted = torch.cat([start, targets[:, :-1]], 1)
+    return shifted.masked_fill(shifted < 0, pad_id)
+
+
+def label_smoothing(logits, targets, smoothing=0.1, ignore_index=-100):
+    """Mean cross-entropy against (1 − ε) · one-hot + ε/V, in nats: scalar.
+
+        loss = −(1 − ε) log p(target) − ε · mean over the V tokens of log p
+
+    logits (n, V); targets (n,) int64, `ignore_index` where nothing counts. Equal to
+    `torch.nn.functional.cross_entropy(…, label_smoothing=ε)`, which serves where ε = 0. Source:
+    Szegedy et al. 2016.
+    """
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"smoothing must be from 0 to 1: got {smoothing}")
+    if smoothing == 0:
+        return F.cross_entropy(logits, targets, ignore_index=ignore_index)
+    counts = targets != ignore_index
+    log_p = logits[counts].log_softmax(-1)
+    right = log_p.gather(-1, targets[counts][:, None])[:, 0]
+    return -((1 - smoothing) * right + smoothing * log_p.mean(-1)).mean()
