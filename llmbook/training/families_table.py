@@ -1,8 +1,9 @@
 """The three families measured: `python -m llmbook.training.families_table`, then read the JSON.
 
-Each shipped model is fine-tuned on each of the three tasks of families_tasks; the encoder goes on
-with and without next-sentence prediction; and, where `LLMBOOK_DATA` holds them, all read film
-reviews (SST-2) and the encoder and the decoder tag names in posts (WNUT-17). What is measured is
+Each shipped model is fine-tuned on each of the three tasks of families_tasks; each family takes
+its first steps on little text, as in the chapter; the encoder goes on with and without
+next-sentence prediction; and, where `LLMBOOK_DATA` holds them, all read film reviews (SST-2) and
+the encoder and the decoder tag names in posts (WNUT-17). What is measured is
 written to recorded/families_table.json after each part, with hardware, versions, command and date.
 """
 
@@ -21,7 +22,15 @@ from llmbook.data import available, sst2, wnut17
 from llmbook.data.folders import write_atomically
 from llmbook.models import load
 from llmbook.models.bert import BertForPreTraining, BertForTokenClassification
-from llmbook.training.families import FAMILIES, Special, read_corpus, trio
+from llmbook.training.families import (
+    FAMILIES,
+    Special,
+    build,
+    first_steps,
+    pretrain,
+    read_corpus,
+    trio,
+)
 from llmbook.training.families_tasks import (
     TASKS,
     Task,
@@ -34,6 +43,8 @@ from llmbook.training.log import Log
 from llmbook.training.loop import train
 from llmbook.training.objectives import IGNORED, next_sentence_batch, pad
 
+NSP_SEEDS = 3
+FEW_WINDOWS = 2  # the live first steps of the chapter read so many windows each, not 16
 LONGER = {"camel": 4}  # to copy a name is a skill that takes longer to appear
 TARGET = Path(llmbook.__file__).parent / "book" / "recorded" / "families_table.json"
 
@@ -51,6 +62,19 @@ def tasks_part(steps, seed):
             finetune(model, family, task, special, steps=LONGER.get(name, 1) * steps, seed=seed)
             out[name][family], _ = measure(model, family, task, tokenizer, special, seed)
             print(f"{name}, {family}: {out[name][family]:.3f}", flush=True)
+    return out
+
+
+def first_part(steps, seed):
+    """{family: losses of the first steps, FEW_WINDOWS windows each}, as the chapter takes them."""
+    _, tokenizer, _ = trio()
+    ids, _, _, _ = read_corpus(tokenizer)
+    config = first_steps(steps, batch_size=FEW_WINDOWS, seed=seed)
+    out = {}
+    for family in FAMILIES:
+        _, history = pretrain(family, ids, None, tokenizer, config)
+        out[family] = [round(loss, 4) for loss in history.losses]
+        print(f"first steps, {family}: {out[family][0]:.3f} to {out[family][-1]:.3f}", flush=True)
     return out
 
 
@@ -115,7 +139,11 @@ def found_names(tags):
 
 
 def f1(predicted, right):
-    """F1 over exact names of all posts, from pairs of tag lists."""
+    """F1 over exact names of all posts, from pairs of tag lists.
+
+    A prediction may be shorter than its post, where that didn't fit into the window: no name is
+    found there, and those that are there are missed.
+    """
     hit = sum(len(found_names(p) & found_names(r)) for p, r in zip(predicted, right, strict=True))
     said = sum(len(found_names(p)) for p in predicted)
     there = sum(len(found_names(r)) for r in right)
@@ -147,13 +175,11 @@ def names_part(steps, seed):
             return nn.functional.cross_entropy(model(ids, mask).flatten(0, 1), targets.flatten())
 
         train(model, batch_at, quick_config(steps, seed), loss=loss, log=Log(progress=False))
-        predicted, right = [], []
+        predicted, right = [], [tags for _, tags in wnut17("test")]
         with torch.no_grad():
             for ids, targets in tag_rows("test", tokenizer, labels, head):
                 best = model(torch.tensor([ids]))[0].argmax(-1).tolist()
-                asked = [i for i, t in enumerate(targets) if t != IGNORED]
-                predicted.append([labels[best[i]] for i in asked])
-                right.append([labels[targets[i]] for i in asked])
+                predicted.append([labels[best[i]] for i, t in enumerate(targets) if t != IGNORED])
         out[family] = f1(predicted, right)
         print(f"WNUT-17, {family}: F1 {out[family]:.3f}", flush=True)
     return out
@@ -163,48 +189,115 @@ def names_part(steps, seed):
 
 
 def nsp_part(steps, seed):
-    """{"with NSP", "without NSP": accuracy on the library task} after going on with either."""
+    """What a linear probe finds after pretraining went on with and without NSP; a value a seed.
+
+    Both read the same pairs with the same tokens hidden, 15%; only the loss differs. Then the body
+    is frozen and `probe` tells the library of a text. "as shipped": before any of it.
+    "next sentence told": by the model with NSP, on pairs of the validation side. Three seeds.
+    """
     models, tokenizer, _ = trio()
     special = Special.of(tokenizer)
-    ids, _, _, _ = read_corpus(tokenizer)
+    streams = read_corpus(tokenizer)[:2]
+    documents, unseen = (in_pieces(ids.tolist(), special.end) for ids in streams)
+    task = make_task("library", tokenizer)
+    torch.manual_seed(seed)
+    fresh = build("encoder", len(tokenizer), special).eval()
+    out = {"fresh weights": [probe(fresh.body, task, special)],
+           "as shipped": [probe(models["encoder"].body, task, special)],
+           "with NSP": [], "without NSP": [], "next sentence told": []}  # fmt: skip
+    for s in range(seed, seed + NSP_SEEDS):
+        for name in ("with NSP", "without NSP"):
+            model = go_on(models["encoder"], documents, special, steps, s, name == "with NSP")
+            if name == "with NSP":
+                told = next_sentences_told(model, unseen, special)
+                out["next sentence told"].append(told)
+            out[name].append(probe(model.body, task, special))
+            print(f"seed {s}, {name}: {out[name][-1]:.3f} (told: {told:.3f})", flush=True)
+    return out
+
+
+@torch.no_grad()
+def probe(body, task, special, ridge=10.0):
+    """Accuracy of a ridge regression that tells a text's label from the mean hidden state."""
+    labels = sorted({tuple(target) for _, target in task.train})
+
+    def read(pairs):
+        features = []
+        for i in range(0, len(pairs), 64):
+            rows = [[special.cls, *source, special.sep] for source, _ in pairs[i : i + 64]]
+            ids, mask = pad(rows, special.pad)
+            weight = mask[..., None].float()
+            features.append((body(ids, mask) * weight).sum(1) / weight.sum(1))
+        answers = torch.tensor([labels.index(tuple(target)) for _, target in pairs])
+        return torch.cat(features).double(), answers
+
+    (x, y), (tested, wanted) = read(task.train[:1500]), read(task.test)
+    mean, spread = x.mean(0), x.std(0) + 1e-6
+    x, tested = (x - mean) / spread, (tested - mean) / spread
+    hot = nn.functional.one_hot(y, len(labels)).double()
+    gram = x.T @ x + ridge * torch.eye(x.shape[1], dtype=x.dtype)
+    weights = torch.linalg.solve(gram, x.T @ (hot - hot.mean(0)))
+    return ((tested @ weights + hot.mean(0)).argmax(1) == wanted).double().mean().item()
+
+
+def in_pieces(ids, end, size=60):
+    """Documents of two pieces of `size` tokens or more, from a stream with `end` after each.
+
+    A piece begins only where more than 20 tokens are left.
+    """
     documents, current = [], []
-    for token in ids.tolist():  # documents in pieces of 60 tokens
-        if token == special.end:
-            pieces = [current[i : i + 60] for i in range(0, len(current) - 20, 60)]
+    for token in ids:
+        if token == end:
+            pieces = [current[i : i + size] for i in range(0, len(current) - 20, size)]
             documents += [pieces] if len(pieces) > 1 else []
             current = []
         else:
             current.append(token)
-    task, out = make_task("library", tokenizer, seed), {}
-    for name in ("with NSP", "without NSP"):
-        torch.manual_seed(seed)
-        model = BertForPreTraining.on(models["encoder"])
-        model.head.load_state_dict(models["encoder"].head.state_dict())
+    return documents
 
-        def batch_at(step):
-            g = torch.Generator().manual_seed(1000 * seed + step)
-            batch = next_sentence_batch(
-                documents, 16, cls_id=special.cls, sep_id=special.sep, mask_id=special.mask,
-                pad_id=special.pad, vocab_size=len(tokenizer), max_len=126, generator=g)
-            return (batch["input_ids"], batch["targets"], batch["is_random"],
-                    batch["attention_mask"], batch["segment_ids"])
 
-        def loss(model, ids, targets, is_random, mask, segments, name=name):
-            if name == "with NSP":
-                return model.loss(ids, targets, is_random, mask, segment_ids=segments)
-            hidden = model.body(ids, mask, segments)
-            asked = targets >= 0
-            return nn.functional.cross_entropy(model.head(hidden[asked]), targets[asked])
+def nsp_batch(documents, special, vocab_size, seed):
+    """Sixteen pairs: (ids, targets, is_random, attention mask, segments)."""
+    batch = next_sentence_batch(
+        documents, 16, cls_id=special.cls, sep_id=special.sep, mask_id=special.mask,
+        pad_id=special.pad, vocab_size=vocab_size, max_len=126,
+        generator=torch.Generator().manual_seed(seed))  # fmt: skip
+    return (batch["input_ids"], batch["targets"], batch["is_random"],
+            batch["attention_mask"], batch["segment_ids"])  # fmt: skip
 
-        train(model, batch_at, quick_config(steps, seed, batch_size=16), loss=loss,
-              log=Log(progress=False))  # fmt: skip
-        encoder = load("encoder")
-        encoder.body.load_state_dict(model.body.state_dict())
-        encoder.head.load_state_dict(model.head.state_dict())
-        finetune(encoder, "encoder", task, special, steps=steps, seed=seed)
-        out[name], _ = measure(encoder, "encoder", task, tokenizer, special, seed)
-        print(f"{name}: {out[name]:.3f}", flush=True)
-    return out
+
+def go_on(encoder, documents, special, steps, seed, with_nsp):
+    """The encoder's pretraining goes on with pairs of pieces: a `BertForPreTraining`."""
+    torch.manual_seed(seed)
+    model = BertForPreTraining.on(encoder)
+    model.head.load_state_dict(encoder.head.state_dict())
+    vocab_size = model.config.vocab_size
+
+    def loss(model, ids, targets, is_random, mask, segments):
+        if with_nsp:
+            return model.loss(ids, targets, is_random, mask, segment_ids=segments)
+        hidden = model.body(ids, mask, segments)
+        asked = targets >= 0
+        return nn.functional.cross_entropy(model.head(hidden[asked]), targets[asked])
+
+    def batch_at(step):
+        return nsp_batch(documents, special, vocab_size, 1000 * seed + step)
+
+    config = quick_config(steps, seed, batch_size=16)
+    train(model, batch_at, config, loss=loss, log=Log(progress=False))
+    return model
+
+
+@torch.no_grad()
+def next_sentences_told(model, documents, special, batches=25):
+    """The share of pairs, 16 a batch, of which the model tells whether the second is random."""
+    right = []
+    for i in range(batches):
+        ids, _, is_random, mask, segments = nsp_batch(
+            documents, special, model.config.vocab_size, 10**6 + i)  # fmt: skip
+        _, answers = model(ids, mask, segment_ids=segments)
+        right.append(answers.argmax(-1) == is_random)
+    return torch.cat(right).double().mean().item()
 
 
 def main(argv=None):
@@ -218,11 +311,11 @@ def main(argv=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=TARGET)
-    parser.add_argument("--only", help="one part, beside what the record has: tasks, nsp, sst2 …")
+    parser.add_argument("--only", help="one part, beside what the record has: tasks, first, nsp …")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     command = shlex.join(["python", "-m", "llmbook.training.families_table", *argv])
-    parts = {"tasks": tasks_part, "nsp": nsp_part}
+    parts = {"tasks": tasks_part, "first": first_part, "nsp": nsp_part}
     if available("sst2"):
         parts["sst2"] = reviews_part
     if available("wnut17"):
