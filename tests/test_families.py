@@ -21,10 +21,24 @@ from llmbook.training.families import (
     shipped_folder,
     trio,
 )
+from llmbook.training.families_qa import (
+    ASKS,
+    KINDS,
+    LONGEST,
+    PLACES,
+    THINGS,
+    best_spans,
+    by_chance,
+    held_out,
+    make_questions,
+    question_batch,
+    span_scores,
+)
 from llmbook.training.families_table import (
     FEW_WINDOWS,
     NSP_SEEDS,
     TARGET,
+    TESTED,
     f1,
     found_names,
     go_on,
@@ -261,7 +275,7 @@ def test_a_name_beyond_the_window_is_a_name_missed():
 def test_the_recorded_table_has_every_part_task_and_family():
     record = json.loads(TARGET.read_text("utf-8"))
     assert set(record["_runs"]) == set(record) - {"_runs"} == {
-        "tasks", "first", "nsp", "sst2", "wnut17"}
+        "tasks", "first", "nsp", "sst2", "wnut17", "qa"}
     for name in ("hardware", "versions", "date", "commit", "command", "steps", "seconds"):
         assert all(run[name] for run in record["_runs"].values()), name
     assert set(record["tasks"]) == set(TASKS)
@@ -274,6 +288,13 @@ def test_the_recorded_table_has_every_part_task_and_family():
         "next sentence told": NSP_SEEDS}
     assert all(0 <= v <= 1 for values in record["nsp"].values() for v in values)
     assert NSP_SEEDS >= 3
+    assert set(record["qa"]) == set(ASKS) and TESTED >= 500
+    for scores in record["qa"].values():
+        assert set(scores) == {"by chance", "as shipped", "fresh weights"}
+        assert set(scores["by chance"]) == {"any span", "any fact"}
+        for start in ("as shipped", "fresh weights"):
+            assert set(scores[start]) == {"exact match", "F1"}
+            assert 0 <= scores[start]["exact match"] <= scores[start]["F1"] <= 1
     assert set(record["first"]) == set(FAMILIES)
     assert all(len(losses) == 100 for losses in record["first"].values())
 
@@ -295,6 +316,72 @@ def test_the_chapter_s_small_steps_repeat_their_record(family, corpus, shipped_t
                           first_steps(20, batch_size=FEW_WINDOWS))
     recorded = json.loads(TARGET.read_text("utf-8"))["first"][family][:20]
     assert max(abs(a - b) for a, b in zip(history.losses, recorded, strict=True)) < 0.02
+
+
+# --- answers in a passage ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ASKS)
+def test_qa_asks_unseen_pairs_and_the_answer_is_a_span_of_the_passage(kind, shipped_trio):
+    _, tokenizer, _ = shipped_trio
+    special = Special.of(tokenizer)
+    assert all(len(tokenizer.encode(" " + w, ())) == 1 for w in (*THINGS, *PLACES, *KINDS))
+    pairs = {}
+    for unseen in (False, True):
+        questions = make_questions(300, kind, tokenizer, special, unseen=unseen, seed=1)
+        again = make_questions(300, kind, tokenizer, special, unseen=unseen, seed=1)
+        other = make_questions(300, kind, tokenizer, special, unseen=unseen, seed=2)
+        assert questions == again and questions != other
+        pairs[unseen] = {(named[-1], words) for q in questions for fact in q.facts
+                         for named in fact[:1] for words in fact}
+        assert all(held_out(*pair) == unseen for pair in pairs[unseen])
+        for q in questions:
+            thing = q.facts[q.asked][0][-1]
+            assert len({named[-1] for named, _ in q.facts}) == 3  # one of them is meant
+            first, last = q.passage
+            assert first <= q.start <= q.end <= last and q.end - q.start < LONGEST
+            answer = tokenizer.decode(q.ids[q.start : q.end + 1]).split()
+            assert answer == list(q.facts[q.asked][kind == "where"])
+            text = ". ".join(f"{' '.join(a)} in {' '.join(b)}" for a, b in q.facts) + "."
+            assert tokenizer.decode(q.ids[first : last + 1]).strip() == text
+            asked = tokenizer.decode(q.ids[1 : first - 1]).strip()
+            assert asked == ASKS[kind].format(thing)
+            assert q.segments == [0] * first + [1] * (len(q.ids) - first)
+        assert {q.end - q.start for q in questions} == {0, 1, 2}
+        assert {q.asked for q in questions} == {0, 1, 2}
+    assert not pairs[False] & pairs[True]
+
+
+def test_qa_takes_the_best_span_of_the_passage_and_counts_it_by_its_place(shipped_trio):
+    scores = torch.zeros(3, 6, 2)
+    scores[0, 0] = 9.0  # outside the passage
+    scores[0, 2, 0], scores[0, 3, 1] = 2.0, 2.0
+    scores[1, 4, 0], scores[1, 2, 1] = 2.0, 3.0  # the best end lies before the best start
+    scores[2, 1, 0], scores[2, 5, 1], scores[2, 3, 1] = 2.0, 2.0, 1.0  # too long together
+    allowed = torch.arange(6).expand(3, 6) > 0
+    predicted = best_spans(scores, allowed)
+    assert predicted[0].tolist() == [2, 3] and predicted[2].tolist() == [1, 3]
+    start, end = predicted[1].tolist()
+    assert end == 2 and 1 <= start <= 2
+    answers = torch.tensor([[2, 3], [3, 5], [4, 4], [1, 1]])
+    guesses = torch.tensor([[2, 3], [4, 4], [1, 2], [1, 3]])
+    found = span_scores(guesses, answers)
+    assert found["exact match"] == 0.25
+    assert found["F1"] == pytest.approx((1 + 2 / 4 + 0 + 2 / 4) / 4)
+    _, tokenizer, _ = shipped_trio
+    special = Special.of(tokenizer)
+    questions = make_questions(4, "where", tokenizer, special, unseen=True)
+    ids, mask, segments, allowed, answers = question_batch(questions, special)
+    chance = by_chance(questions)
+    assert chance["any fact"] == pytest.approx(1 / 3)
+    every = [sum(1 for i in range(b - a + 1) for k in range(3) if i + k <= b - a)
+             for a, b in (q.passage for q in questions)]
+    assert chance["any span"] == pytest.approx(sum(1 / n for n in every) / 4)
+    for i, q in enumerate(questions):
+        inside = allowed[i].nonzero().flatten().tolist()
+        assert (inside[0], inside[-1]) == q.passage and mask[i].sum() == len(q.ids)
+        assert ids[i, : len(q.ids)].tolist() == q.ids and answers[i].tolist() == [q.start, q.end]
+        assert segments[i, inside].all() and not segments[i, : inside[0]].any()
 
 
 # --- going on with pairs -------------------------------------------------------------------------

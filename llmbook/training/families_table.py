@@ -3,8 +3,9 @@
 Each shipped model is fine-tuned on each of the three tasks of families_tasks; each family takes
 its first steps on little text, as in the chapter; the encoder goes on with and without
 next-sentence prediction; and, where `LLMBOOK_DATA` holds them, all read film reviews (SST-2) and
-the encoder and the decoder tag names in posts (WNUT-17). What is measured is
-written to recorded/families_table.json after each part, with hardware, versions, command and date.
+the encoder and the decoder tag names in posts (WNUT-17); the encoder marks the answers to
+questions in made passages (families_qa). What is measured is written to
+recorded/families_table.json after each part, with hardware, versions, command and date.
 """
 
 import argparse
@@ -21,7 +22,11 @@ import llmbook
 from llmbook.data import available, sst2, wnut17
 from llmbook.data.folders import write_atomically
 from llmbook.models import load
-from llmbook.models.bert import BertForPreTraining, BertForTokenClassification
+from llmbook.models.bert import (
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+)
 from llmbook.training.families import (
     FAMILIES,
     Special,
@@ -31,6 +36,7 @@ from llmbook.training.families import (
     read_corpus,
     trio,
 )
+from llmbook.training.families_qa import ASKS, by_chance, examine, make_questions, teach
 from llmbook.training.families_tasks import (
     TASKS,
     Task,
@@ -45,7 +51,8 @@ from llmbook.training.objectives import IGNORED, next_sentence_batch, pad
 
 NSP_SEEDS = 3
 FEW_WINDOWS = 2  # the live first steps of the chapter read so many windows each, not 16
-LONGER = {"camel": 4}  # to copy a name is a skill that takes longer to appear
+LONGER = {"camel": 4, "qa": 2}  # to copy or to match takes longer to learn
+TESTED = 600  # questions about passages
 TARGET = Path(llmbook.__file__).parent / "book" / "recorded" / "families_table.json"
 
 
@@ -185,6 +192,32 @@ def names_part(steps, seed):
     return out
 
 
+# --- answers in a passage ------------------------------------------------------------------------
+
+
+def qa_part(steps, seed):
+    """{kind of question: {start: {"exact match", "F1"}, "by chance": …}}, on unseen pairs.
+
+    The starts, "as shipped" and "fresh weights", take equally many steps on the same questions.
+    """
+    models, tokenizer, _ = trio()
+    special, out = Special.of(tokenizer), {}
+    for kind in ASKS:
+        asked = make_questions(TESTED, kind, tokenizer, special, unseen=True, seed=seed)
+        out[kind] = {"by chance": by_chance(asked)}
+        for start in ("as shipped", "fresh weights"):
+            torch.manual_seed(seed)
+            body = build("encoder", len(tokenizer), special)
+            body = models["encoder"] if start == "as shipped" else body
+            torch.manual_seed(seed)
+            model = BertForQuestionAnswering.on(body)
+            history = teach(model, kind, tokenizer, special, steps=steps, seed=seed)
+            out[kind][start] = examine(model, asked, special)
+            print(f"{kind}, {start}: {out[kind][start]}, loss {history.losses[-1]:.3f}",
+                  flush=True)  # fmt: skip
+    return out
+
+
 # --- next-sentence prediction --------------------------------------------------------------------
 
 
@@ -315,7 +348,7 @@ def main(argv=None):
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     command = shlex.join(["python", "-m", "llmbook.training.families_table", *argv])
-    parts = {"tasks": tasks_part, "first": first_part, "nsp": nsp_part}
+    parts = {"tasks": tasks_part, "first": first_part, "nsp": nsp_part, "qa": qa_part}
     if available("sst2"):
         parts["sst2"] = reviews_part
     if available("wnut17"):
@@ -327,9 +360,10 @@ def main(argv=None):
         record = json.loads(options.out.read_text("utf-8"))
     for name in parts if options.only is None else (options.only,):
         began = time.monotonic()
-        record[name] = parts[name](options.steps, options.seed)
+        steps = LONGER.get(name, 1) * options.steps
+        record[name] = parts[name](steps, options.seed)
         record.setdefault("_runs", {})[name] = {
-            **machine(torch.device("cpu")), "command": command, "steps": options.steps,
+            **machine(torch.device("cpu")), "command": command, "steps": steps,
             "seed": options.seed, "seconds": round(time.monotonic() - began),
         }  # fmt: skip
         write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
