@@ -49,7 +49,7 @@ def test_known_share_counts_runs_of_letters():
 
 def test_what_is_written_ends_at_the_end_of_text():
     torch.manual_seed(0)
-    model = GPT(GPTConfig(vocab_size=8, max_len=32, d_model=16, n_layers=1, n_heads=2))
+    model = GPT(GPTConfig(vocab_size=30, max_len=32, d_model=16, n_layers=1, n_heads=2))
     texts = written(model, 33, 20, 5, seed=1)
     assert len(texts) == 33 and all(len(t) <= 20 and 5 not in t for t in texts)
     prompt = torch.full((32, 1), 5)
@@ -88,7 +88,7 @@ def test_its_loss_is_12_percent_below_the_counting_model(card):
 # ------------------------------------------------------------------ the model and its corpus
 
 # How far the mean loss of some stretch of steps may lie from the recorded one.
-BAND, STEPS = 0.08, 275
+BAND, STEPS = 0.08, 220
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,10 @@ def test_both_figures_of_the_card_are_those_of_the_files(card, text):
 
 @pytest.mark.slow
 def test_it_writes_words_and_copies_no_more_than_people_do(text):
-    """At temperature 0.8, the one at which `sample_text` writes during training."""
+    """At temperature 0.8 and top-p 0.95. A few texts end in a loop of one odd word: many texts."""
     start = text.end_of_text
-    texts = written(load("small"), 64, 255, start, temperature=0.8)
-    assert sum(map(len, texts)) > 4000
+    texts = written(load("small"), 192, 255, start, temperature=0.8, top_p=0.95)
+    assert sum(map(len, texts)) > 20_000
     read = set(words(text.tokenizer.decode(text.train)))
     assert known_share(map(text.tokenizer.decode, texts), read) >= 0.95
 
