@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 
@@ -159,6 +160,15 @@ def test_killed_at_fifty_random_moments_a_run_resumes_bitwise(processes, tmp_pat
 
 
 # -------------------------------------------------------------------------------------- resume
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew_over_its_log(tmp_path):
+    run(tmp_path)
+    log = (tmp_path / "log.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match="has no checkpoint, though the log beside it reaches"):
+        run(tmp_path, resume=True)
+    assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
 @pytest.mark.parametrize("stop", range(3, 12))

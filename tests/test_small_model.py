@@ -17,8 +17,8 @@ from llmbook.training import Log, train
 from llmbook.training.card import kneser_ney
 from llmbook.training.evaluate import stream_nats
 from llmbook.training.presets import preset
-from llmbook.training.quality import copied_share, known_share, words, written
 from llmbook.training.text import read_text
+from small_model_subject import copied_share, known_share, words, written
 
 FOLDER = SHIPPED / "small"
 

@@ -27,6 +27,7 @@ from llmbook.models.bert import (
     BertForQuestionAnswering,
     BertForTokenClassification,
 )
+from llmbook.tasks import IGNORED
 from llmbook.training.families import (
     FAMILIES,
     Special,
@@ -47,7 +48,7 @@ from llmbook.training.families_tasks import (
 )
 from llmbook.training.log import Log
 from llmbook.training.loop import train
-from llmbook.training.objectives import IGNORED, next_sentence_batch, pad
+from llmbook.training.objectives import next_sentence_batch, pad
 
 NSP_SEEDS = 3
 FEW_WINDOWS = 2  # the live first steps of the chapter read so many windows each, not 16

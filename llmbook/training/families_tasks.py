@@ -21,11 +21,12 @@ import torch
 
 from llmbook.data import documentation
 from llmbook.decoding import generate
+from llmbook.tasks import IGNORED
 from llmbook.training.config import TrainConfig
 from llmbook.training.families import Special
 from llmbook.training.log import Log
 from llmbook.training.loop import train
-from llmbook.training.objectives import IGNORED, pad
+from llmbook.training.objectives import pad
 
 LIBRARIES = ("asyncio", "email", "importlib", "logging", "tkinter", "turtle", "unittest", "xml")
 TASKS = ("library", "signature", "camel")

@@ -15,15 +15,14 @@ from pathlib import Path
 
 import torch
 
+from llmbook.tasks import IGNORED
 from llmbook.training import distributed
 from llmbook.training.checkpoint import Checkpoints
 from llmbook.training.config import FREE_TO_CHANGE
-from llmbook.training.log import Log
+from llmbook.training.log import Log, read_log
 from llmbook.training.optim import build_optimizers, clip_gradients
 from llmbook.training.precision import Precision
 from llmbook.training.state import capture, restore
-
-IGNORED = -100  # a target that no loss counts
 
 
 class TrainingDiverged(ArithmeticError):
@@ -244,6 +243,12 @@ def _begin(saver, update, facts, resume, world):
         return 0
     snapshot = saver.load()
     if snapshot is None:
+        every, rows = update.config.checkpoint_every, read_log(saver.folder.parent)
+        if every and rows and rows[-1]["step"] > every:
+            raise ValueError(
+                f"{saver.folder} has no checkpoint, though the log beside it reaches step "
+                f"{rows[-1]['step']}: put one back, or name another folder"
+            )
         return 0
     stored = snapshot.state["facts"]
     for name, value in facts["config"].items():

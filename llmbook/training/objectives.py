@@ -13,7 +13,7 @@ damage.
 
 import torch
 
-IGNORED = -100
+from llmbook.tasks import IGNORED
 
 
 # --- masked tokens -------------------------------------------------------------------------------
