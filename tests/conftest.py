@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch
 
 from llmbook.data import resolve_folders
 
@@ -17,3 +18,9 @@ from built_book import book  # noqa: E402, F401 - a fixture
 def pytest_collection_modifyitems(items):
     """Chapters first: they take longest, and the other worker does the short tests meanwhile."""
     items.sort(key=lambda item: not item.nodeid.startswith("chapters/"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """One thread before each test, whatever the one before it set: two add sums in another order."""
+    torch.set_num_threads(1)

@@ -21,7 +21,6 @@ BACKENDS_HERE = ["reference", "sdpa"]
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 def make(batch=2, heads=4, kv_heads=4, queries=7, keys=7, head_dim=8, dtype=torch.float64):

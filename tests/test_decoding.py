@@ -12,11 +12,6 @@ from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.transformer import Transformer, TransformerConfig
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 def translator(vocab_size=19, **sizes):
     torch.manual_seed(0)
     config = TransformerConfig(

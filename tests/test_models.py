@@ -23,7 +23,6 @@ IDS = torch.tensor([[5, 3, 8, 1], [2, 2, 9, 0]])
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 def gpt(**changes):

@@ -42,7 +42,6 @@ OUTPUTS = ("last_hidden_state", "prediction_logits", "seq_relationship_logits", 
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 def theirs(architecture, case="tied", **changes):

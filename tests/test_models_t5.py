@@ -49,7 +49,6 @@ CONFIGS = {
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 def theirs(case):

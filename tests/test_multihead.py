@@ -11,7 +11,6 @@ from llmbook.multihead import KVCache, MultiHeadAttention
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 def pair(bias=True, d_model=24, n_heads=4):

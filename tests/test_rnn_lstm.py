@@ -77,14 +77,6 @@ def execute(names, old=None, new=None):
     return printed.getvalue()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_claim_holds_on_the_code_as_it_is(name):
     names, _, _ = BROKEN[name]

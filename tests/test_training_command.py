@@ -31,11 +31,7 @@ def text_file(tmp_path):
 
 
 def train(text_file, out, *more):
-    threads = torch.get_num_threads()
-    try:
-        return command.main([*TINY, "--source", text_file, "--out", str(out), *more])
-    finally:
-        torch.set_num_threads(threads)
+    return command.main([*TINY, "--source", text_file, "--out", str(out), *more])
 
 
 def test_a_text_file_becomes_a_model_folder_with_a_card(text_file, tmp_path, capsys):

@@ -12,7 +12,6 @@ from llmbook.models.transformer import DecoderLayer, EncoderLayer, Transformer, 
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 ENCODER = {"self_attn.": "attend.sublayer.", "norm1.": "attend.norm.",

@@ -166,8 +166,8 @@ def train(
     sample(model): a text to log with each checkpoint. Neither moves the random numbers on.
 
     folder: for checkpoints and logs; nothing is written without. resume: go on from the newest
-    whole checkpoint there, bit for bit as if never stopped (on a CPU, or with deterministic
-    kernels), or from the start when there is none. Ctrl-C saves a checkpoint first. fingerprint:
+    whole checkpoint there, bit for bit as if never stopped (on a CPU with as many threads, or with
+    deterministic kernels), or from the start when there is none. Ctrl-C saves a checkpoint first. fingerprint:
     what identifies the data; it must be the same when resuming. log: a `Log`.
 
     Raises TrainingDiverged when the loss or the gradient is not finite, naming the step and the
