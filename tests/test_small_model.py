@@ -79,16 +79,17 @@ def test_its_size_and_its_card(card):
     assert "dirty" not in card["commit"]
 
 
-def test_its_loss_is_12_percent_below_the_counting_model(card):
+def test_its_loss_is_15_percent_below_the_counting_model(card):
     quality = card["quality"]
     assert quality["kneser_ney"]["order"] == 5
-    assert quality["bits_per_byte"] <= 0.88 * quality["kneser_ney"]["bits_per_byte"]
+    assert quality["bits_per_byte"] <= 0.85 * quality["kneser_ney"]["bits_per_byte"]
 
 
 # ------------------------------------------------------------------ the model and its corpus
 
-# How far the mean loss of some stretch of steps may lie from the recorded one.
-BAND, STEPS = 0.08, 220
+# How far the mean loss of 50 steps may lie from the recorded one. Leaving out every tenth document
+# or taking another seed moves it by up to 0.036, half the learning rate by 0.11 to 0.31.
+BAND, STEPS = 0.08, 200
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +134,24 @@ def test_it_writes_words_and_copies_no_more_than_people_do(text):
 def test_its_first_steps_follow_the_recorded_curve(card, text):
     recipe = preset("small")
     assert recipe.to_dict() == card["recipe"]
-    # Its schedule is flat after the warm-up for longer than this.
-    config = dataclasses.replace(recipe.training, steps=STEPS, schedule="constant",
-                                 evaluate_every=0)  # fmt: skip
+    config = dataclasses.replace(recipe.training, evaluate_every=0)
     torch.manual_seed(config.seed)
     model = GPT(recipe.model.gpt(text.vocab_size, text.end_of_text))
     windows = Windows(text.train, recipe.model.max_len, config.seed)
-    history = train(model, lambda step: windows.batch(step, config.batch_size), config,
-                    log=Log(progress=False))  # fmt: skip
-    losses = dict(zip(history.steps, history.losses, strict=True))
+
+    class Enough(Exception):
+        pass
+
+    def batch_at(step):
+        if step == STEPS:
+            raise Enough
+        return windows.batch(step, config.batch_size)
+
+    log = Log(progress=False)
+    with pytest.raises(Enough):
+        train(model, batch_at, config, log=log)
+    log.flush()
+    losses = dict(zip(log.history.steps, log.history.losses, strict=True))
     recorded = [point for point in card["loss_curve"] if point[0] < STEPS]
     assert len(recorded) >= 3
     begin = -1
