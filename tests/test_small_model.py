@@ -88,7 +88,7 @@ def test_its_loss_is_15_percent_below_the_counting_model(card):
 # ------------------------------------------------------------------ the model and its corpus
 
 # How far the mean loss of 50 steps may lie from the recorded one. Leaving out every tenth document
-# or taking another seed moves it by up to 0.036, half the learning rate by 0.11 to 0.31.
+# or taking another seed moves it by up to 0.036, half the learning rate by up to 0.31.
 BAND, STEPS = 0.08, 200
 
 
