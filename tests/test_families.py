@@ -92,6 +92,7 @@ def test_the_three_ship_with_equal_sizes_one_tokenizer_and_a_card_each(shipped_t
         for name in ("commit", "hardware", "versions", "date", "command", "seconds", "recipe",
                      "objective", "licence"):
             assert card[name], name
+        assert "dirty" not in card["commit"]
         assert len(card["first_losses"]) >= 100
         validation = card["validation_curve"]
         assert validation[-1][0] == card["recipe"]["steps"]
