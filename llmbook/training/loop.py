@@ -167,11 +167,12 @@ def train(
 
     folder: for checkpoints and logs; nothing is written without. resume: go on from the newest
     whole checkpoint there, bit for bit as if never stopped (on a CPU with as many threads, or with
-    deterministic kernels), or from the start when there is none. Ctrl-C saves a checkpoint first. fingerprint:
-    what identifies the data; it must be the same when resuming. log: a `Log`.
+    deterministic kernels), or from the start when there is none. Ctrl-C saves a checkpoint first.
+    fingerprint: what identifies the data; it must be the same when resuming. log: a `Log`.
 
     Raises TrainingDiverged when the loss or the gradient is not finite, naming the step and the
-    last checkpoint, ValueError for a checkpoint of another config or data,
+    last checkpoint, ValueError for a checkpoint of another config or data, or for a log that has
+    lost its checkpoints,
     CheckpointNotWritten when the disk is full.
     """
     world = distributed.current_world()
