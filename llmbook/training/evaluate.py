@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from llmbook.decoding import generate
+from llmbook.tasks import IGNORED
 from llmbook.training.precision import Precision
 
 
@@ -60,7 +61,7 @@ def _span_nats(model, ids, spans, length, device, precision):
     each of ids[scored:end]; up to ids[scored] an earlier window was asked.
     """
     inputs = torch.zeros(len(spans), length, dtype=torch.int64)
-    targets = torch.full((len(spans), length), -100)
+    targets = torch.full((len(spans), length), IGNORED)
     for row, (begin, scored, end) in enumerate(spans):
         inputs[row, : end - begin] = ids[begin:end]
         targets[row, scored - begin : end - begin] = ids[scored + 1 : end + 1]
@@ -68,7 +69,7 @@ def _span_nats(model, ids, spans, length, device, precision):
     with Precision.choose(device, precision).autocast():
         logits = model(inputs)
     logits = logits.flatten(0, 1).float()
-    return F.cross_entropy(logits, targets.flatten(), reduction="sum", ignore_index=-100).item()
+    return F.cross_entropy(logits, targets.flatten(), reduction="sum", ignore_index=IGNORED).item()
 
 
 def sample_text(model, tokenizer, prompt_ids, tokens, *, temperature=0.8, seed=0):

@@ -172,8 +172,7 @@ def train(
 
     Raises TrainingDiverged when the loss or the gradient is not finite, naming the step and the
     last checkpoint, ValueError for a checkpoint of another config or data, or for a log that has
-    lost its checkpoints,
-    CheckpointNotWritten when the disk is full.
+    lost its checkpoints, CheckpointNotWritten when the disk is full.
     """
     world = distributed.current_world()
     update = Update(model, config, loss, count, world)
