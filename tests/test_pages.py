@@ -80,8 +80,9 @@ def test_claims_page_links_each_settled_claim_to_its_one_cell(book):  # noqa: F8
     linked = re.findall(r'href="([\w-]+\.html)#claim-([\w-]+)"', (book / "chapters/claims.html").read_text())
     wanted = [(f"{n.stem}.html", claim["id"]) for n in chapters(ROOT) for claim in report.settled(executed_path(n))]
     assert sorted(linked) == sorted(wanted) and wanted
+    ids = {name: Page(book / "chapters" / name).ids for name, _ in wanted}
     for name, id in wanted:
-        assert Page(book / "chapters" / name).ids.count(f"claim-{id}") == 1, id
+        assert ids[name].count(f"claim-{id}") == 1, id
 
 
 def test_status_page_has_a_row_for_each_chapter(book):  # noqa: F811
@@ -165,33 +166,18 @@ def offline_or_skip(book):  # noqa: F811
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("theme", "sizes"), [("light", (WIDE, NARROW)), ("dark", (NARROW, WIDE))],
-                         ids=["light", "dark"])
-def test_pages_opened_from_files_are_complete_and_ask_for_nothing(book, browser, theme, sizes):  # noqa: F811
-    offline_or_skip(book)
-    base, faults = book.resolve().as_uri() + "/", {}
-    context = browser.new_context(viewport=sizes[0], color_scheme=theme)
-    for path in [*written(book), book / "search.html", book / "genindex.html"]:
-        page, wrong = watched(context, base)
-        page.goto(path.resolve().as_uri())
-        look(page, wrong, sizes, theme)
-        page.close()
-        if wrong:
-            faults[path.name] = wrong
-    context.close()
-    assert not faults
-
-
-@pytest.mark.browser
-def test_pages_from_a_server_are_complete_and_ask_for_nothing_outside(book, browser):  # noqa: F811
+@pytest.mark.parametrize(("how", "theme", "sizes"), [("file", "light", (WIDE, NARROW)), ("server", "dark", (NARROW, WIDE))],
+                         ids=["file, light", "server, dark"])
+def test_pages_are_complete_and_ask_for_nothing_outside(book, browser, how, theme, sizes):  # noqa: F811
     offline_or_skip(book)
     faults = {}
-    with served(book) as base:
-        context = browser.new_context(viewport=WIDE, color_scheme="light")
-        for path in [*(book / f"chapters/{n.stem}.html" for n in chapters(ROOT)), book / "chapters/claims.html"]:
+    with served(book) as server:
+        base = server if how == "server" else book.resolve().as_uri() + "/"
+        context = browser.new_context(viewport=sizes[0], color_scheme=theme)
+        for path in [*written(book), book / "search.html", book / "genindex.html"]:
             page, wrong = watched(context, base)
             page.goto(base + path.relative_to(book).as_posix())
-            look(page, wrong, (WIDE,), "light")
+            look(page, wrong, sizes, theme)
             page.close()
             if wrong:
                 faults[path.name] = wrong
