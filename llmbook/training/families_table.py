@@ -356,6 +356,7 @@ def main(argv=None):
         parts["wnut17"] = names_part
     if options.only is not None and options.only not in parts:
         parser.error(f"--only must be one of {', '.join(parts)}: got {options.only!r}")
+    here = machine(torch.device("cpu"))  # before the record itself changes the checkout
     record = {}
     if options.only is not None and options.out.is_file():
         record = json.loads(options.out.read_text("utf-8"))
@@ -364,8 +365,8 @@ def main(argv=None):
         steps = LONGER.get(name, 1) * options.steps
         record[name] = parts[name](steps, options.seed)
         record.setdefault("_runs", {})[name] = {
-            **machine(torch.device("cpu")), "command": command, "steps": steps,
-            "seed": options.seed, "seconds": round(time.monotonic() - began),
+            **here, "command": command, "steps": steps, "seed": options.seed,
+            "seconds": round(time.monotonic() - began),
         }  # fmt: skip
         write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
     return 0
