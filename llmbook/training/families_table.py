@@ -51,6 +51,7 @@ from llmbook.training.loop import train
 from llmbook.training.objectives import next_sentence_batch, pad
 
 NSP_SEEDS = 3
+FIRST_STEPS = 100  # as many as the chapter takes live
 FEW_WINDOWS = 2  # the live first steps of the chapter read so many windows each, not 16
 LONGER = {"camel": 4, "qa": 2}  # to copy or to match takes longer to learn
 TESTED = 600  # questions about passages
@@ -362,7 +363,7 @@ def main(argv=None):
         record = json.loads(options.out.read_text("utf-8"))
     for name in parts if options.only is None else (options.only,):
         began = time.monotonic()
-        steps = LONGER.get(name, 1) * options.steps
+        steps = FIRST_STEPS if name == "first" else LONGER.get(name, 1) * options.steps
         record[name] = parts[name](steps, options.seed)
         record.setdefault("_runs", {})[name] = {
             **here, "command": command, "steps": steps, "seed": options.seed,
