@@ -71,3 +71,16 @@ def test_the_translators_exact_match_is_asserted_and_was_nearly_perfect_with_eve
     (source,) = (source for source in cells("code") if f'claim("{id}"' in source)
     bound = re.search(r'EXACT: ">= ([\d.]+)"', source)
     assert bound and float(bound[1]) >= 0.95
+
+
+def test_what_the_text_says_of_the_recorded_german_is_in_the_record():
+    record = recorded("multi30k")
+    (text,) = (source for source in cells("markdown") if "Thirty BLEU" in source)
+    assert round(record["BLEU"]["greedy"]) == 30
+    assert f"{record['_run']['seconds'] / 60:.0f} minutes of one CPU core" in text
+    assert 0.5 <= record["BLEU"]["beam 4"] - record["BLEU"]["greedy"] < 1.5
+    told = " ".join(answer for _, answer, _ in record["examples"])
+    asked = " ".join(english for english, _, _ in record["examples"])
+    for quoted in ("Ein Boxer", "den Dach"):
+        assert f"*{quoted}*" in text and quoted in told
+    assert "snowmobiles" in asked and "neemobil" not in told and record["_run"]["training"]["optimizer"] == "muon"

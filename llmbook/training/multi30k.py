@@ -3,7 +3,7 @@
 Captions of photographs in subword pieces, label smoothing, warm-up; then the BLEU of greedy and of
 beam search on the Flickr test set of 2016. What is measured is written as JSON, with examples,
 loss curves, hardware, versions, command and commit. A run that was stopped goes on with --resume.
-Sources: Elliott et al. 2016 (the captions), Vaswani et al. 2017 (the model), Post 2018 (sacrebleu).
+Sources: Elliott et al. 2016 (the captions), Vaswani et al. 2017 (the model), Post 2018 (BLEU).
 """
 
 import argparse
@@ -23,9 +23,10 @@ from llmbook.decoding import generate
 from llmbook.models.transformer import Transformer, TransformerConfig
 from llmbook.tasks import IGNORED
 from llmbook.tokenization import BPETokenizer
+from llmbook.training.checkpoint import CheckpointNotWritten
 from llmbook.training.config import TrainConfig
 from llmbook.training.log import Log
-from llmbook.training.loop import count_targets, train
+from llmbook.training.loop import Interrupted, TrainingDiverged, count_targets, train
 
 PAD, START, END = 0, 1, 2
 SPECIAL = 3  # ids below it; the tokenizer's begin there
@@ -35,11 +36,16 @@ CPU = TrainConfig(steps=2000, batch_size=64, optimizer="muon", lr=0.01, weight_d
                   schedule="linear", warmup=200, final_lr=0.0, evaluate_every=250,
                   checkpoint_every=100, precision="float32")  # fmt: skip
 GPU = dataclasses.replace(CPU, steps=6000, batch_size=128, warmup=600, precision="auto")
-RUNS = {  # what fits: less than an hour of one CPU core; minutes of a GPU
+RUNS = {  # by the kind of device: less than an hour of one CPU core; more on a GPU
     "cpu": (CPU, dict(pieces=4000, d_model=192, layers=3, dropout=0.1)),
     "cuda": (GPU, dict(pieces=8000, d_model=256, layers=3, dropout=0.3)),
 }
 TARGET = Path(llmbook.__file__).parent / "book" / "recorded" / "multi30k.json"
+
+
+def run_for(device):
+    """(config, sizes) for `learn` on a device: what one CPU core can do, or more on a GPU."""
+    return RUNS["cuda" if torch.device(device).type == "cuda" else "cpu"]
 
 
 class Captions:
@@ -137,7 +143,7 @@ def learn(config, *, pieces, d_model, layers, dropout, limit=None, device="cpu",
         fingerprint=[len(pairs), len(tokenizer), d_model, layers, dropout])  # fmt: skip
     found = {"BLEU": {}, "parameters": model.n_parameters, "pairs": len(pairs),
              "epochs": round(config.steps * config.batch_size / len(pairs), 2),
-             "validation": [[step, round(nats, 4)] for step, nats in history.validation]}  # fmt: skip
+             "validation": [[at, round(nats, 4)] for at, nats in history.validation]}  # fmt: skip
     english, german = zip(*tests, strict=True)
     for name, search in SEARCHES.items():
         began = time.monotonic()
@@ -173,21 +179,28 @@ def main(argv=None):
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     here = machine(device)  # before anything that is written changes the checkout
-    config, sizes = RUNS["cuda" if device.type == "cuda" else "cpu"]
+    config, sizes = run_for(device)
     given = {name: value for name, value in vars(options).items() if value is not None}
     own = {name: given[name] for name in ("steps", "batch_size", "lr", "seed") if name in given}
     config = dataclasses.replace(config, **own, warmup=own.get("steps", config.steps) // 10)
     sizes = {name: given.get(name, value) for name, value in sizes.items()}
+    command = shlex.join(["python", "-m", "llmbook.training.multi30k", *argv])
     began = time.monotonic()
     try:
         found = learn(config, **sizes, limit=options.limit, device=device, folder=options.folder,
                       resume=options.resume, log=Log(options.folder))  # fmt: skip
-    except (DownloadFailed, ModuleNotFoundError) as error:
-        parser.error(str(error))
-    command = shlex.join(["python", "-m", "llmbook.training.multi30k", *argv])
+    except Interrupted as stop:
+        again = command if options.resume else f"{command} --resume"
+        print(f"\n{stop}\nresume with: {again}", file=sys.stderr)
+        return 130
+    except (DownloadFailed, ImportError, ValueError, TrainingDiverged,
+            CheckpointNotWritten) as error:  # fmt: skip
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     found["_run"] = {**here, "command": command, "seconds": round(time.monotonic() - began),
                      "training": dataclasses.asdict(config), "sizes": sizes}  # fmt: skip
-    write_atomically(options.out, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(options.out, text.encode())
     print(f"recorded in {options.out}")
     return 0
 
