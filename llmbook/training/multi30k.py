@@ -27,6 +27,7 @@ from llmbook.training.checkpoint import CheckpointNotWritten
 from llmbook.training.config import TrainConfig
 from llmbook.training.log import Log
 from llmbook.training.loop import Interrupted, TrainingDiverged, count_targets, train
+from llmbook.training.objectives import pad
 
 PAD, START, END = 0, 1, 2
 SPECIAL = 3  # ids below it; the tokenizer's begin there
@@ -83,11 +84,9 @@ def numbers(tokenizer, text):
 
 def tensors(rows):
     """[(source, target), …] → source (rows, tokens), targets (rows, tokens), source mask."""
-    source, target = (
-        torch.tensor([row + [blank] * (max(map(len, side)) - len(row)) for row in side])
-        for side, blank in zip(zip(*rows, strict=True), (PAD, IGNORED), strict=True)
-    )
-    return source, target, source != PAD
+    source, mask = pad([source for source, _ in rows], PAD)
+    target, _ = pad([target for _, target in rows], IGNORED)
+    return source, target, mask
 
 
 def loss_of(model, source, target, mask, smoothing=0.1):
