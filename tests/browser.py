@@ -57,6 +57,8 @@ RENDER = """async ({ source, state }) => {
   window.draw = () => module.default.render({ model, el });
   window.cleanup = await draw();
   await new Promise((done) => setTimeout(done, 60));
+  // a busy machine may be late with the frame that a figure draws itself in
+  await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
 }"""
 
 
