@@ -7,8 +7,14 @@ COMMANDS = {
     "run": ("llmbook.book.execute", "execute chapters and tell time and memory"),
     "train": ("llmbook.training.command", "train a GPT from raw text to a model folder"),
     "bench": ("llmbook.bench", "race our code against the libraries people use"),
-    "calibrate": ("llmbook.book.calibrate", "record what a chapter's trained claims measure over seeds"),
-    "grade": ("llmbook.book.grade", "execute a student's notebook and list which exercises are right"),
+    "calibrate": (
+        "llmbook.book.calibrate",
+        "record what a chapter's trained claims measure over seeds",
+    ),
+    "grade": (
+        "llmbook.book.grade",
+        "execute a student's notebook and list which exercises are right",
+    ),
     "tidy": ("llmbook.book.notebook", "bring notebooks into the form in which they are committed"),
     "address": ("llmbook.book.address", "write the repository's address everywhere it belongs"),
 }

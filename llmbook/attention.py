@@ -89,7 +89,7 @@ def padding_mask(lengths, max_len=None):
     return (tokens < lengths[:, None])[:, None, None, :]
 
 
-# --- the formula ---------------------------------------------------------------------------------
+# --- the formula
 
 
 def _weights(q, k, mask, bias, causal, scale):
@@ -126,7 +126,7 @@ def _repeat_heads(x, heads):
     return repeat(x, "b h t d -> b (h group) t d", group=heads // x.shape[1])
 
 
-# --- PyTorch's fused kernels ---------------------------------------------------------------------
+# --- PyTorch's fused kernels
 
 
 def _sdpa(q, k, v, mask, bias, causal, scale, dropout):
@@ -143,9 +143,14 @@ def _sdpa(q, k, v, mask, bias, causal, scale, dropout):
             # copy of the keys the scores would be stored in full.
             k, v, grouped = _repeat_heads(k, q.shape[1]), _repeat_heads(v, q.shape[1]), False
         return F.scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, is_causal=causal and queries > 1, scale=scale,
+            q,
+            k,
+            v,
+            dropout_p=dropout,
+            is_causal=causal and queries > 1,
+            scale=scale,
             enable_gqa=grouped,
-        )  # fmt: skip
+        )
 
     # SDPA aligns causal masks top-left and takes one mask argument: write ours out and join them.
     if causal:
@@ -178,7 +183,7 @@ def _triton(q, k, v, mask, bias, causal, scale, dropout):
 _RUN = {"reference": _reference, "sdpa": _sdpa, "triton": _triton}
 
 
-# --- which backend -------------------------------------------------------------------------------
+# --- which backend
 
 
 @dataclass(frozen=True)
@@ -252,7 +257,7 @@ def _why_not(backend, q, k, v, mask, bias, scale, dropout):
     return why_not(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout)
 
 
-# --- bad input -----------------------------------------------------------------------------------
+# --- bad input
 
 
 def _check(q, k, v, mask, bias, causal, scale, dropout, backend):

@@ -14,10 +14,22 @@ import torch
 
 @torch.no_grad()
 def generate(
-    model, input_ids, attention_mask=None, *, max_new_tokens=64, temperature=0.0, top_k=None,
-    top_p=None, beams=1, length_penalty=0.0, eos_id=None, pad_id=None, start_id=None, seed=0,
+    model,
+    input_ids,
+    attention_mask=None,
+    *,
+    max_new_tokens=64,
+    temperature=0.0,
+    top_k=None,
+    top_p=None,
+    beams=1,
+    length_penalty=0.0,
+    eos_id=None,
+    pad_id=None,
+    start_id=None,
+    seed=0,
     use_cache=True,
-):  # fmt: skip
+):
     """Continue a prompt, or write the translation of a source: int64 (batch, all tokens).
 
     input_ids (batch, tokens) int64 and attention_mask (batch, tokens), 1 or True for tokens. For a
@@ -35,8 +47,9 @@ def generate(
     The model is put into evaluation mode for the call. Raises TypeError or ValueError for
     arguments that make no sense together.
     """
-    _check(input_ids, attention_mask, max_new_tokens, temperature, top_k, top_p, beams,
-           length_penalty)  # fmt: skip
+    _check(
+        input_ids, attention_mask, max_new_tokens, temperature, top_k, top_p, beams, length_penalty
+    )
     eos_id = _config(model, eos_id, "eos_id", "eos_token_id")
     pad_id = _config(model, pad_id, "pad_id", "pad_token_id")
     pad_id = (0 if eos_id is None else eos_id) if pad_id is None else pad_id
@@ -87,9 +100,15 @@ def probabilities(logits, temperature=1.0, top_k=None, top_p=None):
 
 
 def beam_search(
-    model, input_ids, attention_mask=None, *, beams=4, max_new_tokens=64, length_penalty=0.0,
-    **others
-):  # fmt: skip
+    model,
+    input_ids,
+    attention_mask=None,
+    *,
+    beams=4,
+    max_new_tokens=64,
+    length_penalty=0.0,
+    **others,
+):
     """Keep the `beams` likeliest beginnings at each step; return the best whole text.
 
         score(y) = log p(y | x) / ((5 + |y|) / 6)^α,  α = length_penalty, |y| in new tokens
@@ -100,8 +119,15 @@ def beam_search(
     arguments as in `generate`. Source: Wu et al. 2016, whose penalty Vaswani et al. 2017 used with
     α = 0.6 and 4 beams.
     """
-    return generate(model, input_ids, attention_mask, beams=beams, max_new_tokens=max_new_tokens,
-                    length_penalty=length_penalty, **others)  # fmt: skip
+    return generate(
+        model,
+        input_ids,
+        attention_mask,
+        beams=beams,
+        max_new_tokens=max_new_tokens,
+        length_penalty=length_penalty,
+        **others,
+    )
 
 
 class _Writer:
@@ -178,8 +204,9 @@ def _beams(writer, max_new_tokens, beams, alpha, eos_id, pad_id):
         rows, tokens, totals = [], [], []
         for b in range(batch):
             going = []
-            for rank, (score, at) in enumerate(zip(best.values[b].tolist(),
-                                                   best.indices[b].tolist(), strict=True)):
+            for rank, (score, at) in enumerate(
+                zip(best.values[b].tolist(), best.indices[b].tolist(), strict=True)
+            ):
                 row, token = b * width + at // vocab, at % vocab
                 if score == -math.inf:
                     continue
@@ -197,8 +224,10 @@ def _beams(writer, max_new_tokens, beams, alpha, eos_id, pad_id):
         total = torch.tensor(totals, device=device)
         # Scores only fall while the text grows, and no penalty is larger than the last one.
         hope = (total[:, 0] / penalty(max_new_tokens)).tolist()
-        if all(h == -math.inf or len(w) == beams and w[-1][0] >= h
-               for w, h in zip(waiting, hope, strict=True)):
+        if all(
+            h == -math.inf or len(w) == beams and w[-1][0] >= h
+            for w, h in zip(waiting, hope, strict=True)
+        ):
             break
         if length < max_new_tokens:
             writer.reorder(torch.tensor(rows, device=device))

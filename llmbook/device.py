@@ -33,11 +33,15 @@ def resolve_device(name="auto"):
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N': got {name!r}") from error
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N': got {name!r}"
+        ) from error
     if device.type == "cuda":
         found = torch.cuda.device_count()
         if (device.index or 0) >= found:
-            raise ValueError(f"device {device} was asked for, but this machine has {found} CUDA devices")
+            raise ValueError(
+                f"device {device} was asked for, but this machine has {found} CUDA devices"
+            )
     elif device.type != "cpu":
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N': got {name!r}")
     return device

@@ -14,7 +14,7 @@ BACKENDS = ("reference", "torch")
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 
-# --- norms ---------------------------------------------------------------------------------------
+# --- norms
 
 
 def layer_norm(x, weight=None, bias=None, eps=1e-5, backend="auto"):
@@ -97,7 +97,7 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps, self.backend)
 
 
-# --- feed-forward networks -----------------------------------------------------------------------
+# --- feed-forward networks
 
 
 def gelu(x):
@@ -168,7 +168,7 @@ class GatedFeedForward(nn.Module):
         return self.down(self.dropout(hidden))
 
 
-# --- the residual block --------------------------------------------------------------------------
+# --- the residual block
 
 
 class Residual(nn.Module):
@@ -193,7 +193,7 @@ class Residual(nn.Module):
         return self.norm(x + self.dropout(self.sublayer(x, *args, **kwargs)))
 
 
-# --- bad input -----------------------------------------------------------------------------------
+# --- bad input
 
 
 def _size(name, value):

@@ -96,9 +96,18 @@ class MultiHeadAttention(nn.Module):
     """
 
     def __init__(
-        self, d_model, n_heads, *, n_kv_heads=None, head_dim=None, bias=True, dropout=0.0,
-        scale=None, rotate=None, backend="auto",
-    ):  # fmt: skip
+        self,
+        d_model,
+        n_heads,
+        *,
+        n_kv_heads=None,
+        head_dim=None,
+        bias=True,
+        dropout=0.0,
+        scale=None,
+        rotate=None,
+        backend="auto",
+    ):
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
         for name, size in (("d_model", d_model), ("n_heads", n_heads), ("n_kv_heads", n_kv_heads)):
@@ -150,8 +159,9 @@ class MultiHeadAttention(nn.Module):
         attended to; in cross-attention the first call fills it with context's and later ones reuse
         those.
         """
-        heads = self.heads(x, context, mask=mask, bias=bias, causal=causal, positions=positions,
-                           cache=cache)  # fmt: skip
+        heads = self.heads(
+            x, context, mask=mask, bias=bias, causal=causal, positions=positions, cache=cache
+        )
         return self.merge(heads)
 
     def heads(
@@ -160,8 +170,17 @@ class MultiHeadAttention(nn.Module):
         """What each head found, before they are merged: (batch, n_heads, tokens, head_dim)."""
         q, k, v = self.project(x, context, positions=positions, cache=cache)
         dropout = self.dropout if self.training else 0.0
-        return attention(q, k, v, mask=mask, bias=bias, causal=causal, scale=self.scale,
-                         dropout=dropout, backend=self.backend)  # fmt: skip
+        return attention(
+            q,
+            k,
+            v,
+            mask=mask,
+            bias=bias,
+            causal=causal,
+            scale=self.scale,
+            dropout=dropout,
+            backend=self.backend,
+        )
 
     def weights(self, x, context=None, *, mask=None, bias=None, causal=False, positions=None):
         """The attention weights of every head: (batch, n_heads, tokens, keys)."""
@@ -219,8 +238,14 @@ class MultiHeadAttention(nn.Module):
     def new_cache(self, batch, max_len, dtype=None):
         """An empty `KVCache` for this layer, on its device; the weights' dtype unless told."""
         weight = self.in_proj_weight
-        return KVCache(batch, self.n_kv_heads, max_len, self.head_dim, device=weight.device,
-                       dtype=dtype or weight.dtype)  # fmt: skip
+        return KVCache(
+            batch,
+            self.n_kv_heads,
+            max_len,
+            self.head_dim,
+            device=weight.device,
+            dtype=dtype or weight.dtype,
+        )
 
     def _check(self, x, context):
         for name, given in (("x", x), ("context", context)):

@@ -15,7 +15,7 @@ LAYOUTS = ("half", "interleaved", "complex")
 SCALINGS = ("linear", "ntk")
 
 
-# --- added to the embedding ----------------------------------------------------------------------
+# --- added to the embedding
 
 
 def frequencies(d, base=10_000.0):
@@ -94,7 +94,7 @@ class LearnedPositions(nn.Embedding):
         return super().forward(positions)
 
 
-# --- rotated into queries and keys ---------------------------------------------------------------
+# --- rotated into queries and keys
 
 
 def rotary_frequencies(head_dim, base=10_000.0, *, scaling=None, factor=1.0):
@@ -145,8 +145,10 @@ def rotate_complex(x, angles):
     The pairs of `rotate_interleaved`, written as complex numbers, as in Meta's Llama code.
     """
     z = torch.view_as_complex(rearrange(x, "... (i two) -> ... i two", two=2).contiguous())
-    return rearrange(torch.view_as_real(z * torch.polar(torch.ones_like(angles), angles)),
-                     "... i two -> ... (i two)")  # fmt: skip
+    return rearrange(
+        torch.view_as_real(z * torch.polar(torch.ones_like(angles), angles)),
+        "... i two -> ... (i two)",
+    )
 
 
 _ROTATE = {"half": rotate_half, "interleaved": rotate_interleaved, "complex": rotate_complex}
@@ -225,7 +227,7 @@ class Rotary:
         return f"Rotary({self.head_dim}, base={self.base:g}, layout={self.layout!r}{scaled})"
 
 
-# --- added to the scores -------------------------------------------------------------------------
+# --- added to the scores
 
 
 def relative_positions(queries, keys, device=None):
@@ -302,8 +304,11 @@ class T5RelativeBias(nn.Module):
         self.relative_attention_bias = nn.Embedding(n_buckets, _count("n_heads", n_heads, 1))
 
     def _how(self):
-        return {"bidirectional": self.bidirectional, "n_buckets": self.n_buckets,
-                "max_distance": self.max_distance}  # fmt: skip
+        return {
+            "bidirectional": self.bidirectional,
+            "n_buckets": self.n_buckets,
+            "max_distance": self.max_distance,
+        }
 
     def forward(self, queries, keys):
         """The bias, bottom-right aligned: (1, n_heads, queries, keys)."""

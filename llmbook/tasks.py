@@ -15,9 +15,19 @@ from llmbook.data.characters import as_generator, at_least
 IGNORED = -100  # a target that no loss counts: torch.nn.functional.cross_entropy's ignore_index
 
 _MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
-)  # fmt: skip
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -116,13 +126,27 @@ def anbn(batch, max_n, min_n=1, generator=0):
 # How people write a date. Numbers alone are day first with dots and month first with slashes, the
 # German and the American way, so that every form has one reading.
 _FORMATS = (
-    "{day} {month} {year}", "{day} {mon} {year}", "{month} {day}, {year}", "{mon} {day}, {year}",
-    "{month} {day}{th}, {year}", "the {day}{th} of {month}, {year}", "{day}{th} {month} {year}",
-    "{weekday}, {day} {month} {year}", "{weekday}, {month} {day}, {year}",
-    "{wkd} {day} {mon} {year}", "{wkd}, {mon} {day}{th} {year}",
-    "{weekday} the {day}{th} of {month} {year}", "{day}.{m}.{year}", "{dd}.{mm}.{year}", "{m}/{day}/{year}", "{mm}/{dd}/{year}",
-    "{year}/{mm}/{dd}", "{year} {mon} {day}", "{day}-{mon}-{year}", "{mon}. {day}, {year}",
-)  # fmt: skip
+    "{day} {month} {year}",
+    "{day} {mon} {year}",
+    "{month} {day}, {year}",
+    "{mon} {day}, {year}",
+    "{month} {day}{th}, {year}",
+    "the {day}{th} of {month}, {year}",
+    "{day}{th} {month} {year}",
+    "{weekday}, {day} {month} {year}",
+    "{weekday}, {month} {day}, {year}",
+    "{wkd} {day} {mon} {year}",
+    "{wkd}, {mon} {day}{th} {year}",
+    "{weekday} the {day}{th} of {month} {year}",
+    "{day}.{m}.{year}",
+    "{dd}.{mm}.{year}",
+    "{m}/{day}/{year}",
+    "{mm}/{dd}/{year}",
+    "{year}/{mm}/{dd}",
+    "{year} {mon} {day}",
+    "{day}-{mon}-{year}",
+    "{mon}. {day}, {year}",
+)
 
 
 def dates(n, generator=0, first_year=1900, last_year=2099):
@@ -157,31 +181,62 @@ def _write(date, form):
     teen = 11 <= date.day <= 13
     ending = "th" if teen else {1: "st", 2: "nd", 3: "rd"}.get(date.day % 10, "th")
     return form.format(
-        day=date.day, dd=f"{date.day:02}", m=date.month, mm=f"{date.month:02}", year=date.year,
-        month=month, mon=month[:3], weekday=weekday, wkd=weekday[:3], th=ending,
-    )  # fmt: skip
+        day=date.day,
+        dd=f"{date.day:02}",
+        m=date.month,
+        mm=f"{date.month:02}",
+        year=date.year,
+        month=month,
+        mon=month[:3],
+        weekday=weekday,
+        wkd=weekday[:3],
+        th=ending,
+    )
 
 
 # A small invented language beside English. Nouns have a gender, which only the dictionary tells;
 # articles and adjectives take it over, with number and case; the verb goes last.
 _NOUNS = {
-    "cat": "kat:f", "dog": "hun:m", "bird": "av:f", "horse": "kaval:m", "child": "nen:m",
-    "woman": "dam:f", "king": "rek:m", "girl": "fil:f", "fox": "vulp:f", "wolf": "lup:m",
-    "teacher": "mestr:m", "queen": "regin:f", "tree": "arb:m", "house": "kas:f",
-    "river": "flum:m", "boat": "nav:f",
-}  # fmt: skip
+    "cat": "kat:f",
+    "dog": "hun:m",
+    "bird": "av:f",
+    "horse": "kaval:m",
+    "child": "nen:m",
+    "woman": "dam:f",
+    "king": "rek:m",
+    "girl": "fil:f",
+    "fox": "vulp:f",
+    "wolf": "lup:m",
+    "teacher": "mestr:m",
+    "queen": "regin:f",
+    "tree": "arb:m",
+    "house": "kas:f",
+    "river": "flum:m",
+    "boat": "nav:f",
+}
 _PLURALS = {"child": "children", "woman": "women", "fox": "foxes", "wolf": "wolves"}
 _ADJECTIVES = {
-    "small": "pet", "big": "gran", "red": "ruz", "white": "blank", "young": "jun", "black": "ner",
-    "quick": "rap", "quiet": "tas",
-}  # fmt: skip
+    "small": "pet",
+    "big": "gran",
+    "red": "ruz",
+    "white": "blank",
+    "young": "jun",
+    "black": "ner",
+    "quick": "rap",
+    "quiet": "tas",
+}
 _VERBS = {  # base form: past form, stem in the other language, takes an object
-    "see": ("saw", "vid", True), "hear": ("heard", "aud", True), "find": ("found", "trov", True),
-    "follow": ("followed", "seg", True), "love": ("loved", "am", True),
-    "carry": ("carried", "port", True), "sleep": ("slept", "dorm", False),
-    "sing": ("sang", "kant", False), "run": ("ran", "kur", False),
+    "see": ("saw", "vid", True),
+    "hear": ("heard", "aud", True),
+    "find": ("found", "trov", True),
+    "follow": ("followed", "seg", True),
+    "love": ("loved", "am", True),
+    "carry": ("carried", "port", True),
+    "sleep": ("slept", "dorm", False),
+    "sing": ("sang", "kant", False),
+    "run": ("ran", "kur", False),
     "wait": ("waited", "sper", False),
-}  # fmt: skip
+}
 _PLACES = {"near": "pres", "behind": "tras", "under": "sub"}
 _LINKS = {"because": "kar", "while": "dum", "when": "kand"}
 _AGREEMENT = {"m": "-o", "f": "-a", "ms": "-i", "fs": "-e"}  # gender, s in the plural

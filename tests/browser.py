@@ -16,8 +16,13 @@ from contextlib import contextmanager
 import pytest
 
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 SKINS = {  # what each host says of its theme: attributes of <html>, of <body>, the page's colour
     "light": ({"data-theme": "light"}, {}, "#ffffff"),
@@ -115,8 +120,9 @@ def open_widget(browser):
 class WidgetPage:
     """A page with one widget; `.page` is Playwright's own page."""
 
-    def __init__(self, browser, widget, width=1000, height=1000, theme="light", touch=False,
-                 scheme="light"):
+    def __init__(
+        self, browser, widget, width=1000, height=1000, theme="light", touch=False, scheme="light"
+    ):
         self.problems = []
         self.context = browser.new_context(
             viewport={"width": width, "height": height}, has_touch=touch, color_scheme=scheme
@@ -146,7 +152,8 @@ class WidgetPage:
     def skin(self, theme, scheme=None):
         """Give the page the theme of a host; `scheme` is what the system prefers."""
         html, body, colour = SKINS[theme]
-        self.page.evaluate("""([html, body, colour]) => {
+        self.page.evaluate(
+            """([html, body, colour]) => {
           for (const [node, wanted] of [[document.documentElement, html], [document.body, body]]) {
             for (const name of ['data-theme', 'theme', 'data-jp-theme-light']) {
               if (name in wanted) node.setAttribute(name, wanted[name]);
@@ -154,7 +161,9 @@ class WidgetPage:
             }
           }
           document.body.style.background = colour;
-        }""", [html, body, colour])
+        }""",
+            [html, body, colour],
+        )
         if scheme:
             self.page.emulate_media(color_scheme=scheme)
 
@@ -191,9 +200,7 @@ class WidgetPage:
     def tap(self, name, share):
         """Touch a slider at `share` (0 … 1) of its track."""
         box = self.control(name).bounding_box()
-        self.page.touchscreen.tap(
-            box["x"] + share * box["width"], box["y"] + box["height"] / 2
-        )
+        self.page.touchscreen.tap(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
 
     def press(self, name, *keys):
         """Focus a control and press keys."""
@@ -215,10 +222,14 @@ class WidgetPage:
 
     def attributes(self, selector, *names):
         """Numbers in plain attributes, such as the coordinates an element is drawn at."""
-        return [tuple(row) for row in self.page.eval_on_selector_all(
-            selector, "(els, ns) => els.map(e => ns.map(n => Number(e.getAttribute(n))))",
-            list(names),
-        )]
+        return [
+            tuple(row)
+            for row in self.page.eval_on_selector_all(
+                selector,
+                "(els, ns) => els.map(e => ns.map(n => Number(e.getAttribute(n))))",
+                list(names),
+            )
+        ]
 
     def text(self, selector):
         return self.page.locator(selector).first.inner_text()

@@ -20,8 +20,11 @@ def build(root, *options, env=None):
     """Run `jupyter-book build` on a folder; returns the finished process with its output."""
     return subprocess.run(
         [sys.executable, "-c", BUILD, "build", *options, str(root)],
-        cwd=root, env={**os.environ, **(env or {})}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=root,
+        env={**os.environ, **(env or {})},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 

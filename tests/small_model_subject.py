@@ -20,8 +20,15 @@ def written(model, count, tokens, start_id, *, temperature=1.0, top_p=None, seed
     out = []
     for i in range(0, count, _BATCH):
         start = torch.full((min(_BATCH, count - i), 1), start_id, device=device)
-        ids = generate(model, start, max_new_tokens=tokens, temperature=temperature, top_p=top_p,
-                       eos_id=start_id, seed=seed + i)  # fmt: skip
+        ids = generate(
+            model,
+            start,
+            max_new_tokens=tokens,
+            temperature=temperature,
+            top_p=top_p,
+            eos_id=start_id,
+            seed=seed + i,
+        )
         for row in ids[:, 1:].tolist():
             out.append(row[: row.index(start_id)] if start_id in row else row)
     return out

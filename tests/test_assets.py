@@ -11,8 +11,11 @@ import pytest
 
 from llmbook.book import assets
 
-FILES = {"package/es5/tex-chtml.js": b"one", "package/README.md": b"left out",
-         "package/es5/../../../escaped.js": b"outside"}
+FILES = {
+    "package/es5/tex-chtml.js": b"one",
+    "package/README.md": b"left out",
+    "package/es5/../../../escaped.js": b"outside",
+}
 
 
 def tarball():
@@ -57,7 +60,9 @@ def asked(home):
 def test_only_files_that_pages_load_are_unpacked_and_none_outside(shelf):
     home, packages = shelf
     web = assets.obtain(home / "build", packages)
-    files = {p.relative_to(web.folders[1]).as_posix() for p in web.folders[1].rglob("*") if p.is_file()}
+    files = {
+        p.relative_to(web.folders[1]).as_posix() for p in web.folders[1].rglob("*") if p.is_file()
+    }
     assert files == {f"vendor/{p.folder}/es5/tex-chtml.js" for p in packages}
     assert web.offline and not list(home.rglob("escaped.js"))
 
@@ -72,7 +77,9 @@ def test_what_is_there_is_not_fetched_again(shelf):
 def test_another_package_than_the_pinned_one_is_refused(shelf):
     home, packages = shelf
     (home / "pack.tgz").write_bytes(tarball() + b"\0")
-    with pytest.raises(assets.AssetError, match=r"a@1.0 from npm is not the pinned package: got sha512-.+expected"):
+    with pytest.raises(
+        assets.AssetError, match=r"a@1.0 from npm is not the pinned package: got sha512-.+expected"
+    ):
         assets.obtain(home / "build", packages)
     assert not list((home / "build" / "web").glob("npm-*"))
 
@@ -89,7 +96,9 @@ def test_without_npm_the_pinned_public_addresses_are_used(tmp_path, monkeypatch)
     monkeypatch.setenv("PATH", str(tmp_path))
     web = assets.obtain(tmp_path / "build")
     assert not web.offline and "npm was not found" in web.message and "\n" not in web.message
-    for address, package in zip((web.mathjax, web.requirejs, web.html_manager), assets.PACKAGES, strict=True):
+    for address, package in zip(
+        (web.mathjax, web.requirejs, web.html_manager), assets.PACKAGES, strict=True
+    ):
         assert address.startswith(f"{assets.CDN}{package.name}@{package.version}/")
 
 

@@ -36,7 +36,7 @@ def out_and_grads(inputs, upstream, **options):
     return [out.detach(), *torch.autograd.grad(out, inputs, upstream.to(out.dtype))]
 
 
-# --- the formula ---------------------------------------------------------------------------------
+# --- the formula
 
 
 def test_reference_equals_the_formula_written_as_loops():
@@ -82,7 +82,7 @@ def test_half_precision_scores_are_float32_from_the_bias_on():
     torch.testing.assert_close(weights[0, 0, 0], bias.float().softmax(-1).bfloat16())
 
 
-# --- equivariance, causality ---------------------------------------------------------------------
+# --- equivariance, causality
 
 
 @pytest.mark.parametrize("backend", BACKENDS_HERE)
@@ -147,7 +147,7 @@ def test_the_last_queries_alone_give_the_last_rows(backend):
         torch.testing.assert_close(some, full[:, :, -n:])
 
 
-# --- masks, bias, grouped queries ----------------------------------------------------------------
+# --- masks, bias, grouped queries
 
 
 @pytest.mark.parametrize("backend", BACKENDS_HERE)
@@ -263,7 +263,7 @@ def test_empty_sequences(backend):
     assert attention(q, k, v, causal=True, backend=backend).shape == (2, 4, 0, 8)
 
 
-# --- backends agree ------------------------------------------------------------------------------
+# --- backends agree
 
 CASES = {
     "full": ({}, 63, 63, 4),
@@ -308,7 +308,7 @@ def test_dropout_zeroes_weights_and_keeps_their_mean(backend):
     torch.testing.assert_close(kept[~zero], weights[~zero] / 0.75)
 
 
-# --- bad input -----------------------------------------------------------------------------------
+# --- bad input
 
 
 def test_bad_input_is_refused_with_what_it_was():
@@ -356,7 +356,7 @@ def test_sdpa_itself_is_aligned_top_left_which_is_why_a_mask_is_built():
     assert not torch.allclose(theirs, attention(q, k, v, causal=True))
 
 
-# --- the benchmark -------------------------------------------------------------------------------
+# --- the benchmark
 
 
 def test_benchmark_runs_and_shows_no_speed_for_a_wrong_result(capsys, monkeypatch):

@@ -21,7 +21,7 @@ def a_race(contestants, errors, **options):
     return race.run_pair("a case", contestants, errors, **options)
 
 
-# ---------------------------------------------------------------------------------- the whole
+# --- the whole
 
 
 def test_recurrent_race_runs_and_records(tmp_path, capsys):
@@ -90,7 +90,7 @@ def test_a_wrong_gradient_is_a_wrong_result(monkeypatch, capsys):
     assert "fast is wrong" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------ the rules
+# --- the rules
 
 
 def test_a_wrong_contestant_is_not_even_run():
@@ -164,7 +164,7 @@ def test_relative_error_sees_size_shape_and_nan():
         race.relative_error(truth[:1], truth)
 
 
-# ------------------------------------------------------------------------------- the command line
+# --- the command line
 
 
 def test_bench_without_a_race_lists_them(capsys):

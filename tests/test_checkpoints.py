@@ -14,6 +14,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from training_subject import CONFIG, same_weights, tiny_model, tiny_windows
 
 from llmbook.training import Log, checkpoint, train
 from llmbook.training.checkpoint import (
@@ -26,7 +27,6 @@ from llmbook.training.distributed import World
 from llmbook.training.log import read_log
 from llmbook.training.precision import Precision
 from llmbook.training.state import capture, restore
-from training_subject import CONFIG, same_weights, tiny_model, tiny_windows
 
 WRITE_STEPS = ("_write_tensors", "_write_text", "_sync", "_rename", "_delete")
 SHORT = dataclasses.replace(CONFIG, steps=6, checkpoint_every=2, keep=1, warmup=2)
@@ -41,8 +41,15 @@ def run(folder=None, config=SHORT, model=None, resume=False, before_step=lambda 
         before_step(step)
         return windows.batch(step, config.batch_size)
 
-    train(model, batch_at, config, folder=folder, resume=resume, fingerprint="random tokens",
-          log=Log(folder, progress=False))  # fmt: skip
+    train(
+        model,
+        batch_at,
+        config,
+        folder=folder,
+        resume=resume,
+        fingerprint="random tokens",
+        log=Log(folder, progress=False),
+    )
     return model
 
 
@@ -70,7 +77,7 @@ def before_write_step(number, do):
     return undo
 
 
-# --------------------------------------------------------------------------------------- kills
+# --- kills
 
 
 def _kill_myself():
@@ -159,7 +166,7 @@ def test_killed_at_fifty_random_moments_a_run_resumes_bitwise(processes, tmp_pat
     assert kills == 50, f"only {kills} kills in {time.monotonic() - begin:.0f} s"
 
 
-# -------------------------------------------------------------------------------------- resume
+# --- resume
 
 
 def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew_over_its_log(tmp_path):
@@ -180,8 +187,9 @@ def test_stopped_before_any_step_a_run_with_dropout_resumes_bitwise_mid_epoch(tm
         if step == stop:
             raise Stop
 
-    config = dataclasses.replace(CONFIG, checkpoint_every=3, optimizer=("adamw", "muon")[stop % 2],
-                                 accumulate=1 + stop % 2)  # fmt: skip
+    config = dataclasses.replace(
+        CONFIG, checkpoint_every=3, optimizer=("adamw", "muon")[stop % 2], accumulate=1 + stop % 2
+    )
     expected = run(config=config)
     with pytest.raises(Stop):
         run(tmp_path, config, before_step=before_step)
@@ -191,6 +199,7 @@ def test_stopped_before_any_step_a_run_with_dropout_resumes_bitwise_mid_epoch(tm
 
 def test_every_generator_of_random_numbers_goes_on(tmp_path):
     """Batches that draw from Python, numpy and torch while the run goes."""
+
     def drawing(seed, steps, resume=False):
         random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
         drawn = []
@@ -202,8 +211,14 @@ def test_every_generator_of_random_numbers_goes_on(tmp_path):
             return tiny_windows().batch(step, 4)
 
         with pytest.raises(StopIteration):
-            train(tiny_model(), batch_at, SHORT, folder=tmp_path, resume=resume,
-                  log=Log(progress=False))  # fmt: skip
+            train(
+                tiny_model(),
+                batch_at,
+                SHORT,
+                folder=tmp_path,
+                resume=resume,
+                log=Log(progress=False),
+            )
         return drawn
 
     first = drawing(1, steps=5)
@@ -222,11 +237,18 @@ def test_each_process_gets_its_own_random_numbers_back_and_a_new_one_others():
         seeded(seed)
         parts.append(capture(3, model, [], None, {}, World()))
         expected.append(drawn())
-    both = Snapshot(3, {**parts[0].tensors, "random": {
-        f"{rank}/{name.removeprefix('0/')}": tensor
-        for rank, part in enumerate(parts)
-        for name, tensor in part.tensors["random"].items()
-    }}, {"scaler": None, "python_random": [p.state["python_random"][0] for p in parts]})  # fmt: skip
+    both = Snapshot(
+        3,
+        {
+            **parts[0].tensors,
+            "random": {
+                f"{rank}/{name.removeprefix('0/')}": tensor
+                for rank, part in enumerate(parts)
+                for name, tensor in part.tensors["random"].items()
+            },
+        },
+        {"scaler": None, "python_random": [p.state["python_random"][0] for p in parts]},
+    )
     for rank in (0, 1):
         seeded(99)
         restore(both, model, [], None, World(rank, 2))
@@ -284,7 +306,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     assert same_weights(fresh, run())
 
 
-# -------------------------------------------------------------------------------------- damage
+# --- damage
 
 
 def small(step):
@@ -322,17 +344,20 @@ def swap_manifest(path):
     path.write_text((path.parent.parent / "step-00000001" / path.name).read_text())
 
 
-@pytest.mark.parametrize("name, damage, message", [
-    ("model.safetensors", cut, "cut off or changed"),
-    ("model.safetensors", flip, "sha256 is not the manifest's"),
-    ("model.safetensors", os.remove, "has no model.safetensors"),
-    ("state.json", flip, "sha256 is not the manifest's"),
-    ("state.json", cut, "cut off or changed"),
-    ("manifest.json", os.remove, "has no manifest.json"),
-    ("manifest.json", cut, "manifest.json is damaged"),
-    ("manifest.json", swap_manifest, "not that of step 2: it says 1"),
-    ("manifest.json", lambda path: path.write_text("[]"), "manifest.json is damaged"),
-])
+@pytest.mark.parametrize(
+    "name, damage, message",
+    [
+        ("model.safetensors", cut, "cut off or changed"),
+        ("model.safetensors", flip, "sha256 is not the manifest's"),
+        ("model.safetensors", os.remove, "has no model.safetensors"),
+        ("state.json", flip, "sha256 is not the manifest's"),
+        ("state.json", cut, "cut off or changed"),
+        ("manifest.json", os.remove, "has no manifest.json"),
+        ("manifest.json", cut, "manifest.json is damaged"),
+        ("manifest.json", swap_manifest, "not that of step 2: it says 1"),
+        ("manifest.json", lambda path: path.write_text("[]"), "manifest.json is damaged"),
+    ],
+)
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(two, name, damage, message):
     damage(two.path(2) / name)
     with pytest.raises(DamagedCheckpoint, match=message):
@@ -372,13 +397,17 @@ def test_the_last_k_are_kept_and_strangers_left_alone(tmp_path):
         checkpoints.save(small(step))
     assert checkpoints.steps() == [30, 40, 50]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "notes.txt", "step-00000030", "step-00000040", "step-00000050"]
+        "notes.txt",
+        "step-00000030",
+        "step-00000040",
+        "step-00000050",
+    ]
     assert Checkpoints(tmp_path / "nowhere").load() is None
     with pytest.raises(ValueError, match="keep must be at least 1"):
         Checkpoints(tmp_path, keep=0)
 
 
-# ------------------------------------------------------------------------------------ disk full
+# --- disk full
 
 
 def no_space():

@@ -31,7 +31,9 @@ def claimed(notebook):
 def shown(monkeypatch):
     """What `claim` publishes, instead of a display."""
     seen = []
-    monkeypatch.setattr(claims, "publish", lambda text, html, data: seen.append((text, html, data)))
+    monkeypatch.setattr(
+        claims, "publish", lambda text, html, data: seen.append((text, html, data))
+    )
     monkeypatch.setattr(chapter, "_current", None)
     return seen
 
@@ -53,10 +55,16 @@ def test_every_row_of_the_existing_chapters_is_settled_exactly_once():
 def test_every_trained_claim_is_calibrated_with_room(path, book):
     past = recorded(path.stem)
     _, trained = collect([executed_path(path)])
-    assert trained and len(past.get("_run", {}).get("seeds", [])) >= 3, f"run: python -m llmbook calibrate {path.stem}"
+    assert trained and len(past.get("_run", {}).get("seeds", [])) >= 3, (
+        f"run: python -m llmbook calibrate {path.stem}"
+    )
     assert set(past) - {"_run"} == set(trained), f"run: python -m llmbook calibrate {path.stem}"
-    problems = [f"{id}, {name}: {problem}" for id, bounds in trained.items() for name, bound in bounds.items()
-                if (problem := margin_problem(past[id][name], bound))]
+    problems = [
+        f"{id}, {name}: {problem}"
+        for id, bounds in trained.items()
+        for name, bound in bounds.items()
+        if (problem := margin_problem(past[id][name], bound))
+    ]
     assert problems == []
 
 
@@ -67,7 +75,11 @@ def test_a_claim_that_does_not_hold_stops_the_chapter(shown):
 
 
 def test_a_claim_that_holds_is_published_with_its_evidence(shown):
-    claim("rnn-bptt", measured={"difference": np.float64(1e-12), "steps": torch.tensor(50)}, holds=np.bool_(True))
+    claim(
+        "rnn-bptt",
+        measured={"difference": np.float64(1e-12), "steps": torch.tensor(50)},
+        holds=np.bool_(True),
+    )
     text, html, data = shown[0]
     assert data[CLAIM_MIME]["measured"] == [("difference", 1e-12), ("steps", 50)]
     assert "1e-12" in text and 'id="claim-rnn-bptt"' in html
@@ -81,7 +93,9 @@ def test_a_bound_that_is_missed_stops_the_chapter_and_a_list_needs_every_seed(sh
         claim("rnn-bptt", measured={"accuracy": float("nan")}, bounds={"accuracy": ">= 0.95"})
 
 
-def test_smoke_records_trained_claims_without_judging_and_judges_the_exact_ones(shown, monkeypatch):
+def test_smoke_records_trained_claims_without_judging_and_judges_the_exact_ones(
+    shown, monkeypatch
+):
     at_profile(monkeypatch, "smoke")
     claim("rnn-bptt", measured={"accuracy": 0.1}, bounds={"accuracy": ">= 0.95"})
     assert shown[0][2][CLAIM_MIME]["judged"] is False
@@ -92,17 +106,36 @@ def test_smoke_records_trained_claims_without_judging_and_judges_the_exact_ones(
         claim("rnn-bptt", measured={"accuracy": 0.1}, bounds={"accuracy": ">= 0.95"})
 
 
-@pytest.mark.parametrize("kwargs, error, words", [
-    ({"id": "rnn-bpt", "measured": 1, "holds": True}, ValueError, "did you mean 'rnn-bptt'"),
-    ({"id": "rnn-bptt", "measured": 1}, ValueError, "exactly one of"),
-    ({"id": "rnn-bptt", "measured": 1, "holds": True, "bounds": {"measured": "> 0"}}, ValueError, "exactly one of"),
-    ({"id": "rnn-bptt", "measured": 1, "holds": 1}, TypeError, "holds must be a bool"),
-    ({"id": "rnn-bptt", "measured": {}, "holds": True}, ValueError, "at least one"),
-    ({"id": "rnn-bptt", "measured": {"a": object()}, "holds": True}, TypeError, "a number"),
-    ({"id": "rnn-bptt", "measured": {"a": 1}, "bounds": {"b": "> 0"}}, ValueError, "bounds name"),
-    ({"id": "rnn-bptt", "measured": {"a": 1}, "bounds": {"a": "0.5"}}, ValueError, "a bound reads like"),
-    ({"id": "rnn-bptt", "measured": {"a": 1}, "bounds": {"a": ">= nan"}}, ValueError, "a bound reads like"),
-])
+@pytest.mark.parametrize(
+    "kwargs, error, words",
+    [
+        ({"id": "rnn-bpt", "measured": 1, "holds": True}, ValueError, "did you mean 'rnn-bptt'"),
+        ({"id": "rnn-bptt", "measured": 1}, ValueError, "exactly one of"),
+        (
+            {"id": "rnn-bptt", "measured": 1, "holds": True, "bounds": {"measured": "> 0"}},
+            ValueError,
+            "exactly one of",
+        ),
+        ({"id": "rnn-bptt", "measured": 1, "holds": 1}, TypeError, "holds must be a bool"),
+        ({"id": "rnn-bptt", "measured": {}, "holds": True}, ValueError, "at least one"),
+        ({"id": "rnn-bptt", "measured": {"a": object()}, "holds": True}, TypeError, "a number"),
+        (
+            {"id": "rnn-bptt", "measured": {"a": 1}, "bounds": {"b": "> 0"}},
+            ValueError,
+            "bounds name",
+        ),
+        (
+            {"id": "rnn-bptt", "measured": {"a": 1}, "bounds": {"a": "0.5"}},
+            ValueError,
+            "a bound reads like",
+        ),
+        (
+            {"id": "rnn-bptt", "measured": {"a": 1}, "bounds": {"a": ">= nan"}},
+            ValueError,
+            "a bound reads like",
+        ),
+    ],
+)
 def test_bad_arguments_get_a_clear_error(shown, kwargs, error, words):
     with pytest.raises(error, match=words):
         claim(**kwargs)
@@ -114,22 +147,27 @@ def test_a_claim_of_another_chapter_is_refused(shown, monkeypatch):
         claim("attn-formula", measured=0.0, holds=True)
 
 
-@pytest.mark.parametrize("values, bound, near", [
-    ([0.97, 0.98, 0.99], ">= 0.95", False),
-    ([0.97, 0.98, 0.99], ">= 0.96", True),
-    ([0.2, 0.3], "<= 0.4", False),
-    ([0.2, 0.3], "<= 0.39", True),
-    ([1.0, 1.0], ">= 1.0", False),
-    ([1.0, 1.0], "> 1.0", True),
-])
+@pytest.mark.parametrize(
+    "values, bound, near",
+    [
+        ([0.97, 0.98, 0.99], ">= 0.95", False),
+        ([0.97, 0.98, 0.99], ">= 0.96", True),
+        ([0.2, 0.3], "<= 0.4", False),
+        ([0.2, 0.3], "<= 0.39", True),
+        ([1.0, 1.0], ">= 1.0", False),
+        ([1.0, 1.0], "> 1.0", True),
+    ],
+)
 def test_a_bound_must_clear_the_spread_by_its_width(values, bound, near):
     assert bool(margin_problem(values, bound)) is near
 
 
 def test_calibration_collects_each_seed_of_bounded_claims_only(tmp_path):
     def copy(name, value):
-        records = [{"id": "a", "measured": [["x", value], ["seen", 3]], "bounds": {"x": "> 0"}},
-                   {"id": "b", "measured": [["y", 1]], "bounds": {}}]
+        records = [
+            {"id": "a", "measured": [["x", value], ["seen", 3]], "bounds": {"x": "> 0"}},
+            {"id": "b", "measured": [["y", 1]], "bounds": {}},
+        ]
         cells = [{"outputs": [{"data": {CLAIM_MIME: record}}]} for record in records]
         (tmp_path / name).write_text(json.dumps({"cells": cells}))
         return tmp_path / name

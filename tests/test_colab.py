@@ -37,7 +37,9 @@ def run(*command, cwd="/"):
 
 def versions(python):
     """{package: version} of an environment."""
-    listed = json.loads(run(python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check"))
+    listed = json.loads(
+        run(python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check")
+    )
     return {re.sub(r"[-_.]+", "-", p["name"]).lower(): p["version"] for p in listed}
 
 
@@ -52,7 +54,10 @@ def repository(tmp_path_factory):
     set_address(copy, f"file://{copy}")
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
     run(*git, "init", "-q", cwd=copy), run(*git, "add", "-A", cwd=copy)
-    run(*git, "commit", "-q", "-m", "book", cwd=copy), run(*git, "tag", f"v{llmbook.__version__}", cwd=copy)
+    (
+        run(*git, "commit", "-q", "-m", "book", cwd=copy),
+        run(*git, "tag", f"v{llmbook.__version__}", cwd=copy),
+    )
     return copy
 
 
@@ -80,7 +85,9 @@ def test_the_environment_is_colabs_and_installing_the_wheel_changes_no_version(e
 
 
 @pytest.mark.parametrize("name", [path.stem for path in chapters(ROOT)])
-def test_a_chapter_runs_on_colab_from_its_first_cell_on(name, environment, repository, tmp_path, monkeypatch):
+def test_a_chapter_runs_on_colab_from_its_first_cell_on(
+    name, environment, repository, tmp_path, monkeypatch
+):
     import papermill
 
     python, before = environment
@@ -88,17 +95,32 @@ def test_a_chapter_runs_on_colab_from_its_first_cell_on(name, environment, repos
     (tmp_path / "fake" / "google" / "colab.py").write_text(GOOGLE_COLAB)
     spec = tmp_path / "jupyter" / "kernels" / "colab" / "kernel.json"
     spec.parent.mkdir(parents=True)
-    spec.write_text(json.dumps({"argv": [str(python), "-c", KERNEL, "-f", "{connection_file}"],
-                                "display_name": "colab", "language": "python"}))
+    spec.write_text(
+        json.dumps(
+            {
+                "argv": [str(python), "-c", KERNEL, "-f", "{connection_file}"],
+                "display_name": "colab",
+                "language": "python",
+            }
+        )
+    )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
     monkeypatch.delenv("LLMBOOK_DATA", raising=False)
     empty = tmp_path / "empty"
     empty.mkdir()
-    run(python, "-m", "pip", "uninstall", "-q", "-y", "llmbook")  # as on Colab: the first cell installs it
+    run(
+        python, "-m", "pip", "uninstall", "-q", "-y", "llmbook"
+    )  # as on Colab: the first cell installs it
     papermill.execute_notebook(
-        str(repository / "chapters" / f"{name}.ipynb"), str(tmp_path / "out.ipynb"), cwd=str(empty), kernel_name="colab",
-        parameters={"profile": "smoke"}, progress_bar=False, execution_timeout=600)
+        str(repository / "chapters" / f"{name}.ipynb"),
+        str(tmp_path / "out.ipynb"),
+        cwd=str(empty),
+        kernel_name="colab",
+        parameters={"profile": "smoke"},
+        progress_bar=False,
+        execution_timeout=600,
+    )
     after = versions(python)
     assert after.pop("llmbook") == llmbook.__version__ and after == before
     code = "import importlib.metadata as m; print(m.distribution('llmbook').read_text('direct_url.json'))"

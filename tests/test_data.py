@@ -44,7 +44,7 @@ def small(tmp_path, monkeypatch):
         "if True:\n"
         "    def turn_all(things):\n"
         '        """Turn all of the things.\n\n        '
-        'Shared paragraph, long enough to count: it says that angles are in radians.\n\n        '
+        "Shared paragraph, long enough to count: it says that angles are in radians.\n\n        "
         'It has something to add, in so many words that it remains a document.\n        """\n'
     )
     (library / "broken.py").write_text("def (:\n")
@@ -230,14 +230,20 @@ def test_the_quick_corpus_keeps_the_budget(small, monkeypatch):
     assert 0 < small().characters <= 200 < small(size="full").characters
 
 
-@pytest.mark.parametrize("raw, cleaned", [
-    ("Title\n*****\n\nText", "Title\n\nText"),
-    ("Parameters\n----------\nx : int", "Parameters\nx : int"),
-    ("a\n\n\n\nb  \n\tc", "a\n\nb\n    c"),
-    (":class:`~torch.Tensor`, :func:`this <that>`, ``code``", "`torch.Tensor`, `this`, `code`"),
-    ("it’s “so” — 1 ≤ 2… é\x0c∮", 'it\'s "so" - 1 <= 2... e'),
-    ("a\r\nb", "a\nb"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "raw, cleaned",
+    [
+        ("Title\n*****\n\nText", "Title\n\nText"),
+        ("Parameters\n----------\nx : int", "Parameters\nx : int"),
+        ("a\n\n\n\nb  \n\tc", "a\n\nb\n    c"),
+        (
+            ":class:`~torch.Tensor`, :func:`this <that>`, ``code``",
+            "`torch.Tensor`, `this`, `code`",
+        ),
+        ("it’s “so” — 1 ≤ 2… é\x0c∮", 'it\'s "so" - 1 <= 2... e'),
+        ("a\r\nb", "a\nb"),
+    ],
+)
 def test_cleaning(raw, cleaned):
     assert docstrings.clean(raw) == cleaned
 
@@ -329,15 +335,18 @@ def test_the_shortest_text_makes_one_window():
     assert inputs.tolist() == [[0, 1, 2]] * 2 and targets.tolist() == [[1, 2, 3]] * 2
 
 
-@pytest.mark.parametrize("arguments, error, words", [
-    (("text", 2, 3), TypeError, "ids must be an int64 tensor"),
-    ((torch.zeros(9), 2, 3), TypeError, "float32"),
-    ((torch.zeros(9, 1, dtype=torch.int64), 2, 3), TypeError, r"\(9, 1\)"),
-    ((torch.arange(3), 2, 3), ValueError, "4 tokens or more: got 3"),
-    ((torch.arange(9), 0, 3), ValueError, "batch must be at least 1: got 0"),
-    ((torch.arange(9), 2, -3), ValueError, "length must be at least 1: got -3"),
-    ((torch.arange(9), 2, 3, None), TypeError, "generator"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        (("text", 2, 3), TypeError, "ids must be an int64 tensor"),
+        ((torch.zeros(9), 2, 3), TypeError, "float32"),
+        ((torch.zeros(9, 1, dtype=torch.int64), 2, 3), TypeError, r"\(9, 1\)"),
+        ((torch.arange(3), 2, 3), ValueError, "4 tokens or more: got 3"),
+        ((torch.arange(9), 0, 3), ValueError, "batch must be at least 1: got 0"),
+        ((torch.arange(9), 2, -3), ValueError, "length must be at least 1: got -3"),
+        ((torch.arange(9), 2, 3, None), TypeError, "generator"),
+    ],
+)
 def test_unfit_batches_are_refused_at_the_call(arguments, error, words):
     with pytest.raises(error, match=words):
         data.batches(*arguments)

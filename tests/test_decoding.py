@@ -15,8 +15,15 @@ from llmbook.models.transformer import Transformer, TransformerConfig
 def translator(vocab_size=19, **sizes):
     torch.manual_seed(0)
     config = TransformerConfig(
-        vocab_size, 24, 3, d_ff=40, n_encoder_layers=2, n_decoder_layers=2, placement="pre",
-        tied=False, **sizes,
+        vocab_size,
+        24,
+        3,
+        d_ff=40,
+        n_encoder_layers=2,
+        n_decoder_layers=2,
+        placement="pre",
+        tied=False,
+        **sizes,
     )
     return sharpened(Transformer(config))
 
@@ -38,14 +45,21 @@ def padded(rows, side="left", pad=0):
     width = max(map(len, rows))
     fill = [[pad] * (width - len(row)) for row in rows]
     ids = [f + r if side == "left" else r + f for f, r in zip(fill, rows)]
-    keep = [[0] * len(f) + [1] * len(r) if side == "left" else [1] * len(r) + [0] * len(f)
-            for f, r in zip(fill, rows)]
+    keep = [
+        [0] * len(f) + [1] * len(r) if side == "left" else [1] * len(r) + [0] * len(f)
+        for f, r in zip(fill, rows)
+    ]
     return torch.tensor(ids), torch.tensor(keep)
 
 
 ROWS = [[5, 9, 3, 11, 4], [7, 3], [12, 5, 8]]
-WAYS = [{}, {"temperature": 1.3, "seed": 3}, {"temperature": 0.8, "top_k": 4, "seed": 1},
-        {"temperature": 1.1, "top_p": 0.7, "seed": 2}, {"beams": 3, "length_penalty": 0.6}]
+WAYS = [
+    {},
+    {"temperature": 1.3, "seed": 3},
+    {"temperature": 0.8, "top_k": 4, "seed": 1},
+    {"temperature": 1.1, "top_p": 0.7, "seed": 2},
+    {"beams": 3, "length_penalty": 0.6},
+]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -68,14 +82,15 @@ def test_a_padded_row_gets_the_text_that_it_gets_alone(build, way):
         alone = generate(model, torch.tensor([row]), max_new_tokens=8, eos_id=2, pad_id=0, **way)
         begin = 1 if build is translator else len(row)
         new = alone[0, begin:].tolist()
-        got = together[i, 1 if build is translator else len(ROWS[0]):].tolist()
-        assert got[: len(new)] == new and set(got[len(new):]) <= {0}
+        got = together[i, 1 if build is translator else len(ROWS[0]) :].tolist()
+        assert got[: len(new)] == new and set(got[len(new) :]) <= {0}
 
 
 def test_a_source_may_be_padded_on_either_side():
     model = translator()
-    left, right = (generate(model, *padded(ROWS, side), max_new_tokens=8)
-                   for side in ("left", "right"))
+    left, right = (
+        generate(model, *padded(ROWS, side), max_new_tokens=8) for side in ("left", "right")
+    )
     assert torch.equal(left, right)
 
 
@@ -83,25 +98,46 @@ def test_greedy_takes_the_likeliest_token_and_equals_transformers():
     transformers = pytest.importorskip("transformers")
     ours = gpt()
     config = transformers.GPT2Config(
-        vocab_size=17, n_positions=40, n_embd=24, n_layer=2, n_head=3, bos_token_id=None,
-        eos_token_id=2, pad_token_id=0, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+        vocab_size=17,
+        n_positions=40,
+        n_embd=24,
+        n_layer=2,
+        n_head=3,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+        resid_pdrop=0,
+        embd_pdrop=0,
+        attn_pdrop=0,
         tie_word_embeddings=False,
     )
     theirs = transformers.GPT2LMHeadModel(config).eval()
     with torch.no_grad():
         copy_into_gpt2(ours, theirs)
     ids, keep = padded(ROWS)
-    torch.testing.assert_close(ours(ids, keep)[:, -1],
-                               theirs(ids, attention_mask=keep,
-                                      position_ids=(keep.cumsum(-1) - 1).clamp(min=0)
-                                      ).logits[:, -1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        ours(ids, keep)[:, -1],
+        theirs(ids, attention_mask=keep, position_ids=(keep.cumsum(-1) - 1).clamp(min=0)).logits[
+            :, -1
+        ],
+        atol=1e-4,
+        rtol=0,
+    )
     want = theirs.generate(ids, attention_mask=keep, do_sample=False, max_new_tokens=12)
     got = generate(ours, ids, keep, max_new_tokens=12, eos_id=2, pad_id=0)
     assert torch.equal(got, want)
-    beams = theirs.generate(ids, attention_mask=keep, do_sample=False, max_new_tokens=6,
-                            num_beams=3, length_penalty=0.0, early_stopping="never")
-    assert torch.equal(generate(ours, ids, keep, max_new_tokens=6, beams=3, eos_id=2, pad_id=0),
-                       beams)
+    beams = theirs.generate(
+        ids,
+        attention_mask=keep,
+        do_sample=False,
+        max_new_tokens=6,
+        num_beams=3,
+        length_penalty=0.0,
+        early_stopping="never",
+    )
+    assert torch.equal(
+        generate(ours, ids, keep, max_new_tokens=6, beams=3, eos_id=2, pad_id=0), beams
+    )
 
 
 def copy_into_gpt2(ours, theirs):
@@ -115,8 +151,11 @@ def copy_into_gpt2(ours, theirs):
             other.bias.copy_(norm.bias)
         block.attn.c_attn.weight.copy_(mine.attention.in_proj_weight.T)
         block.attn.c_attn.bias.copy_(mine.attention.in_proj_bias)
-        for layer, other in ((mine.attention.out_proj, block.attn.c_proj),
-                             (mine.ffn.up, block.mlp.c_fc), (mine.ffn.down, block.mlp.c_proj)):
+        for layer, other in (
+            (mine.attention.out_proj, block.attn.c_proj),
+            (mine.ffn.up, block.mlp.c_fc),
+            (mine.ffn.down, block.mlp.c_proj),
+        ):
             other.weight.copy_(layer.weight.T)
             other.bias.copy_(layer.bias)
     body.ln_f.weight.copy_(ours.norm.weight)
@@ -124,7 +163,8 @@ def copy_into_gpt2(ours, theirs):
     body.ln_f.bias.copy_(ours.norm.bias)
 
 
-# ---- sampling ----
+# --- sampling
+
 
 def test_top_k_and_top_p_are_what_enumeration_says():
     g = torch.Generator().manual_seed(0)
@@ -174,13 +214,15 @@ def test_samples_come_as_often_as_their_probability():
     share = torch.bincount(text.flatten(), minlength=5) / text.numel()
     torch.testing.assert_close(share, probabilities(logits, 0.8, 4), atol=0.012, rtol=0)
     assert share[4] == 0
-    again, other = (generate(model, rows, max_new_tokens=5, temperature=1.0, seed=s)
-                    for s in (5, 6))
+    again, other = (
+        generate(model, rows, max_new_tokens=5, temperature=1.0, seed=s) for s in (5, 6)
+    )
     assert torch.equal(again, generate(model, rows, max_new_tokens=5, temperature=1.0, seed=5))
     assert not torch.equal(again, other)
 
 
-# ---- beam search ----
+# --- beam search
+
 
 def log_probabilities(model, source, texts, start=1):
     """log p(text | source) of the encoder–decoder model for every text, without a cache."""
@@ -195,16 +237,23 @@ def log_probabilities(model, source, texts, start=1):
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
 def test_with_as_many_beams_as_texts_beam_search_is_brute_force(alpha):
     model, most, eos = translator(5), 3, 2
-    texts = [t for n in range(1, most + 1) for t in itertools.product(range(5), repeat=n)
-             if eos not in t[:-1] and (t[-1] == eos or n == most)]
+    texts = [
+        t
+        for n in range(1, most + 1)
+        for t in itertools.product(range(5), repeat=n)
+        if eos not in t[:-1] and (t[-1] == eos or n == most)
+    ]
     found = 0
     for source in ([[3, 4]], [[4, 4, 3, 4]], [[3]]):
         source = torch.tensor(source)
-        scores = {t: log_p / ((5 + len(t)) / 6) ** alpha
-                  for t, log_p in zip(texts, log_probabilities(model, source, texts))}
+        scores = {
+            t: log_p / ((5 + len(t)) / 6) ** alpha
+            for t, log_p in zip(texts, log_probabilities(model, source, texts))
+        }
         best = max(scores, key=scores.get)
-        got = beam_search(model, source, beams=len(texts), max_new_tokens=most,
-                          length_penalty=alpha)
+        got = beam_search(
+            model, source, beams=len(texts), max_new_tokens=most, length_penalty=alpha
+        )
         assert tuple(got[0, 1:].tolist()) == best
         greedy = generate(model, source, max_new_tokens=most)[0, 1:].tolist()
         found += scores[best] > scores[tuple(greedy)] + 1e-6
@@ -227,8 +276,14 @@ class Table(nn.Module):
 
 def test_two_beams_find_what_greedy_misses():
     # 0 start, 1 the tempting turn, 2 the better road, 3 the end.
-    model = Table([[1e-9, 0.55, 0.45, 1e-9], [0.3, 0.3, 0.3, 0.1], [1e-9, 1e-9, 0.1, 0.9],
-                   [0.25, 0.25, 0.25, 0.25]])
+    model = Table(
+        [
+            [1e-9, 0.55, 0.45, 1e-9],
+            [0.3, 0.3, 0.3, 0.1],
+            [1e-9, 1e-9, 0.1, 0.9],
+            [0.25, 0.25, 0.25, 0.25],
+        ]
+    )
     start = torch.tensor([[0], [0]])
     assert generate(model, start, max_new_tokens=2, eos_id=3)[0].tolist()[1] == 1
     best = generate(model, start, max_new_tokens=2, beams=2, eos_id=3)
@@ -238,31 +293,37 @@ def test_two_beams_find_what_greedy_misses():
 def test_a_length_penalty_of_0_prefers_the_short_and_a_large_one_the_long():
     model = Table([[0.1, 0.6, 0.3, 1e-9], [1e-9, 0.55, 1e-9, 0.45], [0.25] * 4, [0.25] * 4])
     start = torch.tensor([[0]])
-    lengths = [generate(model, start, max_new_tokens=6, beams=4, eos_id=3,
-                        length_penalty=a).shape[1] - 1 for a in (0.0, 3.0)]
+    lengths = [
+        generate(model, start, max_new_tokens=6, beams=4, eos_id=3, length_penalty=a).shape[1] - 1
+        for a in (0.0, 3.0)
+    ]
     assert lengths[0] == 2 and lengths[1] > 2
 
 
 def test_the_search_goes_on_while_a_longer_text_can_still_win():
     # After two steps two texts have ended; with α = 3 the one of five tokens beats both.
     model = Table([[1e-9, 0.33, 0.33, 0.34], [1e-9, 0.55, 1e-9, 0.45], [0.25] * 4, [0.25] * 4])
-    got = beam_search(model, torch.tensor([[0]]), beams=2, max_new_tokens=5, eos_id=3,
-                      length_penalty=3.0)
+    got = beam_search(
+        model, torch.tensor([[0]]), beams=2, max_new_tokens=5, eos_id=3, length_penalty=3.0
+    )
     assert got[0, 1:].tolist() in ([1, 1, 1, 1, 3], [1, 1, 1, 1, 1])
 
 
 def test_the_length_penalty_is_the_paper_s():
     # "3" has the probability 0.37, "1 2 3" 0.2: divided by 1 and by (8/6)^α
-    model = Table([[1e-9, 0.6, 0.03, 0.37], [0.2, 0.22, 0.58, 1e-9], [0.2, 0.12, 0.1, 0.58],
-                   [0.25] * 4])
+    model = Table(
+        [[1e-9, 0.6, 0.03, 0.37], [0.2, 0.22, 0.58, 1e-9], [0.2, 0.12, 0.1, 0.58], [0.25] * 4]
+    )
     turn = math.log(math.log(0.6 * 0.58**2) / math.log(0.37)) / math.log(8 / 6)
     for alpha, text in ((turn - 0.02, [3]), (turn + 0.02, [1, 2, 3])):
-        got = beam_search(model, torch.tensor([[0]]), beams=4, max_new_tokens=3, eos_id=3,
-                          length_penalty=alpha)
+        got = beam_search(
+            model, torch.tensor([[0]]), beams=4, max_new_tokens=3, eos_id=3, length_penalty=alpha
+        )
         assert got[0, 1:].tolist() == text
 
 
-# ---- ends, modes, errors ----
+# --- ends, modes, errors
+
 
 def test_rows_stop_at_eos_and_are_filled_with_padding():
     model = translator()
@@ -273,7 +334,7 @@ def test_rows_stop_at_eos_and_are_filled_with_padding():
     for row, whole in zip(got.tolist(), free.tolist()):
         if eos in row:
             end = row.index(eos)
-            assert row[: end + 1] == whole[: end + 1] and set(row[end + 1:]) <= {0}
+            assert row[: end + 1] == whole[: end + 1] and set(row[end + 1 :]) <= {0}
     assert got[:, 0].tolist() == [1, 1, 1] and eos in got[0].tolist()
     all_end = Fixed(torch.tensor([0.0, 0.0, 9.0]))
     assert generate(all_end, ids[:, :1], max_new_tokens=10, eos_id=2).shape[1] == 2
@@ -287,17 +348,20 @@ def test_dropout_is_off_while_generating_and_on_again_afterwards():
     assert not generate(model, ids, max_new_tokens=2).requires_grad
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1: got 0"),
-    ({"temperature": -1.0}, "temperature must be at least 0: got -1.0"),
-    ({"temperature": math.nan}, "temperature must be at least 0"),
-    ({"temperature": 1.0, "top_k": 0}, "top_k must be a whole number"),
-    ({"temperature": 1.0, "top_p": 1.5}, "top_p must be above 0 and at most 1: got 1.5"),
-    ({"top_p": 0.9}, "set temperature above 0"),
-    ({"beams": 2, "temperature": 1.0}, "beam search does not sample"),
-    ({"length_penalty": -0.5}, "length_penalty must be at least 0"),
-    ({"max_new_tokens": 40}, "max_len must be at most the model's 40: got 44"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1: got 0"),
+        ({"temperature": -1.0}, "temperature must be at least 0: got -1.0"),
+        ({"temperature": math.nan}, "temperature must be at least 0"),
+        ({"temperature": 1.0, "top_k": 0}, "top_k must be a whole number"),
+        ({"temperature": 1.0, "top_p": 1.5}, "top_p must be above 0 and at most 1: got 1.5"),
+        ({"top_p": 0.9}, "set temperature above 0"),
+        ({"beams": 2, "temperature": 1.0}, "beam search does not sample"),
+        ({"length_penalty": -0.5}, "length_penalty must be at least 0"),
+        ({"max_new_tokens": 40}, "max_len must be at most the model's 40: got 44"),
+    ],
+)
 def test_arguments_that_make_no_sense_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         generate(gpt(), padded(ROWS)[0], **wrong)

@@ -13,15 +13,26 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from training_subject import tiny_model, tiny_windows
 
 from llmbook.training import Interrupted, Log, TrainConfig, Update, distributed, train
 from llmbook.training.checkpoint import Checkpoints
 from llmbook.training.distributed import whole
-from training_subject import tiny_model, tiny_windows
 
 # eps: a key's bias has no gradient but rounding, which AdamW would blow up to full size.
-CONFIG = TrainConfig(steps=12, batch_size=4, accumulate=2, warmup=3, lr=1e-2, clip=0.5, eps=1e-4,
-                     log_every=3, checkpoint_every=4, keep=9, weight_decay=0.1)  # fmt: skip
+CONFIG = TrainConfig(
+    steps=12,
+    batch_size=4,
+    accumulate=2,
+    warmup=3,
+    lr=1e-2,
+    clip=0.5,
+    eps=1e-4,
+    log_every=3,
+    checkpoint_every=4,
+    keep=9,
+    weight_decay=0.1,
+)
 
 
 def masked(windows, step, world):
@@ -34,7 +45,10 @@ def masked(windows, step, world):
     return inputs[share], targets[share]
 
 
-def run(folder, config, world=distributed.World(), stop=None, resume=False):
+ALONE = distributed.World()
+
+
+def run(folder, config, world=ALONE, stop=None, resume=False):
     """Losses of a run without dropout, on masked batches; `stop`: but the schedule of 12 steps."""
     windows, model = tiny_windows(), tiny_model(dropout=0.0, n_layers=2)
 
@@ -67,8 +81,9 @@ def in_two_processes(tmp_path_factory):
     function(world, *arguments) must stand at the top of a module.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "torch.distributed.fsdp",
-                                    "llmbook.training.loop", "llmbook.models.gpt"])  # fmt: skip
+    context.set_forkserver_preload(
+        ["torch._dynamo", "torch.distributed.fsdp", "llmbook.training.loop", "llmbook.models.gpt"]
+    )
 
     def start(function, *arguments):
         queue, store = context.Queue(), str(tmp_path_factory.mktemp("store") / "store")
@@ -162,14 +177,20 @@ def test_a_run_resumes_in_two_then_one_then_two_processes(two_processes, tmp_pat
 
 def interrupted_run(world, folder, config):
     """A run in which Ctrl-C reaches the last process alone, before step 4; where it stopped."""
+
     def batch_at(step):
         if step == 4 and world.rank == world.size - 1:
             signal.raise_signal(signal.SIGINT)
         return masked(tiny_windows(), step, world)
 
     try:
-        train(tiny_model(dropout=0.0, n_layers=2), batch_at, config, folder=folder,
-              log=Log(folder if world.first else None, progress=False))  # fmt: skip
+        train(
+            tiny_model(dropout=0.0, n_layers=2),
+            batch_at,
+            config,
+            folder=folder,
+            log=Log(folder if world.first else None, progress=False),
+        )
     except Interrupted as stop:
         return stop.step
     return None
@@ -216,9 +237,10 @@ def overflowing_updates(world, config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, optimizer", [
-    ("ddp", "adamw"), ("fsdp", "adamw"), ("fsdp", "adamw_reference"), ("fsdp", "muon"),
-])
+@pytest.mark.parametrize(
+    "kind, optimizer",
+    [("ddp", "adamw"), ("fsdp", "adamw"), ("fsdp", "adamw_reference"), ("fsdp", "muon")],
+)
 def test_an_overflow_on_one_process_makes_all_of_them_skip_the_step(
     in_two_processes, kind, optimizer
 ):
@@ -240,12 +262,34 @@ def test_an_overflow_on_one_process_makes_all_of_them_skip_the_step(
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_torchrun_trains_with_the_same_command(tmp_path, kind):
     (tmp_path / "a.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    common = ["-m", "llmbook", "train", "--preset", "smoke", "--source", str(tmp_path / "a.txt"),
-              "--tokenizer", "characters", "--device", "cpu", "--quiet", "--steps", "6",
-              "--threads", "1", "--out"]  # fmt: skip
+    common = [
+        "-m",
+        "llmbook",
+        "train",
+        "--preset",
+        "smoke",
+        "--source",
+        str(tmp_path / "a.txt"),
+        "--tokenizer",
+        "characters",
+        "--device",
+        "cpu",
+        "--quiet",
+        "--steps",
+        "6",
+        "--threads",
+        "1",
+        "--out",
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-                "--nproc-per-node", "2"]  # fmt: skip
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     subprocess.run([sys.executable, *common, tmp_path / "one"], check=True, env=env)
     subprocess.run([*torchrun, *common, tmp_path / "two", "--parallel", kind], check=True, env=env)
     folders = (tmp_path / name / "model" for name in ("one", "two"))

@@ -113,10 +113,14 @@ def test_a_whole_file_is_kept_and_fetched_once(server, capsys):
     assert f"{NAME}: 100% of 0.10 MB\n" in progress and "\r" not in progress
 
 
-@pytest.mark.parametrize("what, size, kind", [
-    ("truncated", 700, "cut off"), ("tampered", len(BODY), "not the pinned file"),
-    ("longer", len(BODY) + 1, "not the pinned file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "what, size, kind",
+    [
+        ("truncated", 700, "cut off"),
+        ("tampered", len(BODY), "not the pinned file"),
+        ("longer", len(BODY) + 1, "not the pinned file"),
+    ],
+)
 def test_wrong_bytes_are_refused_and_nothing_is_kept(server, what, size, kind):
     server.script = [what]
     with pytest.raises(data.DamagedFile) as caught:
@@ -130,10 +134,16 @@ def test_wrong_bytes_are_refused_and_nothing_is_kept(server, what, size, kind):
     assert files(server) == [] and server.requests == 4 and not data.available(NAME)
 
 
-@pytest.mark.parametrize("script", [
-    ["dropped", "whole"], [503, 500, "whole"], [429, "whole"],
-    ["tampered", "dropped", 500, "whole"],
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "script",
+    [
+        ["dropped", "whole"],
+        [503, 500, "whole"],
+        [429, "whole"],
+        ["tampered", "dropped", 500, "whole"],
+    ],
+    ids=str,
+)
 def test_what_passes_is_tried_again(server, script, capsys):
     server.script = list(script)
     assert data.fetch(NAME).read_bytes() == BODY
@@ -252,8 +262,10 @@ def test_a_relative_folder_is_resolved_and_handed_on(server, own_folder, monkeyp
     assert data.cache_folder() == tmp_path / "cache"
     said = subprocess.run(
         [sys.executable, "-c", "import os; print(os.environ['LLMBOOK_DATA'])"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert said.stdout.strip() == str(own_folder)
 
 
@@ -329,8 +341,9 @@ def test_readers_give_plain_values(pinned):
     pinned("multi30k.val.en.gz", "A dog.\u2028Runs.\nA cat.\n")
     pinned("multi30k.val.de.gz", "Ein Hund.\nEine Kätzchen.\n")
     assert data.multi30k("validation") == [
-        ("A dog.\u2028Runs.", "Ein Hund."), ("A cat.", "Eine Kätzchen."),
-    ]  # fmt: skip
+        ("A dog.\u2028Runs.", "Ein Hund."),
+        ("A cat.", "Eine Kätzchen."),
+    ]
     pinned("sst2.dev.tsv", "a fine film\t1\na\ttab , and dull\t0")
     assert data.sst2("validation") == [("a fine film", 1), ("a\ttab , and dull", 0)]
     pinned("wnut17.test.conll", "Sage\tB-product\nAward\tI-product\n\t\n\nwon\tO\n")
@@ -345,12 +358,30 @@ def test_readers_give_plain_values(pinned):
     assert list(data.preferences()[0]) == ["instruction", "input", "output", "chosen", "rejected"]
 
 
-@pytest.mark.parametrize("name, body, read, words", [
-    ("sst2.dev.tsv", "fine\t1\nfine\t2\n", lambda: data.sst2("validation"), "2: .*'fine\\\\t2'"),
-    ("sst2.dev.tsv", "1\n", lambda: data.sst2("validation"), "sst2.dev.tsv, line 1"),
-    ("wnut17.dev.conll", "a\tO\nb O\n", lambda: data.wnut17("validation"), "2: expected token"),
-    ("instruction-data.json", '[{"instruction": "x"}]', data.instructions, "record 1: expected"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, body, read, words",
+    [
+        (
+            "sst2.dev.tsv",
+            "fine\t1\nfine\t2\n",
+            lambda: data.sst2("validation"),
+            "2: .*'fine\\\\t2'",
+        ),
+        ("sst2.dev.tsv", "1\n", lambda: data.sst2("validation"), "sst2.dev.tsv, line 1"),
+        (
+            "wnut17.dev.conll",
+            "a\tO\nb O\n",
+            lambda: data.wnut17("validation"),
+            "2: expected token",
+        ),
+        (
+            "instruction-data.json",
+            '[{"instruction": "x"}]',
+            data.instructions,
+            "record 1: expected",
+        ),
+    ],
+)
 def test_malformed_lines_are_named(pinned, name, body, read, words):
     pinned(name, body)
     with pytest.raises(ValueError, match=words):

@@ -10,17 +10,38 @@ from pathlib import Path
 import pytest
 
 from llmbook.book import execute
-from llmbook.book.execute import ExecutionFailed, ensure_executed, executed_path, find_root, read_notebook
+from llmbook.book.execute import (
+    ExecutionFailed,
+    ensure_executed,
+    executed_path,
+    find_root,
+    read_notebook,
+)
 
 ROOT = find_root(Path(__file__).parent)
 
 
 def notebook(*cells):
-    return json.dumps({"cells": [
-        {"cell_type": "code", "id": f"c{i}", "metadata": {"tags": tags}, "execution_count": None, "outputs": [],
-         "source": source} for i, (source, tags) in enumerate(cells)
-    ], "metadata": {"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}},
-        "nbformat": 4, "nbformat_minor": 5})
+    return json.dumps(
+        {
+            "cells": [
+                {
+                    "cell_type": "code",
+                    "id": f"c{i}",
+                    "metadata": {"tags": tags},
+                    "execution_count": None,
+                    "outputs": [],
+                    "source": source,
+                }
+                for i, (source, tags) in enumerate(cells)
+            ],
+            "metadata": {
+                "kernelspec": {"name": "python3", "display_name": "x", "language": "python"}
+            },
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+    )
 
 
 @pytest.fixture
@@ -30,11 +51,15 @@ def root(tmp_path):
     (tmp_path / "llmbook").mkdir()
     (tmp_path / "llmbook" / "a.py").write_text("x = 1\n")
     (tmp_path / "requirements.txt").write_text("torch\n")
-    (tmp_path / "_toc.yml").write_text("root: chapters/intro\nparts:\n- chapters:\n"
-                                       "  - file: chapters/one\n  - file: chapters/two\n  - file: chapters/page\n")
+    (tmp_path / "_toc.yml").write_text(
+        "root: chapters/intro\nparts:\n- chapters:\n"
+        "  - file: chapters/one\n  - file: chapters/two\n  - file: chapters/page\n"
+    )
     parameters = ('profile = "auto"\nseed = 0', ["parameters"])
     for name in ("one", "two"):
-        (tmp_path / "chapters" / f"{name}.ipynb").write_text(notebook(parameters, ("print(profile, seed)", [])))
+        (tmp_path / "chapters" / f"{name}.ipynb").write_text(
+            notebook(parameters, ("print(profile, seed)", []))
+        )
     return tmp_path
 
 
@@ -47,10 +72,13 @@ def test_chapters_are_the_notebooks_of_the_table_of_contents_in_order(root):
 
 def test_a_chapter_is_executed_once_and_again_only_when_what_it_is_made_of_changes(root, capsys):
     one = execute.chapters(root)[0]
-    copy, = ensure_executed([one], "smoke", 3)
+    (copy,) = ensure_executed([one], "smoke", 3)
     told = read_notebook(copy)
     assert "smoke 3" in json.dumps(told)
-    assert told["metadata"]["llmbook"]["seconds"] > 0 and told["metadata"]["llmbook"]["peak_memory_mb"] > 10
+    assert (
+        told["metadata"]["llmbook"]["seconds"] > 0
+        and told["metadata"]["llmbook"]["peak_memory_mb"] > 10
+    )
     assert capsys.readouterr().out.count("executing") == 1
     ensure_executed([one], "smoke", 3)
     assert "executing" not in capsys.readouterr().out
@@ -58,7 +86,9 @@ def test_a_chapter_is_executed_once_and_again_only_when_what_it_is_made_of_chang
     changes = [root / "llmbook" / "a.py", root / "requirements.txt", one]
     for file in changes:
         old = file.read_text()
-        file.write_text(old.replace("1", "2") if file != one else old.replace("print(", "print(1,"))
+        file.write_text(
+            old.replace("1", "2") if file != one else old.replace("print(", "print(1,")
+        )
         if file.name == "requirements.txt":
             file.write_text("torch==2\n")
         assert executed_path(one, "smoke", 3) != before, file
@@ -80,7 +110,9 @@ def test_outputs_in_the_source_do_not_ask_for_a_new_execution(root):
 
 def test_a_failing_chapter_is_named_and_the_others_still_run(root, capsys):
     one, two = execute.chapters(root)
-    one.write_text(notebook(('profile = "auto"\nseed = 0', ["parameters"]), ("print('before'); 1 / 0", [])))
+    one.write_text(
+        notebook(('profile = "auto"\nseed = 0', ["parameters"]), ("print('before'); 1 / 0", []))
+    )
     with pytest.raises(ExecutionFailed, match="1 of 2 chapters failed: one.*ZeroDivisionError"):
         ensure_executed([one, two], "smoke")
     assert executed_path(two, "smoke").is_file() and not executed_path(one, "smoke").exists()
@@ -90,9 +122,16 @@ def test_a_failing_chapter_is_named_and_the_others_still_run(root, capsys):
 
 
 def test_the_command_exits_1_when_a_chapter_fails_and_prints_time_and_memory(root):
-    (root / "chapters" / "one.ipynb").write_text(notebook(("raise ValueError('broken on purpose')", ["parameters"])))
-    done = subprocess.run([sys.executable, "-m", "llmbook", "run", "--profile", "smoke"], cwd=root / "chapters",
-                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    (root / "chapters" / "one.ipynb").write_text(
+        notebook(("raise ValueError('broken on purpose')", ["parameters"]))
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "llmbook", "run", "--profile", "smoke"],
+        cwd=root / "chapters",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 1
     assert "broken on purpose" in done.stdout and "peak MB" in done.stdout
     assert any(line.startswith("two ") for line in done.stdout.splitlines())
@@ -104,14 +143,24 @@ def test_bad_arguments_get_a_clear_error(root, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(FileNotFoundError, match="_toc.yml"):
         find_root(empty)
-    done = subprocess.run([sys.executable, "-m", "llmbook", "run", "nothing"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "llmbook", "run", "nothing"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2 and "chapter must be one of" in done.stderr
 
 
 def test_two_processes_do_not_execute_the_same_chapter_twice(root):
-    code = ("from llmbook.book.execute import *; import pathlib, sys;"
-            f"print(ensure_executed([pathlib.Path({str(root)!r}) / 'chapters/one.ipynb'], 'smoke'))")
-    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    code = (
+        "from llmbook.book.execute import *; import pathlib, sys;"
+        f"print(ensure_executed([pathlib.Path({str(root)!r}) / 'chapters/one.ipynb'], 'smoke'))"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     out = "".join(p.communicate()[0] for p in both)
     assert all(p.returncode == 0 for p in both) and out.count("executing") == 1
 
@@ -119,8 +168,10 @@ def test_two_processes_do_not_execute_the_same_chapter_twice(root):
 def test_calibration_runs_each_seed_and_refuses_fewer_than_three(root, monkeypatch):
     from llmbook.book.calibrate import calibrate
 
-    body = ('from llmbook.book import start, claim\nrun = start("rnn_lstm", profile, seed)\n'
-            'claim("rnn-bptt", measured={"x": 0.5 + seed / 10}, bounds={"x": ">= 0.45"})')
+    body = (
+        'from llmbook.book import start, claim\nrun = start("rnn_lstm", profile, seed)\n'
+        'claim("rnn-bptt", measured={"x": 0.5 + seed / 10}, bounds={"x": ">= 0.45"})'
+    )
     shutil.copytree(ROOT / "llmbook" / "book" / "ledger", root / "llmbook" / "book" / "ledger")
     one = root / "chapters" / "one.ipynb"
     one.write_text(notebook(('profile = "auto"\nseed = 0', ["parameters"]), (body, [])))
@@ -137,10 +188,22 @@ def test_grading_takes_the_last_check_and_lists_what_was_never_checked(tmp_path,
     from llmbook.book import grade
     from llmbook.book.exercises import CHECK_MIME
 
-    states = [("rnn_lstm/clip", "not yet"), ("rnn_lstm/clip", "right"), ("rnn_lstm/join", "not yet")]
+    states = [
+        ("rnn_lstm/clip", "not yet"),
+        ("rnn_lstm/clip", "right"),
+        ("rnn_lstm/join", "not yet"),
+    ]
     copy = tmp_path / "copy.ipynb"
-    copy.write_text(json.dumps({"cells": [
-        {"outputs": [{"data": {CHECK_MIME: {"id": id, "state": state}}}]} for id, state in states]}))
+    copy.write_text(
+        json.dumps(
+            {
+                "cells": [
+                    {"outputs": [{"data": {CHECK_MIME: {"id": id, "state": state}}}]}
+                    for id, state in states
+                ]
+            }
+        )
+    )
     monkeypatch.setattr(grade, "ensure_executed", lambda notebooks, profile: [copy])
     found = grade.grade(tmp_path / "student.ipynb")
     assert found["rnn_lstm/clip"] == "right" and found["rnn_lstm/join"] == "not yet"

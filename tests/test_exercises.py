@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from llmbook.book.exercises import NotYet, agree, call, check, exercise, exercises
 from llmbook.book.execute import chapters, find_root
+from llmbook.book.exercises import NotYet, agree, call, check, exercise, exercises
 
 ROOT = find_root(Path(__file__).parent)
 CHAPTERS = chapters(ROOT)
 MISSING_OR_CRASHING = {
-    "dots": ..., "None": None, "a string": "nonsense", "a number": 3.5, "returns dots": lambda *a, **k: ...,
-    "returns None": lambda *a, **k: None, "crashes": lambda *a, **k: 1 / 0, "takes nothing": lambda: 0,
+    "dots": ...,
+    "None": None,
+    "a string": "nonsense",
+    "a number": 3.5,
+    "returns dots": lambda *a, **k: ...,
+    "returns None": lambda *a, **k: None,
+    "crashes": lambda *a, **k: 1 / 0,
+    "takes nothing": lambda: 0,
 }
 ALL = [(path, item) for path in CHAPTERS for item in exercises(path.stem)]
 
@@ -47,8 +53,11 @@ def test_the_solution_passes_and_is_the_one_that_the_chapter_shows(path, item):
     solution = answers(path.stem).SOLUTIONS[item.id.split("/")[1]]
     result = check(item.id, solution)
     assert result, result
-    text = "\n".join("".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
-                     if c["cell_type"] == "markdown")
+    text = "\n".join(
+        "".join(c["source"])
+        for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == "markdown"
+    )
     shown = source(solution) if callable(solution) else repr(solution)
     assert shown in text
     assert text.count("<summary>Solution</summary>") == len(exercises(path.stem))
@@ -58,7 +67,10 @@ def test_the_solution_passes_and_is_the_one_that_the_chapter_shows(path, item):
 def test_at_least_five_named_wrong_answers_are_rejected_with_advice(path, item):
     wrong = answers(path.stem).WRONG[item.id.split("/")[1]]
     assert len(wrong) >= 5
-    bodies = {inspect.getsource(answer) if callable(answer) else repr(answer) for answer in wrong.values()}
+    bodies = {
+        inspect.getsource(answer) if callable(answer) else repr(answer)
+        for answer in wrong.values()
+    }
     assert len(bodies) == len(wrong)
     for name, answer in wrong.items():
         result = check(item.id, answer)
@@ -75,7 +87,11 @@ def test_missing_and_crashing_answers_never_raise(path, item, answer):
 
 @exercise("sample/double", title="Double it", difficulty=1, minutes=1)
 def sample(answer):
-    agree(call(answer, torch.tensor([1.0, 2.0, 3.0])), torch.tensor([2.0, 4.0, 6.0]), "Multiply by two.")
+    agree(
+        call(answer, torch.tensor([1.0, 2.0, 3.0])),
+        torch.tensor([2.0, 4.0, 6.0]),
+        "Multiply by two.",
+    )
 
 
 def test_a_result_is_true_only_when_right():
@@ -113,7 +129,12 @@ def test_an_answer_cannot_change_the_check_or_the_random_state():
 
 
 def test_registering_an_exercise_twice_or_badly_is_refused():
-    for kwargs in ({"id": "sample/double"}, {"id": "noslash"}, {"id": "a/b", "difficulty": 4}, {"id": "a/b", "minutes": 0}):
+    for kwargs in (
+        {"id": "sample/double"},
+        {"id": "noslash"},
+        {"id": "a/b", "difficulty": 4},
+        {"id": "a/b", "minutes": 0},
+    ):
         with pytest.raises(ValueError, match="expected"):
             exercise(**{"title": "t", "difficulty": 1, "minutes": 1, **kwargs})
 

@@ -89,8 +89,17 @@ def test_the_three_ship_with_equal_sizes_one_tokenizer_and_a_card_each(shipped_t
         assert card["tokens"] == cards["decoder"]["tokens"]
         assert card["data"]["train"]["sha256"] == cards["decoder"]["data"]["train"]["sha256"]
         assert card["data"]["train"]["versions"]["python"]
-        for name in ("commit", "hardware", "versions", "date", "command", "seconds", "recipe",
-                     "objective", "licence"):
+        for name in (
+            "commit",
+            "hardware",
+            "versions",
+            "date",
+            "command",
+            "seconds",
+            "recipe",
+            "objective",
+            "licence",
+        ):
             assert card[name], name
         assert "dirty" not in card["commit"]
         assert len(card["first_losses"]) >= 100
@@ -105,7 +114,8 @@ def test_a_fresh_model_of_each_family_has_the_shipped_one_s_shape(shipped_trio):
     for family, model in models.items():
         fresh = build(family, len(tokenizer), Special.of(tokenizer))
         assert {n: p.shape for n, p in fresh.named_parameters()} == {
-            n: p.shape for n, p in model.named_parameters()}
+            n: p.shape for n, p in model.named_parameters()
+        }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -113,7 +123,8 @@ def test_transformers_loads_the_folder_to_the_same_logits(family, shipped_trio):
     transformers = pytest.importorskip("transformers")
     model = shipped_trio[0][family]
     theirs, found = getattr(transformers, model.architecture).from_pretrained(
-        shipped_folder(family), output_loading_info=True, dtype=torch.float32)
+        shipped_folder(family), output_loading_info=True, dtype=torch.float32
+    )
     assert not found["missing_keys"] and not found["unexpected_keys"]
     ids = torch.randint(30, 1280, (2, 17), generator=torch.Generator().manual_seed(0))
     inputs = {"decoder_input_ids": ids[:, :5]} if family == "encoder_decoder" else {}
@@ -194,7 +205,7 @@ def test_what_does_not_fit_is_refused(shipped_trio):
         make_task("other", tokenizer)
 
 
-# --- the tasks -----------------------------------------------------------------------------------
+# --- the tasks
 
 
 def test_the_tasks_keep_their_sides_apart_and_fit_the_models(shipped_trio):
@@ -275,8 +286,11 @@ def test_a_name_beyond_the_window_is_a_name_missed():
 
 def test_the_recorded_table_has_every_part_task_and_family():
     record = json.loads(TARGET.read_text("utf-8"))
-    assert set(record["_runs"]) == set(record) - {"_runs"} == {
-        "tasks", "first", "nsp", "sst2", "wnut17", "qa"}
+    assert (
+        set(record["_runs"])
+        == set(record) - {"_runs"}
+        == {"tasks", "first", "nsp", "sst2", "wnut17", "qa"}
+    )
     for name in ("hardware", "versions", "date", "commit", "command", "steps", "seconds"):
         assert all(run[name] for run in record["_runs"].values()), name
     assert set(record["tasks"]) == set(TASKS)
@@ -285,8 +299,12 @@ def test_the_recorded_table_has_every_part_task_and_family():
     assert set(record["wnut17"]) == {"encoder", "decoder"}
     assert all(0 <= v <= 1 for v in record["wnut17"].values())
     assert {name: len(values) for name, values in record["nsp"].items()} == {
-        "fresh weights": 1, "as shipped": 1, "with NSP": NSP_SEEDS, "without NSP": NSP_SEEDS,
-        "next sentence told": NSP_SEEDS}
+        "fresh weights": 1,
+        "as shipped": 1,
+        "with NSP": NSP_SEEDS,
+        "without NSP": NSP_SEEDS,
+        "next sentence told": NSP_SEEDS,
+    }
     assert all(0 <= v <= 1 for values in record["nsp"].values() for v in values)
     assert NSP_SEEDS >= 3
     assert set(record["qa"]) == set(ASKS) and TESTED >= 500
@@ -313,13 +331,14 @@ def test_the_chapter_s_small_steps_repeat_their_record(family, corpus, shipped_t
     train_ids, _, tokenizer, data = corpus
     if data["train"]["sha256"] != shipped_trio[2][family]["data"]["train"]["sha256"]:
         pytest.skip("other versions have another text, and two windows of it differ too much")
-    _, history = pretrain(family, train_ids, None, tokenizer,
-                          first_steps(20, batch_size=FEW_WINDOWS))
+    _, history = pretrain(
+        family, train_ids, None, tokenizer, first_steps(20, batch_size=FEW_WINDOWS)
+    )
     recorded = json.loads(TARGET.read_text("utf-8"))["first"][family][:20]
     assert max(abs(a - b) for a, b in zip(history.losses, recorded, strict=True)) < 0.02
 
 
-# --- answers in a passage ------------------------------------------------------------------------
+# --- answers in a passage
 
 
 @pytest.mark.parametrize("kind", ASKS)
@@ -333,8 +352,13 @@ def test_qa_asks_unseen_pairs_and_the_answer_is_a_span_of_the_passage(kind, ship
         again = make_questions(300, kind, tokenizer, special, unseen=unseen, seed=1)
         other = make_questions(300, kind, tokenizer, special, unseen=unseen, seed=2)
         assert questions == again and questions != other
-        pairs[unseen] = {(named[-1], words) for q in questions for fact in q.facts
-                         for named in fact[:1] for words in fact}
+        pairs[unseen] = {
+            (named[-1], words)
+            for q in questions
+            for fact in q.facts
+            for named in fact[:1]
+            for words in fact
+        }
         assert all(held_out(*pair) == unseen for pair in pairs[unseen])
         for q in questions:
             thing = q.facts[q.asked][0][-1]
@@ -375,8 +399,10 @@ def test_qa_takes_the_best_span_of_the_passage_and_counts_it_by_its_place(shippe
     ids, mask, segments, allowed, answers = question_batch(questions, special)
     chance = by_chance(questions)
     assert chance["any fact"] == pytest.approx(1 / 3)
-    every = [sum(1 for i in range(b - a + 1) for k in range(3) if i + k <= b - a)
-             for a, b in (q.passage for q in questions)]
+    every = [
+        sum(1 for i in range(b - a + 1) for k in range(3) if i + k <= b - a)
+        for a, b in (q.passage for q in questions)
+    ]
     assert chance["any span"] == pytest.approx(sum(1 / n for n in every) / 4)
     for i, q in enumerate(questions):
         inside = allowed[i].nonzero().flatten().tolist()
@@ -385,7 +411,7 @@ def test_qa_takes_the_best_span_of_the_passage_and_counts_it_by_its_place(shippe
         assert segments[i, inside].all() and not segments[i, : inside[0]].any()
 
 
-# --- going on with pairs -------------------------------------------------------------------------
+# --- going on with pairs
 
 
 def test_documents_are_cut_into_pieces_and_short_ones_left_out():
@@ -403,11 +429,13 @@ def test_the_probe_tells_labels_that_are_in_the_text_and_no_others(shipped_trio)
     for i, coin in enumerate(coins):
         texts[i][4] = 340 + coin
     told = [(text, [400 + coin]) for text, coin in zip(texts, coins, strict=True)]
-    blind = [(text, target) for (text, _), (_, target) in zip(told, told[1:] + told[:1],
-                                                              strict=True)]
+    blind = [
+        (text, target) for (text, _), (_, target) in zip(told, told[1:] + told[:1], strict=True)
+    ]
     body = models["encoder"].body
-    right, chance = (probe(body, Task("toy", pairs[:200], pairs[200:], 2), special)
-                     for pairs in (told, blind))
+    right, chance = (
+        probe(body, Task("toy", pairs[:200], pairs[200:], 2), special) for pairs in (told, blind)
+    )
     assert right >= 0.95 and 0.3 <= chance <= 0.7
 
 
@@ -429,11 +457,18 @@ def test_the_share_of_next_sentences_told_counts_right_answers(shipped_trio):
     _, tokenizer, _ = shipped_trio
     special, g = Special.of(tokenizer), torch.Generator().manual_seed(5)
     documents = [torch.randint(300, 330, (3, 20), generator=g).tolist() for _ in range(8)]
-    config = BertConfig(vocab_size=len(tokenizer), max_len=64, d_model=8, n_layers=1, n_heads=1,
-                        d_ff=8, pad_id=special.pad)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        max_len=64,
+        d_model=8,
+        n_layers=1,
+        n_heads=1,
+        d_ff=8,
+        pad_id=special.pad,
+    )
     model, shares = BertForPreTraining(config).eval(), []
-    for answer in (0, 1):  # always "the next one", always "a random one"
+    for constant in (0, 1):  # always "the next one", always "a random one"
         torch.nn.init.zeros_(model.next_sentence.weight)
-        model.next_sentence.bias.data = torch.eye(2)[answer]
+        model.next_sentence.bias.data = torch.eye(2)[constant]
         shares.append(next_sentences_told(model, documents, special, batches=4))
     assert sum(shares) == 1 and 0.3 < shares[0] < 0.7

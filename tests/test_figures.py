@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from llmbook.figures import show, style  # noqa: E402
+import matplotlib.pyplot as plt
+
+from llmbook.figures import show, style
 
 ALT = "A line that falls from one to zero over ten steps"
 LIGHT, DARK = "#ffffff", "#121212"  # the theme's two pages
@@ -40,7 +41,8 @@ def shown(monkeypatch):
     return bundles
 
 
-# ---- what show asks for and gives ----
+# --- what show asks for and gives
+
 
 @pytest.mark.parametrize("alt", ["", "   ", "plot", "figure", "lossesoverthewholetraining"])
 def test_a_missing_or_empty_alt_is_refused(alt):
@@ -62,8 +64,10 @@ def test_show_gives_html_with_the_alt_and_text_and_closes_the_figure(shown):
     show(fig, alt='Falls below "0.5", then <stops> & rests')
     (bundle,) = shown
     assert bundle["text/plain"] == '[figure: Falls below "0.5", then <stops> & rests]'
-    assert ('<figure class="llm-figure" role="img" aria-label="Falls below &quot;0.5&quot;, then '
-            '&lt;stops&gt; &amp; rests">') in bundle["text/html"]
+    assert (
+        '<figure class="llm-figure" role="img" aria-label="Falls below &quot;0.5&quot;, then '
+        '&lt;stops&gt; &amp; rests">'
+    ) in bundle["text/html"]
     assert set(bundle) == {"text/html", "text/plain"}
     assert not plt.fignum_exists(fig.number)
 
@@ -104,7 +108,8 @@ def test_an_unlabelled_colour_bar_is_refused():
         show(fig, alt=ALT)
 
 
-# ---- markup ----
+# --- markup
+
 
 def test_the_svg_has_no_background_and_takes_the_page_s_text_colour():
     fig = line_figure()
@@ -186,21 +191,36 @@ def test_text_is_never_drawn_smaller_than_nine_pixels():
     assert int(re.search(r"min-width:(\d+)px", style.to_svg(line_figure())).group(1)) <= 358
 
 
-# ---- colours ----
+# --- colours
 
 MACHADO = {  # simulation of complete colour blindness, in linear RGB (Machado et al. 2009)
     "none": np.eye(3),
-    "protan": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
-                        [-0.003882, -0.048116, 1.051998]]),
-    "deutan": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
-                        [-0.011820, 0.042940, 0.968881]]),
-    "tritan": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
-                        [0.004733, 0.691367, 0.303900]]),
+    "protan": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deutan": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+    "tritan": np.array(
+        [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ]
+    ),
 }
 
 
 def linear_rgb(colour):
-    c = np.array([int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)])
+    c = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 
 

@@ -15,8 +15,20 @@ from llmbook.models.t5 import T5, T5Config
 
 GLOSSARY = Path(__file__).resolve().parents[1] / "chapters" / "glossary.md"
 MODELS = {
-    "GPT-2": [(GPT, GPTConfig, {"vocab_size": 9, "max_len": 4, "d_model": 8, "n_layers": 2,
-                                "n_heads": 2, "tied": False})],
+    "GPT-2": [
+        (
+            GPT,
+            GPTConfig,
+            {
+                "vocab_size": 9,
+                "max_len": 4,
+                "d_model": 8,
+                "n_layers": 2,
+                "n_heads": 2,
+                "tied": False,
+            },
+        )
+    ],
     "BERT": [(BertForMaskedLM, BertConfig, {"tied": tied}) for tied in (True, False)],
     "Llama": [(Llama, LlamaConfig, {"tied": False})],
     "T5": [(T5, T5Config, {}), (T5, T5Config, {"gated": True, "tied": False})],
@@ -58,4 +70,5 @@ def test_every_name_of_a_weight_is_one_that_the_models_read_and_write(family):
             assert any(re.search(rf"(^|[._]){pattern}([._]|$)", s) for s in stored), (family, name)
         names = list(quoted(mine))
         assert not names or any(
-            re.search(rf"(^|[._]){p}([._]|$)", s) for _, p in names for s in ours), (family, mine)
+            re.search(rf"(^|[._]){p}([._]|$)", s) for _, p in names for s in ours
+        ), (family, mine)

@@ -5,6 +5,7 @@ import pytest
 import torch
 import traitlets
 from browser import browser, open_widget, widget_state  # noqa: F401 - fixtures
+
 from llmbook.figures import Interactive, LSTMGates, VanishingGradient
 from llmbook.figures.vanishing import ACTIVATIONS, UNITS
 
@@ -28,7 +29,8 @@ def gates(layer, inputs):
     return LSTMGates.from_layer(layer, inputs, TOKENS, units=[0, 3, 5])
 
 
-# ---- the base ----
+# --- the base
+
 
 @pytest.mark.parametrize("alt", ["", "slider", "   "])
 def test_an_interactive_without_a_text_alternative_is_refused(alt):
@@ -73,7 +75,8 @@ def test_the_state_is_small_plain_json(gates):
         assert len(json.dumps(widget_state(figure), allow_nan=False)) < 12_000
 
 
-# ---- vanishing gradient, in Python ----
+# --- vanishing gradient, in Python
+
 
 def test_the_scalar_curve_is_the_factor_to_the_power_k():
     for factor in (0.5, 0.9, 1.0, 1.1, 1.5):
@@ -82,10 +85,17 @@ def test_the_scalar_curve_is_the_factor_to_the_power_k():
     assert (VanishingGradient.curve(1.0, 100) == 1).all()
 
 
-@pytest.mark.parametrize(("factor", "expected"), [
-    (0.9, (66, "vanished")), (0.5, (10, "vanished")), (1.0, None), (1.1, (73, "exploded")),
-    (1.5, (18, "exploded")), (0.94, None),
-])
+@pytest.mark.parametrize(
+    ("factor", "expected"),
+    [
+        (0.9, (66, "vanished")),
+        (0.5, (10, "vanished")),
+        (1.0, None),
+        (1.1, (73, "exploded")),
+        (1.5, (18, "exploded")),
+        (0.94, None),
+    ],
+)
 def test_the_horizon_is_the_first_step_outside_the_band(factor, expected):
     assert VanishingGradient.horizon(VanishingGradient.curve(factor, 100)) == expected
 
@@ -130,16 +140,26 @@ def test_non_normality_moves_the_singular_values_and_not_the_eigenvalues():
     assert curve.max() > 10 and curve[100] < curve.max() / 10
 
 
-@pytest.mark.parametrize(("setting", "value"), [
-    ("factor", 0.4), ("factor", float("nan")), ("steps", 0), ("steps", 101), ("gain", -1),
-    ("nonnormality", 3), ("mode", "tensor"), ("activation", "relu"),
-])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("factor", 0.4),
+        ("factor", float("nan")),
+        ("steps", 0),
+        ("steps", 101),
+        ("gain", -1),
+        ("nonnormality", 3),
+        ("mode", "tensor"),
+        ("activation", "relu"),
+    ],
+)
 def test_settings_outside_the_sliders_are_refused_by_name(setting, value):
     with pytest.raises(ValueError, match=f"{setting} must be"):
         VanishingGradient(**{setting: value})
 
 
-# ---- vanishing gradient, in the browser ----
+# --- vanishing gradient, in the browser
+
 
 def drawn(page):
     return [value for _, value in page.data(".point", "k", "value")]
@@ -211,7 +231,8 @@ def test_a_change_from_the_kernel_redraws_and_removal_stops_listening(open_widge
     assert page.page.evaluate("model.listening()") == 0
 
 
-# ---- LSTM gates, in Python ----
+# --- LSTM gates, in Python
+
 
 def test_the_gates_replay_the_layer_s_own_states(layer, inputs, gates):
     with torch.no_grad():
@@ -265,10 +286,12 @@ def test_gates_that_do_not_fit_are_refused(layer, inputs):
         LSTMGates.from_layer(layer, inputs[:4], TOKENS)
     with pytest.raises(ValueError, match="units must be from 0 to 7: got 8"):
         LSTMGates.from_layer(layer, inputs, TOKENS, units=[8])
-    for other, what in ((torch.nn.LSTM(6, 8, num_layers=2), "one layer and one direction"),
-                        (torch.nn.LSTM(6, 8, bidirectional=True), "one layer and one direction"),
-                        (torch.nn.GRU(6, 8), "four gates"),
-                        (torch.nn.Linear(6, 8), "an LSTM layer")):
+    for other, what in (
+        (torch.nn.LSTM(6, 8, num_layers=2), "one layer and one direction"),
+        (torch.nn.LSTM(6, 8, bidirectional=True), "one layer and one direction"),
+        (torch.nn.GRU(6, 8), "four gates"),
+        (torch.nn.Linear(6, 8), "an LSTM layer"),
+    ):
         with pytest.raises(ValueError, match=what):
             LSTMGates.from_layer(other, inputs, TOKENS)
     figure = LSTMGates(["a", "b", "c"], good)
@@ -278,7 +301,8 @@ def test_gates_that_do_not_fit_are_refused(layer, inputs):
         figure.replay({"f": 1.5})
 
 
-# ---- LSTM gates, in the browser ----
+# --- LSTM gates, in the browser
+
 
 def trace(page, which):
     return [np.array(page.data(f"circle.{which}", name)) for name in ("c", "h")]
@@ -291,8 +315,9 @@ def cell_values(page):
 
 def expected_values(figure, step, unit, held=None, since=0):
     held = held or {}
-    now = {k: held[k] if k in held and step >= since else figure.gates[k][step][unit]
-           for k in "fiog"}
+    now = {
+        k: held[k] if k in held and step >= since else figure.gates[k][step][unit] for k in "fiog"
+    }
     cells, hidden = figure.replay(held, since, unit)
     before = cells[step - 1] if step else figure.gates["c0"][unit]
     return [now["f"], now["i"], now["o"], now["g"], before, cells[step], hidden[step]]
@@ -361,7 +386,8 @@ def test_tokens_are_shown_as_text_and_never_as_markup(open_widget):
     assert "<img␣src=x>" in page.text(".note")
 
 
-# ---- both, for every reader ----
+# --- both, for every reader
+
 
 @in_browser
 @pytest.mark.parametrize("kind", ["scalar", "matrix", "gates"])
@@ -374,10 +400,15 @@ def test_it_fits_a_phone_and_is_legible_in_every_theme(open_widget, gates, kind)
         page.resize(width)
         assert page.overflow() <= 0.5, width
         assert page.smallest_text() >= smallest, width
-    for theme, scheme, dark in (("light", "dark", False), ("dark", "light", True),
-                                ("lab-light", "dark", False), ("lab-dark", "light", True),
-                                ("colab-dark", "light", True), ("none", "light", False),
-                                ("none", "dark", True)):
+    for theme, scheme, dark in (
+        ("light", "dark", False),
+        ("dark", "light", True),
+        ("lab-light", "dark", False),
+        ("lab-dark", "light", True),
+        ("colab-dark", "light", True),
+        ("none", "light", False),
+        ("none", "dark", True),
+    ):
         page.skin(theme, scheme)
         paper = page.root.evaluate("e => getComputedStyle(e).backgroundColor")
         assert paper == ("rgb(27, 32, 40)" if dark else "rgb(255, 255, 255)"), theme

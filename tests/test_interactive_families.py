@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from browser import browser, open_widget, widget_state  # noqa: F401 - fixtures
+
 from llmbook.attention import attention_weights
 from llmbook.figures.families import FAMILIES, FamilyMasks, cone, family_mask
 
@@ -21,8 +22,13 @@ def test_the_masks_are_all_ones_lower_triangular_and_ones_triangle_and_full_cros
     assert family_mask("encoder", 4).all()
     np.testing.assert_array_equal(family_mask("decoder", 5), np.tril(np.ones((5, 5))))
     both = family_mask("encoder–decoder", 3, 2)
-    assert both.astype(int).tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0],
-                                         [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert both.astype(int).tolist() == [
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 1, 1, 1],
+    ]
 
 
 def test_the_decoder_s_mask_is_what_causal_attention_does():
@@ -71,7 +77,8 @@ def test_every_token_s_lines_and_every_mask_are_python_s(open_widget, figure):
             assert [int(j) for j, _ in lines] == np.flatnonzero(mask[i]).tolist()
             cross = kind == FAMILIES[2] and i >= 3
             assert [int(level) for _, level in lines] == [
-                3 if cross and j < 3 else 0 for j, _ in lines]
+                3 if cross and j < 3 else 0 for j, _ in lines
+            ]
             count = page.data(f'.panel[data-kind="{kind}"]', "count")
             assert count == [mask[i].sum()]
     assert "“v” (target) reads 6 of 6" in page.text(".readout")
@@ -94,13 +101,15 @@ def test_mouse_keyboard_slider_and_play_move_it(open_widget, figure):
     assert page.state("layer") == 1 and "Stop" in page.control("play").inner_text()
     page.page.wait_for_function("model.get('layer') === 3", timeout=5000)
     page.page.wait_for_function(
-        "document.querySelector('[data-name=play]').textContent.includes('Play')", timeout=3000)
+        "document.querySelector('[data-name=play]').textContent.includes('Play')", timeout=3000
+    )
 
 
 @in_browser
 def test_it_fits_a_phone_answers_to_touch_and_is_legible_in_light_and_dark(open_widget):
-    long = FamilyMasks(["internationalisation"] * 10, ["antidisestablishment"] * 6, ["short"] * 4,
-                       layers=4)
+    long = FamilyMasks(
+        ["internationalisation"] * 10, ["antidisestablishment"] * 6, ["short"] * 4, layers=4
+    )
     for width in (320, 390, 768, 1400):
         page = open_widget(long, width=width, touch=width < 500)
         assert page.overflow() <= 0.5, width
@@ -108,8 +117,12 @@ def test_it_fits_a_phone_answers_to_touch_and_is_legible_in_light_and_dark(open_
         if width < 500:
             page.page.locator('svg[data-kind="decoder"] .column[data-j="3"]').tap()
             assert page.state("token") == 3
-    for theme, scheme in (("light", "dark"), ("dark", "light"), ("lab-dark", "light"),
-                          ("none", "dark")):
+    for theme, scheme in (
+        ("light", "dark"),
+        ("dark", "light"),
+        ("lab-dark", "light"),
+        ("none", "dark"),
+    ):
         page.skin(theme, scheme)
         ratio, text = min(page.contrasts())
         assert ratio >= 4.5, (theme, text)
@@ -120,7 +133,8 @@ def test_it_is_named_read_aloud_and_stops_listening_when_removed(open_widget, fi
     page = open_widget(figure)
     assert page.root.get_attribute("aria-label") == figure.alt
     labels = page.page.eval_on_selector_all(
-        ".column", "els => els.map(e => e.getAttribute('aria-label'))")
+        ".column", "els => els.map(e => e.getAttribute('aria-label'))"
+    )
     assert len(labels) == 16 and labels[5] == "decoder: the, token 1"
     page.slide("layer", 2)
     page.page.wait_for_function("document.querySelector('[aria-live]').textContent !== ''")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from browser import browser, open_widget, widget_state  # noqa: F401 - fixtures
+
 from llmbook.figures.heads import HeadPatterns, describe, entropy, pattern_scores
 
 in_browser = pytest.mark.browser
@@ -49,7 +50,8 @@ def figure():
     return HeadPatterns([ONE, TWO], weights)
 
 
-# ---- in Python ----
+# --- in Python
+
 
 @pytest.mark.parametrize("n", [5, 9, 24])
 def test_pure_patterns_get_their_names_and_the_uniform_map_is_diffuse(n):
@@ -98,7 +100,9 @@ def test_the_figure_reads_as_describe_does_and_starts_at_the_last_token(figure):
     assert figure.reading()["label"] == "previous token"
     assert figure.reading(head=1)["label"] == "same token"
     assert figure.reading(sentence=1, layer=1, head=2)["label"] == "diffuse"
-    assert figure.reading(layer=1, head=2)["entropy"] == pytest.approx(math.log(len(ONE)), abs=1e-3)
+    assert figure.reading(layer=1, head=2)["entropy"] == pytest.approx(
+        math.log(len(ONE)), abs=1e-3
+    )
     assert len(json.dumps(widget_state(figure), allow_nan=False)) < 12_000
 
 
@@ -130,11 +134,13 @@ def test_weights_that_do_not_fit_are_refused():
         pattern_scores(np.eye(2), ["a", "b", "c"])
 
 
-# ---- in the browser ----
+# --- in the browser
+
 
 def shown(page):
     return page.page.eval_on_selector(
-        ".readout", "e => [e.dataset.label, +e.dataset.score, +e.dataset.entropy]")
+        ".readout", "e => [e.dataset.label, +e.dataset.score, +e.dataset.entropy]"
+    )
 
 
 @in_browser
@@ -157,10 +163,12 @@ def test_label_score_and_entropy_are_python_s_for_every_head_and_sentence(open_w
                 assert told == pytest.approx(want["scores"], abs=0.0051)
                 drawn = page.data(".cell", "i", "j", "value")
                 n = len(figure.sentences[sentence])
-                np.testing.assert_array_equal(np.array(drawn)[:, 2].reshape(n, n),
-                                              figure.weights[sentence][layer][head])
+                np.testing.assert_array_equal(
+                    np.array(drawn)[:, 2].reshape(n, n), figure.weights[sentence][layer][head]
+                )
     labels = page.page.eval_on_selector_all(
-        "button[data-layer]", "els => els.map(e => e.dataset.label)")
+        "button[data-layer]", "els => els.map(e => e.dataset.label)"
+    )
     assert labels == [figure.reading(1, i, j)["label"] for i in (0, 1) for j in (0, 1, 2)]
 
 
@@ -198,8 +206,12 @@ def test_it_fits_a_phone_and_is_legible_in_light_and_dark(open_widget):
         page.resize(width)
         assert page.overflow() <= 0.5, width
         assert page.smallest_text() >= smallest, width
-    for theme, scheme in (("light", "dark"), ("dark", "light"), ("lab-dark", "light"),
-                          ("none", "dark")):
+    for theme, scheme in (
+        ("light", "dark"),
+        ("dark", "light"),
+        ("lab-dark", "light"),
+        ("none", "dark"),
+    ):
         page.skin(theme, scheme)
         page.set("query", 5 + page.state("query") % 2)  # draw the shades anew
         page.page.evaluate(PLAIN_COLOURS)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from browser import browser, open_widget, widget_state  # noqa: F401 - fixtures
+
 from llmbook.figures.positions import PositionExplorer
 from llmbook.positions import sinusoidal
 
@@ -17,7 +18,8 @@ def table(page, figure):
     return np.array(page.data(".cell", "value")).reshape(figure.length, -1)
 
 
-# ---- in Python ----
+# --- in Python
+
 
 @pytest.mark.parametrize("d, base", [(4, 10_000), (16, 100), (32, 10_000)])
 def test_the_table_is_the_library_s_encoding(d, base):
@@ -37,14 +39,20 @@ def test_the_three_ticks_are_computed_and_a_broken_code_turns_two_of_them_off():
     assert good["crossings_last"] == 0 and good["residual"] < 1e-12 < good["distance"]
 
 
-@pytest.mark.parametrize("bad, message", [
-    ({"d": 7}, "d must be even"), ({"d": 40}, "d must be from 4 to 32"),
-    ({"length": 100}, "length must be from 8 to 64"),
-    ({"position": 48}, "position must be from 0 to 47"),
-    ({"offset": 38}, "offset must be from -10 to 37: got 38"), ({"offset": -11}, "offset must be"),
-    ({"pair": 8}, "pair must be from 0 to 7"), ({"base": 1}, "base must be from 10"),
-    ({"code": "binary"}, "code must be one of"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        ({"d": 7}, "d must be even"),
+        ({"d": 40}, "d must be from 4 to 32"),
+        ({"length": 100}, "length must be from 8 to 64"),
+        ({"position": 48}, "position must be from 0 to 47"),
+        ({"offset": 38}, "offset must be from -10 to 37: got 38"),
+        ({"offset": -11}, "offset must be"),
+        ({"pair": 8}, "pair must be from 0 to 7"),
+        ({"base": 1}, "base must be from 10"),
+        ({"code": "binary"}, "code must be one of"),
+    ],
+)
 def test_settings_outside_the_sliders_are_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         PositionExplorer(**bad)
@@ -55,7 +63,8 @@ def test_the_state_is_small_plain_json_and_the_alt_stands_for_the_figure():
     assert repr(PositionExplorer()).startswith("[interactive: A heat map of the sinusoidal")
 
 
-# ---- in the browser ----
+# --- in the browser
+
 
 @in_browser
 def test_the_drawn_table_curve_circle_and_ticks_are_python_s(open_widget):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from browser import browser, open_widget, widget_state  # noqa: F401 - fixtures
+
 from llmbook.decoding import probabilities
 from llmbook.figures.next_token import STEP, NextToken, cut, unpack
 
@@ -26,7 +27,8 @@ def figure():
     return NextToken(texts, ids, logits, WORDS, place=2)
 
 
-# ---- in Python ----
+# --- in Python
+
 
 def test_log_probabilities_are_the_models_up_to_the_grid():
     logits = random_logits(3, 5, 300)
@@ -62,7 +64,9 @@ def test_readings_are_entropy_and_surprise_in_bits():
     assert reading["kept"] == 8
     even.top_k = 2
     assert even.reading()["entropy"] == pytest.approx(1)
-    assert even.reading()["surprise"] == pytest.approx(3)  # of the model, not of what is drawn from
+    assert even.reading()["surprise"] == pytest.approx(
+        3
+    )  # of the model, not of what is drawn from
     assert even.reading(place=1)["surprise"] is None
 
 
@@ -85,12 +89,17 @@ def test_bad_input_is_refused():
 
 def test_the_state_is_small():
     ids = [[i % 1024 for i in range(30)]] * 2
-    figure = NextToken([["token"] * 30] * 2, ids, [random_logits(1, 30, 1024)] * 2,
-                       [f"tok{i}" for i in range(1024)])
+    figure = NextToken(
+        [["token"] * 30] * 2,
+        ids,
+        [random_logits(1, 30, 1024)] * 2,
+        [f"tok{i}" for i in range(1024)],
+    )
     assert len(json.dumps(widget_state(figure), allow_nan=False)) < 160_000
 
 
-# ---- in the browser ----
+# --- in the browser
+
 
 def shown(page):
     return page.page.eval_on_selector(".readout", "e => ({...e.dataset})")
@@ -99,8 +108,13 @@ def shown(page):
 @in_browser
 def test_bars_and_readings_are_pythons_at_every_setting(open_widget, figure):
     page = open_widget(figure)
-    for setting in ({}, {"temperature": 0.5}, {"top_k": 3}, {"top_k": 0, "top_p": 0.7},
-                    {"temperature": 1.6, "top_k": 5}):
+    for setting in (
+        {},
+        {"temperature": 0.5},
+        {"top_k": 3},
+        {"top_k": 0, "top_p": 0.7},
+        {"temperature": 1.6, "top_k": 5},
+    ):
         for name, value in setting.items():
             page.set(name, value)
             setattr(figure, name, value)

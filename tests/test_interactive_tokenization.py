@@ -21,14 +21,16 @@ def figure():
     return MergeSteps(TEXTS, steps=40)
 
 
-# ---- in Python ----
+# --- in Python
+
 
 @pytest.mark.parametrize("text", [0, 1])
 def test_the_steps_are_those_of_the_tokenizers_training(figure, text):
     words = list(TEXTS.values())[text]
     trained = BPETokenizer.train(words, 256 + len(figure.merges[text]), (), backend="python")
     assert [(a, b) for a, b, _ in figure.merges[text]] == [
-        (printable(a), printable(b)) for a, b in trained.merges]
+        (printable(a), printable(b)) for a, b in trained.merges
+    ]
     for step in (0, 1, len(figure.merges[text]) // 2, len(figure.merges[text])):
         first = BPETokenizer.train(words, 256 + step, (), backend="python")
         assert figure.reading(text, step)["count"] == len(first.encode(words))
@@ -42,8 +44,12 @@ def test_the_first_count_is_the_number_of_places(figure):
 
 
 def test_texts_that_do_not_fit_are_refused():
-    for texts, words in (({}, "at least one text"), ({"a": ""}, "2 to 600 bytes: got 0"),
-                         ({"a": "猫" * 201}, "got 603"), ({"a": "abc"}, "some pair of bytes twice")):
+    for texts, words in (
+        ({}, "at least one text"),
+        ({"a": ""}, "2 to 600 bytes: got 0"),
+        ({"a": "猫" * 201}, "got 603"),
+        ({"a": "abc"}, "some pair of bytes twice"),
+    ):
         with pytest.raises(ValueError, match=words):
             MergeSteps(texts)
     for bad in ({"text": 2}, {"step": 99}, {"steps": 0}):
@@ -51,7 +57,8 @@ def test_texts_that_do_not_fit_are_refused():
             MergeSteps(TEXTS, **bad)
 
 
-# ---- in the browser ----
+# --- in the browser
+
 
 def drawn(page):
     return page.page.eval_on_selector_all(".part", "els => els.map(e => e.dataset.token)")
@@ -71,7 +78,8 @@ def test_tokens_and_the_winning_pair_are_python_s_at_every_step(open_widget, fig
             assert counted == want["count"]
             assert f"{want['count']} tokens" in page.text(".readout")
             pairs = page.page.eval_on_selector_all(
-                ".pair", "els => els.map(e => [e.dataset.a, e.dataset.b, +e.dataset.count])")
+                ".pair", "els => els.map(e => [e.dataset.a, e.dataset.b, +e.dataset.count])"
+            )
             first = pairs[0] if pairs and pairs[0][2] > 1 else None
             assert first == want["next"]
             assert [n for *_, n in pairs] == sorted((n for *_, n in pairs), reverse=True)
@@ -117,8 +125,12 @@ def test_it_fits_a_phone_and_is_legible_in_light_and_dark(open_widget, figure):
         page.resize(width)
         assert page.overflow() <= 0.5, width
         assert page.smallest_text() >= 12, width
-    for theme, scheme in (("light", "dark"), ("dark", "light"), ("lab-dark", "light"),
-                          ("none", "dark")):
+    for theme, scheme in (
+        ("light", "dark"),
+        ("dark", "light"),
+        ("lab-dark", "light"),
+        ("none", "dark"),
+    ):
         page.skin(theme, scheme)
         page.set("step", 9 + page.state("step") % 2)  # draw anew
         page.page.evaluate(PLAIN_COLOURS)

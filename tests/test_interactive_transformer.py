@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from browser import browser, open_widget, widget_state  # noqa: F401 - fixtures
+
 from llmbook.figures.blocks import STAGES, WORDS, BlockStepper, fixed_weights, trace
 from llmbook.layers import layer_norm
 from llmbook.multihead import MultiHeadAttention
@@ -52,24 +53,33 @@ def test_the_weights_look_random():
 
 
 def test_sizes_that_do_not_fit_are_refused():
-    for wrong, message in (({"heads": 3}, r"heads must be one of \(1, 2, 4\): got 3"),
-                           ({"d_model": 6}, "d_model must be one of"),
-                           ({"tokens": 7}, "tokens must be from 2 to 6: got 7"),
-                           ({"batch": 0}, "batch must be from 1 to 8"),
-                           ({"stage": 13}, "stage must be from 0 to 12"),
-                           ({"heads": 2, "head": 2}, "head must be from 0 to 1")):
+    for wrong, message in (
+        ({"heads": 3}, r"heads must be one of \(1, 2, 4\): got 3"),
+        ({"d_model": 6}, "d_model must be one of"),
+        ({"tokens": 7}, "tokens must be from 2 to 6: got 7"),
+        ({"batch": 0}, "batch must be from 1 to 8"),
+        ({"stage": 13}, "stage must be from 0 to 12"),
+        ({"heads": 2, "head": 2}, "head must be from 0 to 1"),
+    ):
         with pytest.raises(ValueError, match=message):
             BlockStepper(**wrong)
     assert len(json.dumps(widget_state(BlockStepper()), allow_nan=False)) < 2000
 
 
-# ---- in the browser ----
+# --- in the browser
+
 
 def shapes(batch, n, d, heads):
     """What each stage's tensor measures, batch first."""
     flat, by_head, square = (n, d), (heads, n, d // heads), (heads, n, n)
-    each = {"QKV": by_head, "scores": square, "weights": square, "heads": by_head,
-            "hidden": (n, 4 * d), "logits": (n, len(WORDS))}
+    each = {
+        "QKV": by_head,
+        "scores": square,
+        "weights": square,
+        "heads": by_head,
+        "hidden": (n, 4 * d),
+        "logits": (n, len(WORDS)),
+    }
     return {name: (batch, *each.get(name, flat)) for name in STAGES}
 
 

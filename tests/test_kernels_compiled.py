@@ -16,8 +16,11 @@ from llmbook.kernels.config import CHIPS, HALF_TILES, chip_of, tile  # noqa: E40
 
 HALF = {chip: torch.float16 if chip == (7, 5) else torch.bfloat16 for chip in CHIPS}
 TENSOR_CORES = {
-    (8, 0): "mma.sync", (8, 9): "mma.sync", (9, 0): "wgmma.mma_async", (10, 0): "tcgen05.mma"
-}  # fmt: skip
+    (8, 0): "mma.sync",
+    (8, 9): "mma.sync",
+    (9, 0): "wgmma.mma_async",
+    (10, 0): "tcgen05.mma",
+}
 # Bytes of stack a thread may have. Without tensor cores (float32 everywhere, all on 7.5) a product
 # holds both operands in registers and spills; there the kernel is for correctness, not for speed.
 # Triton 3.6, which Colab has, spills a little more than 3.7.
@@ -86,9 +89,19 @@ def test_the_table_answers_for_every_chip_kernel_and_head_dim():
 
 @pytest.mark.parametrize(
     ("capability", "chip"),
-    [((7, 0), None), (None, None), ((7, 5), (7, 5)), ((8, 0), (8, 0)), ((8, 6), (8, 9)),
-     ((8, 7), (8, 0)), ((8, 9), (8, 9)), ((9, 0), (9, 0)), ((10, 3), (10, 0)), ((12, 0), (8, 9))],
-)  # fmt: skip
+    [
+        ((7, 0), None),
+        (None, None),
+        ((7, 5), (7, 5)),
+        ((8, 0), (8, 0)),
+        ((8, 6), (8, 9)),
+        ((8, 7), (8, 0)),
+        ((8, 9), (8, 9)),
+        ((9, 0), (9, 0)),
+        ((10, 3), (10, 0)),
+        ((12, 0), (8, 9)),
+    ],
+)
 def test_each_capability_has_the_limits_of_a_chip_no_larger_than_itself(capability, chip):
     assert chip_of(capability) == chip
 

@@ -43,7 +43,7 @@ def assert_same_outcome(ours, theirs, x, **tolerance):
         assert_close(mine, other, **(tolerance or TIGHT))
 
 
-# --- norms ---------------------------------------------------------------------------------------
+# --- norms
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch", "auto"])
@@ -100,26 +100,46 @@ def test_statistics_are_float32_in_half_precision(norm, dtype):
         assert ((out.double() - truth).abs() <= allowed).all(), backend
 
 
-@pytest.mark.parametrize("call, error, message", [
-    (lambda: layer_norm(torch.zeros(2, 4), torch.ones(3)), ValueError, r"weight.*\(4,\):.*3"),
-    (lambda: layer_norm(torch.zeros(2, 4), None, torch.ones(1)), ValueError, r"bias.*got \(1,\)"),
-    (lambda: rms_norm(torch.zeros(2, 4, dtype=torch.int64)), TypeError, "floating point.*int64"),
-    (lambda: rms_norm(torch.zeros(2, 4), backend="apex"), ValueError, "backend must be.*'apex'"),
-    (lambda: rms_norm(torch.zeros(2, 4), eps=-1.0), ValueError, "eps must be at least 0: got -1"),
-    (lambda: LayerNorm(0), ValueError, "d_model must be at least 1: got 0"),
-    (lambda: RMSNorm(2.5), TypeError, "d_model must be a whole number: got float"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: layer_norm(torch.zeros(2, 4), torch.ones(3)), ValueError, r"weight.*\(4,\):.*3"),
+        (
+            lambda: layer_norm(torch.zeros(2, 4), None, torch.ones(1)),
+            ValueError,
+            r"bias.*got \(1,\)",
+        ),
+        (
+            lambda: rms_norm(torch.zeros(2, 4, dtype=torch.int64)),
+            TypeError,
+            "floating point.*int64",
+        ),
+        (
+            lambda: rms_norm(torch.zeros(2, 4), backend="apex"),
+            ValueError,
+            "backend must be.*'apex'",
+        ),
+        (
+            lambda: rms_norm(torch.zeros(2, 4), eps=-1.0),
+            ValueError,
+            "eps must be at least 0: got -1",
+        ),
+        (lambda: LayerNorm(0), ValueError, "d_model must be at least 1: got 0"),
+        (lambda: RMSNorm(2.5), TypeError, "d_model must be a whole number: got float"),
+    ],
+)
 def test_norms_refuse_what_does_not_fit(call, error, message):
     with pytest.raises(error, match=message):
         call()
 
 
-# --- feed-forward --------------------------------------------------------------------------------
+# --- feed-forward
 
 
-@pytest.mark.parametrize("ours, theirs", [
-    (gelu, F.gelu), (gelu_tanh, lambda x: F.gelu(x, approximate="tanh")), (silu, F.silu),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [(gelu, F.gelu), (gelu_tanh, lambda x: F.gelu(x, approximate="tanh")), (silu, F.silu)],
+)
 def test_the_activations_written_out_equal_torch(ours, theirs):
     x = torch.linspace(-6, 6, 1001, dtype=torch.float64)
     assert_close(ours(x), theirs(x), rtol=0, atol=1e-14)
@@ -141,8 +161,12 @@ def test_the_named_activations_are_four_different_functions_equal_to_transformer
 def test_feed_forward_is_two_linear_layers_with_the_activation_between(activation, bias):
     torch.manual_seed(0)
     ours = FeedForward(6, 15, activation=activation, bias=bias).double()
-    middle = {"relu": nn.ReLU(), "gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"),
-              "silu": nn.SiLU()}[activation]  # fmt: skip
+    middle = {
+        "relu": nn.ReLU(),
+        "gelu": nn.GELU(),
+        "gelu_tanh": nn.GELU(approximate="tanh"),
+        "silu": nn.SiLU(),
+    }[activation]
     theirs = nn.Sequential(copy.deepcopy(ours.up), middle, copy.deepcopy(ours.down))
     assert_same_outcome(ours, theirs, randn(3, 7, 6))
     assert FeedForward(6).up.weight.shape == (24, 6)
@@ -178,19 +202,22 @@ def test_dropout_falls_on_the_hidden_layer_in_training_only():
         assert torch.equal(layer(x), layer(x))
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: FeedForward(6, activation="tanhh"), "activation must be one of.*'tanhh'"),
-    (lambda: GatedFeedForward(6, activation="swiglu"), "activation must be one of.*'swiglu'"),
-    (lambda: FeedForward(6, 0), "d_ff must be at least 1: got 0"),
-    (lambda: GatedFeedForward(0), "d_model must be at least 1: got 0"),
-    (lambda: Residual(nn.Identity(), nn.Identity(), "middle"), "placement must be 'pre' or"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: FeedForward(6, activation="tanhh"), "activation must be one of.*'tanhh'"),
+        (lambda: GatedFeedForward(6, activation="swiglu"), "activation must be one of.*'swiglu'"),
+        (lambda: FeedForward(6, 0), "d_ff must be at least 1: got 0"),
+        (lambda: GatedFeedForward(0), "d_model must be at least 1: got 0"),
+        (lambda: Residual(nn.Identity(), nn.Identity(), "middle"), "placement must be 'pre' or"),
+    ],
+)
 def test_bad_settings_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-# --- the residual block --------------------------------------------------------------------------
+# --- the residual block
 
 
 @pytest.mark.parametrize("placement", ["pre", "post"])
@@ -202,12 +229,22 @@ def test_two_residual_blocks_equal_torch_s_encoder_layer_forward_and_gradient(pl
     attend = Residual(MultiHeadAttention(12, 3), LayerNorm(12), placement)
     think = Residual(FeedForward(12, 20), LayerNorm(12), placement)
     ours = nn.Sequential(attend, think).double()
-    ours.load_state_dict({new: theirs.state_dict()[old] for new, old in {
-        **{f"0.sublayer.{n}": f"self_attn.{n}" for n in attend.sublayer.state_dict()},
-        **{f"1.sublayer.{a}.{p}": f"{b}.{p}" for a, b in (("up", "linear1"), ("down", "linear2"))
-           for p in ("weight", "bias")},
-        **{f"{i}.norm.{p}": f"norm{i + 1}.{p}" for i in (0, 1) for p in ("weight", "bias")},
-    }.items()})  # fmt: skip
+    ours.load_state_dict(
+        {
+            new: theirs.state_dict()[old]
+            for new, old in {
+                **{f"0.sublayer.{n}": f"self_attn.{n}" for n in attend.sublayer.state_dict()},
+                **{
+                    f"1.sublayer.{a}.{p}": f"{b}.{p}"
+                    for a, b in (("up", "linear1"), ("down", "linear2"))
+                    for p in ("weight", "bias")
+                },
+                **{
+                    f"{i}.norm.{p}": f"norm{i + 1}.{p}" for i in (0, 1) for p in ("weight", "bias")
+                },
+            }.items()
+        }
+    )
     with torch.no_grad():
         for one, other in ((attend.norm, theirs.norm1), (think.norm, theirs.norm2)):
             one.weight.copy_(other.weight.copy_(randn(12, seed=4)))

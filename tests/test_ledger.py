@@ -12,15 +12,35 @@ LEDGER = ROOT / "llmbook" / "book" / "ledger"
 BIB = ROOT / "chapters" / "references.bib"
 
 ROWS_PER_CHAPTER = {
-    "rnn_lstm": 39, "attention": 26, "multi_head": 8, "positional_encoding": 19,
-    "transformer": 28, "tokenization": 5, "families": 21, "pretraining": 18, "inference": 12,
-    "scaling": 12, "sft": 6, "rlhf": 15, "moe": 12, "mamba": 10, "outlook": 8,
+    "rnn_lstm": 39,
+    "attention": 26,
+    "multi_head": 8,
+    "positional_encoding": 19,
+    "transformer": 28,
+    "tokenization": 5,
+    "families": 21,
+    "pretraining": 18,
+    "inference": 12,
+    "scaling": 12,
+    "sft": 6,
+    "rlhf": 15,
+    "moe": 12,
+    "mamba": 10,
+    "outlook": 8,
 }
 FIELDS = ["id", "statement", "kind", "verdict", "note", "chapter", "reference"]
 VERDICTS = {"correct", "loose", "dated", "debatable", "wrong"}
 KINDS = {
-    "mechanism", "quantitative", "qualitative", "formula", "comparison", "worked-example",
-    "history", "demo", "system", "table",
+    "mechanism",
+    "quantitative",
+    "qualitative",
+    "formula",
+    "comparison",
+    "worked-example",
+    "history",
+    "demo",
+    "system",
+    "table",
 }
 LEFT_BEHIND = {
     "prototype value": re.compile(r"\[\s*proto", re.I),
@@ -179,9 +199,15 @@ def test_no_work_stands_twice_under_two_keys():
 
 def test_every_entry_names_title_author_year_and_where_to_find_it():
     venues = {
-        "article": "journal", "inproceedings": "booktitle", "book": "publisher",
-        "techreport": "institution", "mastersthesis": "school", "phdthesis": "school",
-        "incollection": "booktitle", "misc": "howpublished", "online": "url",
+        "article": "journal",
+        "inproceedings": "booktitle",
+        "book": "publisher",
+        "techreport": "institution",
+        "mastersthesis": "school",
+        "phdthesis": "school",
+        "incollection": "booktitle",
+        "misc": "howpublished",
+        "online": "url",
     }
     for kind, key, fields in ENTRIES:
         assert kind in venues, f"{key}: unknown kind {kind}"

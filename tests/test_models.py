@@ -26,8 +26,18 @@ def seeded():
 
 
 def gpt(**changes):
-    return GPT(GPTConfig(**{"vocab_size": 21, "max_len": 9, "d_model": 12, "n_layers": 2,
-                            "n_heads": 2, **changes})).eval()  # fmt: skip
+    return GPT(
+        GPTConfig(
+            **{
+                "vocab_size": 21,
+                "max_len": 9,
+                "d_model": 12,
+                "n_layers": 2,
+                "n_heads": 2,
+                **changes,
+            }
+        )
+    ).eval()
 
 
 @pytest.fixture
@@ -62,10 +72,13 @@ def test_a_saved_model_loads_the_same(saved):
         load(folder)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Llama(LlamaConfig(21, 9, 12, 2, 2, d_ff=20)),
-    lambda: BertForMaskedLM(BertConfig(21, 9, 12, 2, 2, 20)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Llama(LlamaConfig(21, 9, 12, 2, 2, d_ff=20)),
+        lambda: BertForMaskedLM(BertConfig(21, 9, 12, 2, 2, 20)),
+    ],
+)
 def test_other_families_load_the_same(make, tmp_path):
     model = make().eval()
     model.save(tmp_path / "m")
@@ -81,8 +94,10 @@ def test_the_class_comes_from_architectures_and_else_from_model_type(saved, tmp_
     edit(tmp_path / "bert" / CONFIG, architectures=["GPT2LMHeadModel"])
     with pytest.raises(ValueError, match="is no GPT: it lacks .*it holds the unknown"):
         load(tmp_path / "bert")
-    for change in ({"architectures": ["MambaForCausalLM"]},
-                   {"architectures": None, "model_type": "rwkv"}):  # fmt: skip
+    for change in (
+        {"architectures": ["MambaForCausalLM"]},
+        {"architectures": None, "model_type": "rwkv"},
+    ):
         edit(folder / CONFIG, **change)
         with pytest.raises(ValueError, match="unknown architecture .*(Mamba|rwkv)"):
             load(folder)
@@ -327,9 +342,18 @@ def test_an_index_that_does_not_describe_its_shards_is_refused(sharded):
 
 
 @pytest.mark.parametrize(
-    "path", ["../secret.safetensors", "/tmp/secret.safetensors", "a/b.safetensors", "..",
-             "..\\secret.safetensors", "model.bin", "", 7],
-)  # fmt: skip
+    "path",
+    [
+        "../secret.safetensors",
+        "/tmp/secret.safetensors",
+        "a/b.safetensors",
+        "..",
+        "..\\secret.safetensors",
+        "model.bin",
+        "",
+        7,
+    ],
+)
 def test_an_index_that_points_out_of_its_folder_is_refused(path, sharded, tmp_path):
     folder, weight_map = sharded
     save_file({"x": torch.zeros(1)}, tmp_path / "secret.safetensors")

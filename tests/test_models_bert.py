@@ -26,17 +26,44 @@ from llmbook.models.bert import (
 
 CONFIGS = {
     "tied": {"hidden_size": 24, "num_attention_heads": 4},
-    "untied, odd sizes, eps": {"hidden_size": 21, "num_attention_heads": 3, "layer_norm_eps": 1e-3,
-                               "intermediate_size": 37, "tie_word_embeddings": False},
-    "relu, one segment": {"hidden_size": 10, "num_attention_heads": 1, "hidden_act": "relu",
-                          "type_vocab_size": 1, "pad_token_id": 2},
-    "gelu_new": {"hidden_size": 16, "num_attention_heads": 8, "hidden_act": "gelu_new",
-                 "layer_norm_eps": 1e-5, "num_hidden_layers": 1, "vocab_size": 77},
-}  # fmt: skip
-HEADS = ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification",
-         "ForQuestionAnswering"]  # fmt: skip
-OUTPUTS = ("last_hidden_state", "prediction_logits", "seq_relationship_logits", "logits",
-           "start_logits", "end_logits")  # fmt: skip
+    "untied, odd sizes, eps": {
+        "hidden_size": 21,
+        "num_attention_heads": 3,
+        "layer_norm_eps": 1e-3,
+        "intermediate_size": 37,
+        "tie_word_embeddings": False,
+    },
+    "relu, one segment": {
+        "hidden_size": 10,
+        "num_attention_heads": 1,
+        "hidden_act": "relu",
+        "type_vocab_size": 1,
+        "pad_token_id": 2,
+    },
+    "gelu_new": {
+        "hidden_size": 16,
+        "num_attention_heads": 8,
+        "hidden_act": "gelu_new",
+        "layer_norm_eps": 1e-5,
+        "num_hidden_layers": 1,
+        "vocab_size": 77,
+    },
+}
+HEADS = [
+    "Model",
+    "ForMaskedLM",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+]
+OUTPUTS = (
+    "last_hidden_state",
+    "prediction_logits",
+    "seq_relationship_logits",
+    "logits",
+    "start_logits",
+    "end_logits",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +72,14 @@ def seeded():
 
 
 def theirs(architecture, case="tied", **changes):
-    sizes = {"vocab_size": 101, "num_hidden_layers": 2, "intermediate_size": 48,
-             "max_position_embeddings": 33, **CONFIGS[case], **changes}  # fmt: skip
+    sizes = {
+        "vocab_size": 101,
+        "num_hidden_layers": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 33,
+        **CONFIGS[case],
+        **changes,
+    }
     library = transformers()
     family = "Roberta" if architecture.startswith("Roberta") else "Bert"
     config = getattr(library, f"{family}Config")(**sizes)
@@ -122,8 +155,9 @@ def test_pooled_output_equals_theirs(tmp_path):
 
 def test_names_of_classes_survive(tmp_path):
     names = {0: "O", 1: "B-PER", 2: "I-PER"}
-    model = theirs("BertForTokenClassification", id2label=names,
-                   label2id={v: k for k, v in names.items()})  # fmt: skip
+    model = theirs(
+        "BertForTokenClassification", id2label=names, label2id={v: k for k, v in names.items()}
+    )
     ours = loaded(model, tmp_path / "theirs")
     assert ours.config.labels == ("O", "B-PER", "I-PER")
     assert returned(ours, type(model), tmp_path / "ours").config.id2label == names
@@ -136,8 +170,13 @@ def test_losses_and_gradients_equal_theirs(tmp_path):
     segments = torch.randint(0, 2, ids.shape)
     targets = torch.where(torch.rand(ids.shape) < 0.4, ids, -100).masked_fill(mask == 0, -100)
     is_random = torch.tensor([1, 0, 1])
-    expected = model(ids, attention_mask=mask, token_type_ids=segments, labels=targets,
-                     next_sentence_label=is_random).loss  # fmt: skip
+    expected = model(
+        ids,
+        attention_mask=mask,
+        token_type_ids=segments,
+        labels=targets,
+        next_sentence_label=is_random,
+    ).loss
     loss = ours.loss(ids, targets, is_random, mask, segment_ids=segments)
     close(loss, expected)
     expected.backward()

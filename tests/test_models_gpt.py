@@ -20,11 +20,16 @@ from llmbook.models.gpt import GPT, GPTConfig
 
 CONFIGS = {
     "tied": {"n_embd": 24, "n_head": 4},
-    "untied, odd sizes, eps": {"n_embd": 21, "n_head": 3, "n_inner": 37,
-                               "layer_norm_epsilon": 1e-3, "tie_word_embeddings": False},
+    "untied, odd sizes, eps": {
+        "n_embd": 21,
+        "n_head": 3,
+        "n_inner": 37,
+        "layer_norm_epsilon": 1e-3,
+        "tie_word_embeddings": False,
+    },
     "one head, relu": {"n_embd": 10, "n_head": 1, "activation_function": "relu", "vocab_size": 77},
     "exact gelu": {"n_embd": 16, "n_head": 8, "activation_function": "gelu", "n_layer": 1},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +38,15 @@ def seeded():
 
 
 def theirs(case="tied", **changes):
-    sizes = {"vocab_size": 101, "n_layer": 3, "n_positions": 33, "eos_token_id": 0,
-             "bos_token_id": 0, **CONFIGS[case], **changes}  # fmt: skip
+    sizes = {
+        "vocab_size": 101,
+        "n_layer": 3,
+        "n_positions": 33,
+        "eos_token_id": 0,
+        "bos_token_id": 0,
+        **CONFIGS[case],
+        **changes,
+    }
     library = transformers()
     return randomised(library.GPT2LMHeadModel(library.GPT2Config(**sizes)))
 
@@ -96,9 +108,13 @@ def test_gradients_equal_gpt2s(tmp_path):
 
 @pytest.mark.parametrize(
     ("d_model", "n_layers", "n_heads", "count"),
-    [(768, 12, 12, 124_439_808), (1024, 24, 16, 354_823_168), (1280, 36, 20, 774_030_080),
-     (1600, 48, 25, 1_557_611_200)],
-)  # fmt: skip
+    [
+        (768, 12, 12, 124_439_808),
+        (1024, 24, 16, 354_823_168),
+        (1280, 36, 20, 774_030_080),
+        (1600, 48, 25, 1_557_611_200),
+    ],
+)
 def test_published_sizes_have_the_published_count(d_model, n_layers, n_heads, count):
     assert parameter_count(GPT, GPTConfig(50257, 1024, d_model, n_layers, n_heads)) == count
 
@@ -156,8 +172,11 @@ def test_each_dropout_comes_from_its_own_entry(tmp_path):
 
 
 def test_what_we_do_not_compute_is_refused(tmp_path):
-    for change in ({"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False},
-                   {"activation_function": "tanh"}):  # fmt: skip
+    for change in (
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"scale_attn_weights": False},
+        {"activation_function": "tanh"},
+    ):
         theirs(**change).save_pretrained(tmp_path)
         with pytest.raises(ValueError, match="config.json: .*(must be)"):
             load(tmp_path)

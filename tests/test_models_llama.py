@@ -20,21 +20,35 @@ from safetensors.torch import load_file, save_file
 from llmbook.models import load
 from llmbook.models.llama import Llama, Llama3Scaling, LlamaConfig
 
-LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
-          "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 CONFIGS = {
     "grouped queries": {"hidden_size": 24, "num_key_value_heads": 2},
     "tied, biases, one key head, own head_dim, eps": {
-        "hidden_size": 21, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 10,
-        "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True,
+        "hidden_size": 21,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 10,
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+        "mlp_bias": True,
         "rms_norm_eps": 1e-2,
     },
     "llama3 scaling": {"hidden_size": 64, "rope_parameters": LLAMA3},
     "linear scaling, theta, gelu": {
-        "hidden_size": 32, "hidden_act": "gelu", "vocab_size": 77, "num_hidden_layers": 1,
+        "hidden_size": 32,
+        "hidden_act": "gelu",
+        "vocab_size": 77,
+        "num_hidden_layers": 1,
         "rope_parameters": {"rope_type": "linear", "rope_theta": 777.0, "factor": 2.5},
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +57,15 @@ def seeded():
 
 
 def theirs(case="grouped queries", **changes):
-    sizes = {"vocab_size": 101, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "intermediate_size": 37, "max_position_embeddings": 64, **CONFIGS[case],
-             **changes}  # fmt: skip
+    sizes = {
+        "vocab_size": 101,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 37,
+        "max_position_embeddings": 64,
+        **CONFIGS[case],
+        **changes,
+    }
     library = transformers()
     return randomised(library.LlamaForCausalLM(library.LlamaConfig(**sizes)))
 
@@ -145,8 +165,9 @@ def test_the_hubs_layout_loads(dtype, tmp_path):
     assert load(tmp_path, dtype="auto").norm.weight.dtype == dtype
 
     content["weight_map"]["model.extra.weight"] = shard
-    save_file({**load_file(tmp_path / shard), "model.extra.weight": torch.ones(8)},
-              tmp_path / shard)  # fmt: skip
+    save_file(
+        {**load_file(tmp_path / shard), "model.extra.weight": torch.ones(8)}, tmp_path / shard
+    )
     index.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="is no Llama: it holds the unknown model.extra.weight"):
         load(tmp_path)

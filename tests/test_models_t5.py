@@ -19,31 +19,60 @@ from llmbook.models.bart import Bart, BartConfig
 from llmbook.models.encoder_decoder import shift_right
 from llmbook.models.t5 import T5, T5Config
 
-SMALL_T5 = {"vocab_size": 101, "d_model": 24, "d_kv": 6, "num_heads": 4, "d_ff": 37,
-            "num_layers": 2, "decoder_start_token_id": 0}  # fmt: skip
-SMALL_BART = {"vocab_size": 101, "d_model": 24, "encoder_layers": 2, "decoder_layers": 2,
-              "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 37,
-              "decoder_ffn_dim": 37, "max_position_embeddings": 40}  # fmt: skip
+SMALL_T5 = {
+    "vocab_size": 101,
+    "d_model": 24,
+    "d_kv": 6,
+    "num_heads": 4,
+    "d_ff": 37,
+    "num_layers": 2,
+    "decoder_start_token_id": 0,
+}
+SMALL_BART = {
+    "vocab_size": 101,
+    "d_model": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 37,
+    "decoder_ffn_dim": 37,
+    "max_position_embeddings": 40,
+}
 CONFIGS = {
     "T5 1.0": SMALL_T5,
     "T5 1.0, other depths, odd sizes, buckets, eps": {
-        **SMALL_T5, "d_model": 21, "d_kv": 5, "num_heads": 3, "num_decoder_layers": 3,
-        "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
-        "layer_norm_epsilon": 1e-2, "vocab_size": 77,
+        **SMALL_T5,
+        "d_model": 21,
+        "d_kv": 5,
+        "num_heads": 3,
+        "num_decoder_layers": 3,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 20,
+        "layer_norm_epsilon": 1e-2,
+        "vocab_size": 77,
     },
     "T5 1.1": {**SMALL_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     "T5 gated-silu": {**SMALL_T5, "feed_forward_proj": "gated-silu"},
     "BART": SMALL_BART,
     "BART untied, scaled, relu": {
-        **SMALL_BART, "tie_word_embeddings": False, "scale_embedding": True,
+        **SMALL_BART,
+        "tie_word_embeddings": False,
+        "scale_embedding": True,
         "activation_function": "relu",
     },
     "BART, other depths, odd sizes": {
-        **SMALL_BART, "d_model": 21, "encoder_layers": 1, "decoder_layers": 3,
-        "encoder_attention_heads": 3, "decoder_attention_heads": 7, "encoder_ffn_dim": 29,
-        "activation_function": "gelu_new", "vocab_size": 77,
+        **SMALL_BART,
+        "d_model": 21,
+        "encoder_layers": 1,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 3,
+        "decoder_attention_heads": 7,
+        "encoder_ffn_dim": 29,
+        "activation_function": "gelu_new",
+        "vocab_size": 77,
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -106,8 +135,10 @@ def test_cached_logits_equal_uncached_logits(case, tmp_path):
 
 @torch.no_grad()
 def test_a_smoothed_loss_mixes_in_the_mean_over_the_vocabulary():
-    for model in (T5(T5Config(50, 12, 2, 6, 24, 1, 1)),
-                  Bart(BartConfig(50, 9, 12, 1, 1, 2, 2, 24, 24))):  # fmt: skip
+    for model in (
+        T5(T5Config(50, 12, 2, 6, 24, 1, 1)),
+        Bart(BartConfig(50, 9, 12, 1, 1, 2, 2, 24, 24)),
+    ):
         ids, targets = torch.randint(3, 50, (2, 2, 5))
         plain, smooth = (model.eval().loss(ids, targets, smoothing=e) for e in (0.0, 0.3))
         read = shift_right(targets, model.config.start_id, model.config.pad_id)

@@ -31,10 +31,17 @@ from llmbook.training.multi30k import (
 
 NAMES = [("dog", "Hund"), ("cat", "Katze"), ("bird", "Vogel"), ("fish", "Fisch")]
 VERBS = [("runs", "rennt"), ("sleeps", "schläft"), ("eats", "isst")]
-TOY = [(f"The {a} and the {b} see a {c} that {v} .", f"{b2} , {a2} : {c2} {v2} .")
-       for a, a2 in NAMES for b, b2 in NAMES for c, c2 in NAMES for v, v2 in VERBS]  # fmt: skip
+TOY = [
+    (f"The {a} and the {b} see a {c} that {v} .", f"{b2} , {a2} : {c2} {v2} .")
+    for a, a2 in NAMES
+    for b, b2 in NAMES
+    for c, c2 in NAMES
+    for v, v2 in VERBS
+]
 TINY = dict(pieces=330, d_model=32, layers=1, dropout=0.0)
-SHORT = dataclasses.replace(CPU, steps=8, batch_size=16, warmup=2, evaluate_every=4, checkpoint_every=3)
+SHORT = dataclasses.replace(
+    CPU, steps=8, batch_size=16, warmup=2, evaluate_every=4, checkpoint_every=3
+)
 
 
 @pytest.fixture
@@ -70,10 +77,15 @@ def test_each_epoch_reads_each_pair_once_in_an_order_of_its_own(tokenizer):
     wanted = sorted(tuple(numbers(tokenizer, english)) for english, _ in TOY)
     assert sorted(epoch(0)) == sorted(epoch(1)) == wanted
     assert epoch(0) != epoch(1)
-    again = Captions(TOY, tokenizer, 10, seed=1)(steps + 2)  # a resumed run asks for one step alone
+    again = Captions(TOY, tokenizer, 10, seed=1)(
+        steps + 2
+    )  # a resumed run asks for one step alone
     assert all(torch.equal(a, b) for a, b in zip(captions(steps + 2), again, strict=True))
-    assert epoch(0) != [tuple(t for t in row.tolist() if t != PAD)
-                        for step in range(steps) for row in Captions(TOY, tokenizer, 10, seed=2)(step)[0]]
+    assert epoch(0) != [
+        tuple(t for t in row.tolist() if t != PAD)
+        for step in range(steps)
+        for row in Captions(TOY, tokenizer, 10, seed=2)(step)[0]
+    ]
 
 
 def test_rows_of_similar_length_stand_together(tokenizer):
@@ -95,7 +107,12 @@ def test_it_learns_a_toy_language_and_reports_what_sacrebleu_says(toy):
     config = dataclasses.replace(SHORT, steps=300, batch_size=32, warmup=30, evaluate_every=100)
     found = learn(config, **TINY)
     assert min(found["BLEU"].values()) > 95 and set(found["BLEU"]) == set(SEARCHES)
-    assert found["pairs"] == len(toy["train"]) and [at for at, _ in found["validation"]] == [0, 100, 200, 300]
+    assert found["pairs"] == len(toy["train"]) and [at for at, _ in found["validation"]] == [
+        0,
+        100,
+        200,
+        300,
+    ]
     assert found["validation"][-1][1] < 0.2 < found["validation"][0][1]
     english, told, german = zip(*found["examples"], strict=True)
     assert list(zip(english, german, strict=True)) == toy["test"][:5]
@@ -127,8 +144,24 @@ def test_a_run_that_stopped_goes_on_to_the_same_end(toy, tmp_path, monkeypatch):
 
 def test_the_command_writes_the_record(toy, tmp_path, capsys):
     out = tmp_path / "record.json"
-    argv = ["--steps", "4", "--batch-size", "16", "--pieces", "330", "--d-model", "32", "--layers", "1",
-            "--limit", "30", "--folder", str(tmp_path / "run"), "--out", str(out)]
+    argv = [
+        "--steps",
+        "4",
+        "--batch-size",
+        "16",
+        "--pieces",
+        "330",
+        "--d-model",
+        "32",
+        "--layers",
+        "1",
+        "--limit",
+        "30",
+        "--folder",
+        str(tmp_path / "run"),
+        "--out",
+        str(out),
+    ]
     assert main(argv) == 0
     record = json.loads(out.read_text("utf-8"))
     assert record["pairs"] == 30 and record["_run"]["training"]["steps"] == 4
@@ -146,8 +179,24 @@ def test_an_interrupted_command_says_how_to_go_on(toy, tmp_path, monkeypatch, ca
             signal.raise_signal(signal.SIGINT)
         return read(self, step)
 
-    argv = ["--steps", "4", "--batch-size", "16", "--pieces", "330", "--d-model", "32", "--layers", "1",
-            "--limit", "30", "--folder", str(tmp_path / "run"), "--out", str(tmp_path / "record.json")]
+    argv = [
+        "--steps",
+        "4",
+        "--batch-size",
+        "16",
+        "--pieces",
+        "330",
+        "--d-model",
+        "32",
+        "--layers",
+        "1",
+        "--limit",
+        "30",
+        "--folder",
+        str(tmp_path / "run"),
+        "--out",
+        str(tmp_path / "record.json"),
+    ]
     with monkeypatch.context() as during:
         during.setattr(Captions, "__call__", interrupted)
         assert main(argv) == 130
@@ -157,7 +206,9 @@ def test_an_interrupted_command_says_how_to_go_on(toy, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize("lacking", ["captions", "sacrebleu"])
-def test_what_is_missing_is_named_before_anything_is_trained(lacking, toy, tmp_path, monkeypatch, capsys):
+def test_what_is_missing_is_named_before_anything_is_trained(
+    lacking, toy, tmp_path, monkeypatch, capsys
+):
     def fail(split):
         raise DownloadFailed("multi30k.train.en.gz could not be fetched")
 
@@ -166,7 +217,9 @@ def test_what_is_missing_is_named_before_anything_is_trained(lacking, toy, tmp_p
     else:
         monkeypatch.setitem(sys.modules, "sacrebleu", None)
     assert main(["--folder", str(tmp_path / "run"), "--out", str(tmp_path / "record.json")]) == 2
-    assert {"captions": "multi30k.train.en.gz", "sacrebleu": "sacrebleu"}[lacking] in capsys.readouterr().err
+    assert {"captions": "multi30k.train.en.gz", "sacrebleu": "sacrebleu"}[
+        lacking
+    ] in capsys.readouterr().err
     assert not (tmp_path / "record.json").exists()
 
 
@@ -175,7 +228,7 @@ def test_a_gpu_gets_the_larger_run():
     assert GPU.steps * GPU.batch_size > CPU.steps * CPU.batch_size
 
 
-# ---------------------------------------------------------------- what was recorded
+# --- what was recorded
 
 
 def test_the_record_is_of_the_whole_set_by_the_command_without_options():
@@ -186,7 +239,9 @@ def test_the_record_is_of_the_whole_set_by_the_command_without_options():
     assert re.fullmatch("[0-9a-f]{40}", told["commit"])  # nothing differed from it
     assert all(told[name] for name in ("hardware", "versions", "threads", "date", "seconds"))
     losses = [nats for _, nats in record["validation"]]
-    assert losses[-1] < 0.5 * losses[0] and record["validation"][-1][0] == told["training"]["steps"]
+    assert (
+        losses[-1] < 0.5 * losses[0] and record["validation"][-1][0] == told["training"]["steps"]
+    )
 
 
 def test_the_recorded_examples_are_near_what_people_wrote():

@@ -108,6 +108,7 @@ def test_later_tokens_get_exactly_zero_gradient():
 
 def spin(q, k, positions):
     """A rotation by position of the first two numbers of each head."""
+
     def turn(x):
         angle = 0.3 * positions.to(x.dtype)[..., None]
         a, b = x[..., :1], x[..., 1:2]

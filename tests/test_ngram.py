@@ -98,7 +98,8 @@ def test_the_three_discounts_are_chen_and_goodmans():
     counts = np.array([1] * 10 + [2] * 4 + [3] * 2 + [4] * 1)
     y = 10 / 18
     assert _discounts(counts) == pytest.approx(
-        [0, 1 - 2 * y * 4 / 10, 2 - 3 * y * 2 / 4, 3 - 4 * y * 1 / 2])
+        [0, 1 - 2 * y * 4 / 10, 2 - 3 * y * 2 / 4, 3 - 4 * y * 1 / 2]
+    )
     assert _discounts(np.array([1, 1, 2])) == pytest.approx([0, 0.5, 0.5, 0.5])
 
 
@@ -112,14 +113,17 @@ def test_a_vocabulary_as_large_as_63_bits_allow_is_exact():
     assert np.allclose(small[5:], large[5:], rtol=0.05) and np.all(large > 0)
 
 
-@pytest.mark.parametrize("call, error, message", [
-    (lambda: KneserNey([0, 1], 2, order=9), ValueError, "order must be from 1 to 8"),
-    (lambda: KneserNey(some_text(), 10**5, order=5), ValueError, "below 2\\^63"),
-    (lambda: KneserNey([0, 1], 2, order=3), ValueError, "at least 3 tokens"),
-    (lambda: KneserNey([0, 7, 1], 5, order=1), ValueError, "from 0 to 4: got 0 to 7"),
-    (lambda: KneserNey([0.5, 1.0], 5, order=1), TypeError, "whole numbers"),
-    (lambda: KneserNey(some_text(), 5).probabilities([-1]), ValueError, "got -1"),
-])
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: KneserNey([0, 1], 2, order=9), ValueError, "order must be from 1 to 8"),
+        (lambda: KneserNey(some_text(), 10**5, order=5), ValueError, "below 2\\^63"),
+        (lambda: KneserNey([0, 1], 2, order=3), ValueError, "at least 3 tokens"),
+        (lambda: KneserNey([0, 7, 1], 5, order=1), ValueError, "from 0 to 4: got 0 to 7"),
+        (lambda: KneserNey([0.5, 1.0], 5, order=1), TypeError, "whole numbers"),
+        (lambda: KneserNey(some_text(), 5).probabilities([-1]), ValueError, "got -1"),
+    ],
+)
 def test_unfit_arguments_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()

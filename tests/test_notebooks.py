@@ -20,8 +20,9 @@ CHAPTERS = chapters(ROOT)
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_a_chapter_is_in_committed_form(path):
     notebook = read_notebook(path)
-    assert as_text(committed_form(notebook, address(ROOT))) == path.read_text(encoding="utf-8"), \
+    assert as_text(committed_form(notebook, address(ROOT))) == path.read_text(encoding="utf-8"), (
         f"run: python -m llmbook tidy {path.stem}"
+    )
     assert long_lines(notebook) == []
 
 
@@ -35,16 +36,42 @@ def test_a_chapter_has_one_parameters_cell_and_marks_some_output_for_nbval(path)
 
 
 def sample():
-    picture = {"output_type": "display_data", "metadata": {}, "data": {"image/png": "x", "text/plain": "[figure]"}}
-    widget = {"output_type": "execute_result", "execution_count": 3, "metadata": {},
-              "data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "[interactive]"}}
-    prints = [{"output_type": "stream", "name": "stdout", "text": ["a\n"]},
-              {"output_type": "stream", "name": "stdout", "text": "b\n"}]
-    return {"cells": [
-        {"cell_type": "markdown", "id": "t", "metadata": {"collapsed": True}, "source": "# Title"},
-        {"cell_type": "code", "id": "x", "metadata": {"tags": ["keep"], "papermill": {}}, "execution_count": 7,
-         "source": ["print(1)\n", "\n"], "outputs": [*prints, picture, widget]},
-    ], "metadata": {"widgets": {"state": {}}, "papermill": {}}, "nbformat": 4, "nbformat_minor": 4}
+    picture = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {"image/png": "x", "text/plain": "[figure]"},
+    }
+    widget = {
+        "output_type": "execute_result",
+        "execution_count": 3,
+        "metadata": {},
+        "data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "[interactive]"},
+    }
+    prints = [
+        {"output_type": "stream", "name": "stdout", "text": ["a\n"]},
+        {"output_type": "stream", "name": "stdout", "text": "b\n"},
+    ]
+    return {
+        "cells": [
+            {
+                "cell_type": "markdown",
+                "id": "t",
+                "metadata": {"collapsed": True},
+                "source": "# Title",
+            },
+            {
+                "cell_type": "code",
+                "id": "x",
+                "metadata": {"tags": ["keep"], "papermill": {}},
+                "execution_count": 7,
+                "source": ["print(1)\n", "\n"],
+                "outputs": [*prints, picture, widget],
+            },
+        ],
+        "metadata": {"widgets": {"state": {}}, "papermill": {}},
+        "nbformat": 4,
+        "nbformat_minor": 4,
+    }
 
 
 def test_the_committed_form_keeps_text_and_drops_pictures_and_widget_state():
@@ -64,14 +91,19 @@ def test_the_committed_form_is_stable():
 
 
 def test_refresh_takes_the_outputs_of_the_executed_copy(tmp_path, monkeypatch):
-    (tmp_path / "_toc.yml").write_text("root: x\n"), (tmp_path / "_config.yml").write_text("title: x\n")
+    (
+        (tmp_path / "_toc.yml").write_text("root: x\n"),
+        (tmp_path / "_config.yml").write_text("title: x\n"),
+    )
     (tmp_path / "requirements.txt").write_text("")
     path = tmp_path / "one.ipynb"
     path.write_text(json.dumps(sample()))
     with pytest.raises(FileNotFoundError, match="llmbook run one"):
         tidy(path, refresh=True)
     executed = sample()
-    executed["cells"][1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "fresh\n"}]
+    executed["cells"][1]["outputs"] = [
+        {"output_type": "stream", "name": "stdout", "text": "fresh\n"}
+    ]
     (tmp_path / "copy.ipynb").write_text(json.dumps(executed))
     monkeypatch.setattr("llmbook.book.notebook.executed_path", lambda p: tmp_path / "copy.ipynb")
     assert tidy(path, refresh=True) and "fresh" in path.read_text()
@@ -81,8 +113,12 @@ def places(root):
     """The address as each place holds it: configuration, README, first cells."""
     config = yaml.safe_load((root / "_config.yml").read_text())
     where = (config.get("repository") or {}).get("url", "")
-    cells = ["".join(c["source"]) for path in chapters(root) for c in read_notebook(path)["cells"]
-             if "colab" in c["metadata"].get("tags", [])]
+    cells = [
+        "".join(c["source"])
+        for path in chapters(root)
+        for c in read_notebook(path)["cells"]
+        if "colab" in c["metadata"].get("tags", [])
+    ]
     assert len(cells) == len(chapters(root))
     return where, cells, (root / "README.md").read_text()
 
@@ -93,7 +129,9 @@ def assert_all_places_agree(root):
     assert set(cells) == {first_cell(where)}
     if where:
         assert f'"llmbook @ git+{where}@v{llmbook.__version__}"' in cells[0]
-        assert where.removeprefix("https://") in readme.replace("colab.research.google.com/github/", "github.com/")
+        assert where.removeprefix("https://") in readme.replace(
+            "colab.research.google.com/github/", "github.com/"
+        )
     else:
         assert "python -m llmbook address" in cells[0] and "llmbook address https://" in readme
 
@@ -113,13 +151,18 @@ def test_one_command_writes_the_address_everywhere_and_can_take_it_back(tmp_path
     assert address(tmp_path) == "https://github.com/someone/somewhere"
     assert_all_places_agree(tmp_path)
     config = yaml.safe_load((tmp_path / "_config.yml").read_text())
-    assert config["launch_buttons"]["colab_url"] and config["repository"]["branch"] == f"v{llmbook.__version__}"
+    assert (
+        config["launch_buttons"]["colab_url"]
+        and config["repository"]["branch"] == f"v{llmbook.__version__}"
+    )
     set_address(tmp_path, "")
     assert {p: p.read_text() for p in before} == start
     assert_all_places_agree(tmp_path)
 
 
-@pytest.mark.parametrize("bad", ["github.com/a/b", "https://github.com/a", "https://github.com/a/b; rm", "git@x:y"])
+@pytest.mark.parametrize(
+    "bad", ["github.com/a/b", "https://github.com/a", "https://github.com/a/b; rm", "git@x:y"]
+)
 def test_a_bad_address_is_refused(bad):
     with pytest.raises(ValueError, match="must read like"):
         normalise(bad)
@@ -127,6 +170,7 @@ def test_a_bad_address_is_refused(bad):
 
 def test_the_first_cell_does_nothing_outside_colab_and_says_what_is_missing_on_it(monkeypatch):
     import sys
+
     exec(first_cell(""), {})
     monkeypatch.setitem(sys.modules, "google.colab", object())
     with pytest.raises(RuntimeError, match="llmbook address URL"):

@@ -33,8 +33,9 @@ def seeded(seed=0):
 
 def test_a_share_of_every_row_is_chosen_and_never_a_special_token():
     ids, mask = pad([[CLS, *range(10, 10 + n), SEP] for n in (40, 7, 1, 100)], PAD)
-    _, targets = mask_tokens(ids, mask_id=MASK, vocab_size=200, special_ids=(PAD, CLS, SEP),
-                             generator=seeded())  # fmt: skip
+    _, targets = mask_tokens(
+        ids, mask_id=MASK, vocab_size=200, special_ids=(PAD, CLS, SEP), generator=seeded()
+    )
     chosen = targets != -100
     assert chosen.sum(1).tolist() == [6, 1, 1, 15]
     assert (targets[chosen] == ids[chosen]).all() and (ids[chosen] >= 10).all()
@@ -81,8 +82,11 @@ def test_masking_is_as_frequent_as_transformers_collators():
     ids = torch.full((200, 500), 7)
     theirs, labels = collator.torch_mask_tokens(ids.clone(), special_tokens_mask=ids == 0)
     ours, targets = mask_tokens(ids, mask_id=MASK, vocab_size=1000, generator=seeded())
-    for a, b in (((theirs == MASK), (ours == MASK)), (labels != -100, targets != -100),
-                 ((theirs != 7) & (theirs != MASK), (ours != 7) & (ours != MASK))):  # fmt: skip
+    for a, b in (
+        ((theirs == MASK), (ours == MASK)),
+        (labels != -100, targets != -100),
+        ((theirs != 7) & (theirs != MASK), (ours != 7) & (ours != MASK)),
+    ):
         assert abs(a.float().mean() - b.float().mean()) < 0.006
 
 
@@ -129,8 +133,17 @@ def test_a_pair_is_joined_as_bert_reads_it():
 def test_next_sentence_batch_is_what_bert_is_trained_on():
     from llmbook.models.bert import BertConfig, BertForPreTraining
 
-    batch = next_sentence_batch(DOCUMENTS, 6, cls_id=CLS, sep_id=SEP, mask_id=MASK, pad_id=PAD,
-                                vocab_size=40, max_len=8, generator=seeded())  # fmt: skip
+    batch = next_sentence_batch(
+        DOCUMENTS,
+        6,
+        cls_id=CLS,
+        sep_id=SEP,
+        mask_id=MASK,
+        pad_id=PAD,
+        vocab_size=40,
+        max_len=8,
+        generator=seeded(),
+    )
     assert {key: tuple(value.shape) for key, value in batch.items()}["is_random"] == (6,)
     asked, real = batch["targets"] != -100, batch["attention_mask"] == 1
     assert (asked.sum(1) == 1).all() and not asked[~real].any()
@@ -273,8 +286,9 @@ def test_denoising_batch_trains_bart():
     from llmbook.models.bart import Bart, BartConfig
 
     texts = [[10, 11, 9, 12, 13, 14, 9], [20, 21, 22]]
-    batch = denoising_batch(texts, mask_id=MASK, pad_id=1, bos_id=0, eos_id=2, end_ids={9},
-                            generator=seeded())  # fmt: skip
+    batch = denoising_batch(
+        texts, mask_id=MASK, pad_id=1, bos_id=0, eos_id=2, end_ids={9}, generator=seeded()
+    )
     assert batch["targets"].tolist() == [[0, *texts[0], 2], [0, *texts[1], 2] + [-100] * 4]
     assert (batch["input_ids"][:, 0] == 0).all() and (batch["input_ids"] == MASK).any()
     assert (batch["attention_mask"] == (batch["input_ids"] != 1)).all()
@@ -290,9 +304,10 @@ def test_same_seed_same_batch():
     for make in (
         lambda g: masked_batch(texts, mask_id=MASK, pad_id=PAD, vocab_size=99, generator=g),
         lambda g: span_batch(texts, sentinels=range(99, 79, -1), pad_id=0, eos_id=1, generator=g),
-        lambda g: denoising_batch(texts, mask_id=MASK, pad_id=1, bos_id=0, eos_id=2,
-                                  end_ids={20, 30}, generator=g),
-    ):  # fmt: skip
+        lambda g: denoising_batch(
+            texts, mask_id=MASK, pad_id=1, bos_id=0, eos_id=2, end_ids={20, 30}, generator=g
+        ),
+    ):
         first, again, other = make(seeded(1)), make(seeded(1)), make(seeded(2))
         assert all(torch.equal(first[key], again[key]) for key in first)
         assert any(

@@ -40,7 +40,12 @@ class Page(HTMLParser):
             self._inside.append(bool(alt))
         elif self._inside and tag == "img" and alt:
             self._inside[-1] = True
-        if tag == "svg" and not alt and given.get("aria-hidden") != "true" and not any(self._inside):
+        if (
+            tag == "svg"
+            and not alt
+            and given.get("aria-hidden") != "true"
+            and not any(self._inside)
+        ):
             self.undescribed.append(f"svg {given}")
 
     def handle_endtag(self, tag):
@@ -48,20 +53,20 @@ class Page(HTMLParser):
             self.undescribed.append(f"figure near line {self.getpos()[0]}")
 
 
-def written(book):  # noqa: F811
+def written(book):
     """The pages that the book's table of contents names."""
     return sorted((book / "chapters").glob("*.html"))
 
 
-# ---------------------------------------------------------------- what the markup says
+# --- what the markup says
 
 
-def test_every_picture_has_a_text_alternative(book):  # noqa: F811
+def test_every_picture_has_a_text_alternative(book):
     lacking = {page.name: missing for page in written(book) if (missing := Page(page).undescribed)}
     assert not lacking
 
 
-def test_every_link_inside_the_book_arrives(book):  # noqa: F811
+def test_every_link_inside_the_book_arrives(book):
     pages = {path: Page(path) for path in book.rglob("*.html") if "_static" not in path.parts}
     dead = []
     for path, page in pages.items():
@@ -71,36 +76,48 @@ def test_every_link_inside_the_book_arrives(book):  # noqa: F811
                 continue
             goal = (path.parent / unquote(target.path)).resolve() if target.path else path
             known = pages.get(goal)
-            if not goal.exists() or (target.fragment and known and unquote(target.fragment) not in known.ids):
+            if not goal.exists() or (
+                target.fragment and known and unquote(target.fragment) not in known.ids
+            ):
                 dead.append(f"{path.name} -> {href}")
     assert not dead
 
 
-def test_claims_page_links_each_settled_claim_to_its_one_cell(book):  # noqa: F811
-    linked = re.findall(r'href="([\w-]+\.html)#claim-([\w-]+)"', (book / "chapters/claims.html").read_text())
-    wanted = [(f"{n.stem}.html", claim["id"]) for n in chapters(ROOT) for claim in report.settled(executed_path(n))]
+def test_claims_page_links_each_settled_claim_to_its_one_cell(book):
+    linked = re.findall(
+        r'href="([\w-]+\.html)#claim-([\w-]+)"', (book / "chapters/claims.html").read_text()
+    )
+    wanted = [
+        (f"{n.stem}.html", claim["id"])
+        for n in chapters(ROOT)
+        for claim in report.settled(executed_path(n))
+    ]
     assert sorted(linked) == sorted(wanted) and wanted
     ids = {name: Page(book / "chapters" / name).ids for name in {name for name, _ in wanted}}
     for name, id in wanted:
         assert ids[name].count(f"claim-{id}") == 1, id
 
 
-def test_status_page_has_a_row_for_each_chapter(book):  # noqa: F811
+def test_status_page_has_a_row_for_each_chapter(book):
     page = (book / "chapters/status.html").read_text()
     for notebook in chapters(ROOT):
         chapter = report.chapter(notebook.stem, executed_path(notebook))
         row = re.search(rf'<tr.*?href="{notebook.stem}\.html".*?</tr>', page, re.DOTALL).group()
-        for shown in (chapter.run["date"], f"{chapter.run['seconds']:.0f} s",
-                      f"{chapter.settled} of {len(chapter.rows)}", chapter.run["device"]):
+        for shown in (
+            chapter.run["date"],
+            f"{chapter.run['seconds']:.0f} s",
+            f"{chapter.settled} of {len(chapter.rows)}",
+            chapter.run["device"],
+        ):
             assert shown in row
 
 
-def test_chapters_stay_small(book):  # noqa: F811
+def test_chapters_stay_small(book):
     sizes = {n.stem: (book / f"chapters/{n.stem}.html").stat().st_size for n in chapters(ROOT)}
     assert sizes and all(size < LIMIT for size in sizes.values()), sizes
 
 
-# ---------------------------------------------------------------- what the browser shows
+# --- what the browser shows
 
 RENDERED = """() => {
   const count = (what) => document.querySelectorAll(what).length;
@@ -137,7 +154,10 @@ PALE = """() => [...document.querySelectorAll(
 def watched(context, base):
     """A new page, and the list of what went wrong in it."""
     page, wrong = context.new_page(), []
-    page.on("request", lambda r: r.url.startswith((base, "data:", "blob:")) or wrong.append(f"outside: {r.url}"))
+    page.on(
+        "request",
+        lambda r: r.url.startswith((base, "data:", "blob:")) or wrong.append(f"outside: {r.url}"),
+    )
     page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url}"))
     page.on("response", lambda r: r.status >= 400 and wrong.append(f"{r.status}: {r.url}"))
     page.on("console", lambda m: m.type == "error" and wrong.append(f"console: {m.text}"))
@@ -151,24 +171,33 @@ def look(page, wrong, sizes, theme):
     page.evaluate(SETTLED)
     for size in sizes:
         page.set_viewport_size(size)
-        wrong += [f"at {size['width']}, wider than the window: {what}" for what in page.evaluate(OUTSIDE)]
+        wrong += [
+            f"at {size['width']}, wider than the window: {what}" for what in page.evaluate(OUTSIDE)
+        ]
         if size is WIDE:
             wrong += [f"cut off at {size['width']}: {line}" for line in page.evaluate(CUT_CODE)]
-    wrong += [f"{name}: {found}" for name, found in page.evaluate(RENDERED).items() if found not in (0, [])]
+    wrong += [
+        f"{name}: {found}"
+        for name, found in page.evaluate(RENDERED).items()
+        if found not in (0, [])
+    ]
     if theme == "dark":
         assert page.evaluate("document.documentElement.dataset.theme") == "dark"
         wrong += [f"pale in the dark: {what}" for what in page.evaluate(PALE)]
 
 
-def offline_or_skip(book):  # noqa: F811
+def offline_or_skip(book):
     if not (book / "_static/vendor/mathjax").is_dir():
         pytest.skip("the book's web files are missing: npm was not there when it was built")
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("how", "theme", "sizes"), [("file", "light", (WIDE, NARROW)), ("server", "dark", (NARROW, WIDE))],
-                         ids=["file, light", "server, dark"])
-def test_pages_are_complete_and_ask_for_nothing_outside(book, browser, how, theme, sizes):  # noqa: F811
+@pytest.mark.parametrize(
+    ("how", "theme", "sizes"),
+    [("file", "light", (WIDE, NARROW)), ("server", "dark", (NARROW, WIDE))],
+    ids=["file, light", "server, dark"],
+)
+def test_pages_are_complete_and_ask_for_nothing_outside(book, browser, how, theme, sizes):
     offline_or_skip(book)
     faults = {}
     with served(book) as server:
@@ -187,7 +216,7 @@ def test_pages_are_complete_and_ask_for_nothing_outside(book, browser, how, them
 
 @pytest.mark.browser
 @pytest.mark.parametrize("how", ["file", "server"])
-def test_search_finds_a_chapter_by_a_word_of_its_title(book, browser, how):  # noqa: F811
+def test_search_finds_a_chapter_by_a_word_of_its_title(book, browser, how):
     notebook = chapters(ROOT)[0]
     title = report.chapter(notebook.stem, executed_path(notebook)).title
     word = max(re.findall(r"[A-Za-z]+", title), key=len)
@@ -198,20 +227,24 @@ def test_search_finds_a_chapter_by_a_word_of_its_title(book, browser, how):  # n
         page.goto(f"{base}search.html?q={word}")
         page.wait_for_selector("#search-results li a")
         page.wait_for_timeout(500)  # excerpts are fetched after the titles are shown
-        found = page.eval_on_selector_all("#search-results li a", "found => found.map(a => a.href)")
+        found = page.eval_on_selector_all(
+            "#search-results li a", "found => found.map(a => a.href)"
+        )
         context.close()
     assert any(f"chapters/{notebook.stem}.html" in address for address in found)
     assert not wrong
 
 
 @pytest.mark.browser
-def test_theme_switch_and_toggles_answer(book, browser):  # noqa: F811
+def test_theme_switch_and_toggles_answer(book, browser):
     context = browser.new_context(viewport=WIDE, color_scheme="light")
     page, wrong = watched(context, book.resolve().as_uri() + "/")
     page.goto((book / f"chapters/{chapters(ROOT)[0].stem}.html").resolve().as_uri())
     page.evaluate(SETTLED)
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.locator("button.theme-switch-button:visible").first.click()  # from the system's to the other
+    page.locator(
+        "button.theme-switch-button:visible"
+    ).first.click()  # from the system's to the other
     after = page.evaluate("getComputedStyle(document.body).backgroundColor")
     toggle = page.locator(".bd-article details").first
     toggle.locator("summary").click()
@@ -219,7 +252,7 @@ def test_theme_switch_and_toggles_answer(book, browser):  # noqa: F811
     context.close()
 
 
-# ---------------------------------------------------------------- small books, built to be broken
+# --- small books, built to be broken
 
 
 @pytest.fixture
@@ -230,13 +263,17 @@ def small(tmp_path):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("claims.md", "status.md", "references.md", "references.bib"):
         shutil.copy(ROOT / "chapters" / name, tmp_path / "chapters")
-    shutil.copytree(ROOT / "llmbook", tmp_path / "llmbook", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "llmbook", tmp_path / "llmbook", ignore=shutil.ignore_patterns("__pycache__")
+    )
     if (ROOT / "_build/web").is_dir():
         shutil.copytree(ROOT / "_build/web", tmp_path / "_build/web")
     (tmp_path / "chapters/intro.md").write_text("# A small book\n\nOne chapter.\n")
     names = ("rnn_lstm", "claims", "status", "references")
-    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: chapters/intro\nchapters:\n" + "".join(
-        f"  - file: chapters/{name}\n" for name in names))
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: chapters/intro\nchapters:\n"
+        + "".join(f"  - file: chapters/{name}\n" for name in names)
+    )
     return tmp_path
 
 
@@ -263,9 +300,15 @@ def test_a_failing_chapter_fails_the_build(small, options):
 @pytest.mark.slow
 def test_a_change_in_the_package_reaches_the_pages_and_nothing_else_runs_again(small):
     (small / "llmbook/probe.py").write_text('WORD = "before"\n')
-    chapter(small, 'from llmbook.probe import WORD\nfrom llmbook.book import start, claim\nstart("rnn_lstm")\n'
-                   'claim("rnn-cell-formula", {WORD + " measured": 1.0}, holds=True)\nprint("it is", WORD)')
-    page, claims = small / "_build/html/chapters/rnn_lstm.html", small / "_build/html/chapters/claims.html"
+    chapter(
+        small,
+        'from llmbook.probe import WORD\nfrom llmbook.book import start, claim\nstart("rnn_lstm")\n'
+        'claim("rnn-cell-formula", {WORD + " measured": 1.0}, holds=True)\nprint("it is", WORD)',
+    )
+    page, claims = (
+        small / "_build/html/chapters/rnn_lstm.html",
+        small / "_build/html/chapters/claims.html",
+    )
     first = make(small, "-W", "-n", "--keep-going")
     assert first.returncode == 0, first.stdout
     assert "it is before" in page.read_text() and "before measured" in claims.read_text()
@@ -276,11 +319,16 @@ def test_a_change_in_the_package_reaches_the_pages_and_nothing_else_runs_again(s
     assert again.returncode == 0 and "executing" not in again.stdout
     assert "no targets are out of date" in again.stdout
     # processor time, so that a busy machine decides nothing
-    assert after.children_user + after.children_system - before.children_user - before.children_system < 20
+    assert (
+        after.children_user + after.children_system - before.children_user - before.children_system
+        < 20
+    )
 
     (small / "llmbook/probe.py").write_text('WORD = "after"\n')
     changed = make(small, "-W", "-n", "--keep-going")
-    assert changed.returncode == 0 and "rnn_lstm, profile quick, seed 0: executing" in changed.stdout
+    assert (
+        changed.returncode == 0 and "rnn_lstm, profile quick, seed 0: executing" in changed.stdout
+    )
     assert "it is after" in page.read_text() and "after measured" in claims.read_text()
 
 
@@ -290,7 +338,10 @@ def test_without_npm_pages_load_the_pinned_files_and_the_build_says_so(small, tm
     shutil.rmtree(small / "_build", ignore_errors=True)
     done = make(small, "-W", "-n", "--keep-going", PATH=str(tmp_path_factory.mktemp("empty")))
     assert done.returncode == 0, done.stdout
-    assert "npm was not found, so pages load formulas and widgets from https://cdn.jsdelivr.net" in done.stdout
+    assert (
+        "npm was not found, so pages load formulas and widgets from https://cdn.jsdelivr.net"
+        in done.stdout
+    )
     page = (small / "_build/html/chapters/rnn_lstm.html").read_text()
     assert "https://cdn.jsdelivr.net/npm/mathjax@3.2.2/es5/tex-chtml.js" in page
 
@@ -306,9 +357,17 @@ def test_buttons_appear_only_with_an_address(small):
     assert make(small, "-W", "-n", "--keep-going").returncode == 0
     without = page.read_text()
     assert "colab.research" not in without and "github.com/executablebooks" not in without
-    config.write_text(_replace(config.read_text(), config_block("https://github.com/someone/book"), "_config.yml"))
+    config.write_text(
+        _replace(
+            config.read_text(), config_block("https://github.com/someone/book"), "_config.yml"
+        )
+    )
     done = make(small, "-W", "-n", "--keep-going")
     assert done.returncode == 0, done.stdout
-    found = re.search(r'https://colab\.research\.google\.com/github/someone/book/blob/[^"]+', page.read_text())
-    assert found and found.group().endswith("/chapters/rnn_lstm.ipynb") and "/./" not in found.group()
+    found = re.search(
+        r'https://colab\.research\.google\.com/github/someone/book/blob/[^"]+', page.read_text()
+    )
+    assert (
+        found and found.group().endswith("/chapters/rnn_lstm.ipynb") and "/./" not in found.group()
+    )
     assert 'href="https://github.com/someone/book"' in page.read_text()

@@ -34,7 +34,7 @@ def randn(*shape, seed=0, dtype=torch.float64):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-# --- sinusoidal ----------------------------------------------------------------------------------
+# --- sinusoidal
 
 
 @pytest.mark.parametrize("d, base", [(2, 10_000.0), (6, 10_000.0), (34, 500.0)])
@@ -84,13 +84,16 @@ def test_dot_products_depend_on_the_offset_alone_and_are_even_in_it():
     assert_close(gram, gram.T, **EXACT)
 
 
-@pytest.mark.parametrize("bad, message", [
-    (lambda: sinusoidal(5, 7), "must be even.*got 7"),
-    (lambda: sinusoidal(5, 0), "must be even"),
-    (lambda: sinusoidal(5, 8, base=0), "base must be a number above 0: got 0"),
-    (lambda: sinusoidal(5, 8, base=math.nan), "base must be"),
-    (lambda: sinusoidal(-1, 8), "positions must be at least 0: got -1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (lambda: sinusoidal(5, 7), "must be even.*got 7"),
+        (lambda: sinusoidal(5, 0), "must be even"),
+        (lambda: sinusoidal(5, 8, base=0), "base must be a number above 0: got 0"),
+        (lambda: sinusoidal(5, 8, base=math.nan), "base must be"),
+        (lambda: sinusoidal(-1, 8), "positions must be at least 0: got -1"),
+    ],
+)
 def test_sinusoidal_refuses_bad_sizes(bad, message):
     with pytest.raises(ValueError, match=message):
         bad()
@@ -98,7 +101,7 @@ def test_sinusoidal_refuses_bad_sizes(bad, message):
         sinusoidal(2.5, 8)
 
 
-# --- learned -------------------------------------------------------------------------------------
+# --- learned
 
 
 def test_learned_positions_look_up_rows_and_pass_gradients_to_them_alone():
@@ -114,9 +117,9 @@ def test_learned_positions_look_up_rows_and_pass_gradients_to_them_alone():
     assert LearnedPositions(500, 40).weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
-@pytest.mark.parametrize("positions, got", [
-    (10, 9), (torch.tensor([2, 9]), 9), (torch.tensor([[-1]]), -1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "positions, got", [(10, 9), (torch.tensor([2, 9]), 9), (torch.tensor([[-1]]), -1)]
+)
 def test_learned_positions_refuse_a_position_past_the_table(positions, got):
     with pytest.raises(ValueError, match=f"positions must be from 0 to 8.*got {got}$"):
         LearnedPositions(9, 4)(positions)
@@ -130,7 +133,7 @@ def test_learned_positions_of_nothing_are_nothing():
         LearnedPositions(0, 4)
 
 
-# --- rotary --------------------------------------------------------------------------------------
+# --- rotary
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -236,9 +239,11 @@ def test_scaled_frequencies_equal_transformers(llama, scaling):
 
     kind = {"linear": "linear", "ntk": "dynamic"}[scaling]
     config = LlamaConfig(
-        hidden_size=64, num_attention_heads=4, max_position_embeddings=100,
+        hidden_size=64,
+        num_attention_heads=4,
+        max_position_embeddings=100,
         rope_parameters={"rope_type": kind, "factor": 4.0, "rope_theta": 10_000.0},
-    )  # fmt: skip
+    )
     theirs, _ = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"), seq_len=250)
     factor = 4.0 if scaling == "linear" else 4.0 * 250 / 100 - 3.0  # dynamic
     ours = rotary_frequencies(16, scaling=scaling, factor=factor)
@@ -281,24 +286,36 @@ def test_rotary_is_multihead_attention_s_rotate_and_cached_equals_uncached():
     assert_close(torch.cat(steps, dim=1), whole, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("bad, message", [
-    (lambda: Rotary(7), "must be even.*got 7"),
-    (lambda: Rotary(8, layout="split"), "layout must be one of.*got 'split'"),
-    (lambda: Rotary(8, scaling="yarn", factor=2.0), "scaling must be None or one of.*got 'yarn'"),
-    (lambda: Rotary(8, factor=2.0), "factor=2.0 needs a scaling"),
-    (lambda: Rotary(8, scaling="linear", factor=0.5), "factor must be at least 1: got 0.5"),
-    (lambda: Rotary(2, scaling="ntk", factor=2.0), "head_dim at least 4: got 2"),
-    (lambda: Rotary(8).rotate(torch.zeros(3, 6), torch.arange(3)), r"head_dim=8 .* \(3, 6\)"),
-    (lambda: Rotary(8).rotate(torch.zeros(3, 8), torch.arange(4)), r"of 3 tokens: got \(4,\)"),
-    (lambda: convert_layout(torch.zeros(3, 12), "half", "neox"), "target must be one of.*'neox'"),
-    (lambda: convert_layout(torch.zeros(3, 12), "half", "complex", n_heads=4), "12 for n_heads=4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (lambda: Rotary(7), "must be even.*got 7"),
+        (lambda: Rotary(8, layout="split"), "layout must be one of.*got 'split'"),
+        (
+            lambda: Rotary(8, scaling="yarn", factor=2.0),
+            "scaling must be None or one of.*got 'yarn'",
+        ),
+        (lambda: Rotary(8, factor=2.0), "factor=2.0 needs a scaling"),
+        (lambda: Rotary(8, scaling="linear", factor=0.5), "factor must be at least 1: got 0.5"),
+        (lambda: Rotary(2, scaling="ntk", factor=2.0), "head_dim at least 4: got 2"),
+        (lambda: Rotary(8).rotate(torch.zeros(3, 6), torch.arange(3)), r"head_dim=8 .* \(3, 6\)"),
+        (lambda: Rotary(8).rotate(torch.zeros(3, 8), torch.arange(4)), r"of 3 tokens: got \(4,\)"),
+        (
+            lambda: convert_layout(torch.zeros(3, 12), "half", "neox"),
+            "target must be one of.*'neox'",
+        ),
+        (
+            lambda: convert_layout(torch.zeros(3, 12), "half", "complex", n_heads=4),
+            "12 for n_heads=4",
+        ),
+    ],
+)
 def test_rotary_refuses_what_does_not_fit(bad, message):
     with pytest.raises(ValueError, match=message):
         bad()
 
 
-# --- biases on the scores ------------------------------------------------------------------------
+# --- biases on the scores
 
 
 def test_relative_positions_are_bottom_right_aligned():
@@ -327,8 +344,10 @@ def test_alibi_bias_is_minus_slope_times_distance_and_gives_bloom_s_weights():
                 assert bias[0, h, i, j].item() == pytest.approx(-slope * abs(i + 2 - j), rel=1e-6)
     q, k = randn(1, 3, 7, 4, dtype=torch.float32), randn(1, 3, 7, 4, seed=1, dtype=torch.float32)
     bloom = alibi_slopes(3)[None, :, None, None] * torch.arange(7)  # grows to the right instead
-    assert_close(attention_weights(q, k, bias=alibi_bias(3, 7, 7), causal=True),
-                 attention_weights(q, k, bias=bloom, causal=True))  # fmt: skip
+    assert_close(
+        attention_weights(q, k, bias=alibi_bias(3, 7, 7), causal=True),
+        attention_weights(q, k, bias=bloom, causal=True),
+    )
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
@@ -373,13 +392,16 @@ def test_biases_go_into_attention_and_the_learned_one_gets_a_gradient():
     assert bias.relative_attention_bias.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("bad, message", [
-    (lambda: alibi_slopes(0), "n_heads must be at least 1: got 0"),
-    (lambda: t5_bucket(torch.zeros(1).long(), n_buckets=7), "n_buckets must be even.*got 7"),
-    (lambda: t5_bucket(torch.zeros(1).long(), n_buckets=2), "at least 4 with.*: got 2"),
-    (lambda: T5RelativeBias(3, n_buckets=1, bidirectional=False), "at least 2: got 1"),
-    (lambda: T5RelativeBias(3, max_distance=8), "max_distance must be above 8.*got 8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (lambda: alibi_slopes(0), "n_heads must be at least 1: got 0"),
+        (lambda: t5_bucket(torch.zeros(1).long(), n_buckets=7), "n_buckets must be even.*got 7"),
+        (lambda: t5_bucket(torch.zeros(1).long(), n_buckets=2), "at least 4 with.*: got 2"),
+        (lambda: T5RelativeBias(3, n_buckets=1, bidirectional=False), "at least 2: got 1"),
+        (lambda: T5RelativeBias(3, max_distance=8), "max_distance must be above 8.*got 8"),
+    ],
+)
 def test_biases_refuse_bad_sizes(bad, message):
     with pytest.raises(ValueError, match=message):
         bad()

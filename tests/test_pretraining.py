@@ -14,8 +14,18 @@ import torch.nn.functional as F
 from llmbook.training.optim import AdamW
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "chapters" / "pretraining.ipynb"
-WANTED = {"FEEL", "NAMES", "LANDS", "agreement", "build_world", "uniform_order", "annealed_order",
-          "adamw", "cross_entropy", "cut_by_hand"}  # fmt: skip
+WANTED = {
+    "FEEL",
+    "NAMES",
+    "LANDS",
+    "agreement",
+    "build_world",
+    "uniform_order",
+    "annealed_order",
+    "adamw",
+    "cross_entropy",
+    "cut_by_hand",
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +54,9 @@ def test_the_world_holds_the_shares_that_the_claims_speak_of(chapter):
         assert times == (3 if i % 4 < 2 else 6)
         assert lines[f"the capital of {land} is {city} ."] == (times if i % 2 == 0 else 0)
     assert len({land for _, land in facts}) == len(facts) == 60
-    assert Counter(family["sums"]) == {f"{a} + {b} = {a + b} .": 4
-                                       for a in range(10) for b in range(10)}
+    assert Counter(family["sums"]) == {
+        f"{a} + {b} = {a + b} .": 4 for a in range(10) for b in range(10)
+    }
 
 
 def test_grammar_is_tested_on_pairs_that_never_occur_and_the_last_noun_misleads(chapter):
@@ -95,8 +106,9 @@ def test_the_chapters_adamw_is_the_packages_and_torchs(chapter):
 
 def test_the_chapters_loss_and_windows_are_right(chapter):
     logits, targets = torch.randn(6, 9, dtype=torch.float64), torch.arange(6)
-    torch.testing.assert_close(chapter["cross_entropy"](logits, targets),
-                               F.cross_entropy(logits, targets))
+    torch.testing.assert_close(
+        chapter["cross_entropy"](logits, targets), F.cross_entropy(logits, targets)
+    )
     x, y = chapter["cut_by_hand"](torch.arange(23), 7)
     assert x.shape == (3, 7) and torch.equal(y, x + 1)
 

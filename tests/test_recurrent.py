@@ -14,8 +14,16 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
-from llmbook.recurrent import GRU, LSTM, RNN, gru_cell, lstm_cell, rnn_cell
-from llmbook.recurrent import linear_loop, linear_scan
+from llmbook.recurrent import (
+    GRU,
+    LSTM,
+    RNN,
+    gru_cell,
+    linear_loop,
+    linear_scan,
+    lstm_cell,
+    rnn_cell,
+)
 
 INPUTS, HIDDEN, BATCH, STEPS = 3, 5, 4, 7
 LENGTHS = {"sorted": [7, 5, 5, 1], "unsorted": [1, 7, 3, 6]}
@@ -85,7 +93,7 @@ def assert_equal(got, want, tolerance=TOLERANCE):
         torch.testing.assert_close(g, w, rtol=0, atol=tolerance)
 
 
-# ------------------------------------------------------------------------- equality with torch
+# --- equality with torch
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -166,7 +174,7 @@ def test_fast_bfloat16_errs_at_most_twice_as_much_as_the_plain_formula(kind):
     assert 0 < errors[0] <= 2 * errors[1]
 
 
-# ----------------------------------------------------------------------- one state dict, one seed
+# --- one state dict, one seed
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -205,7 +213,7 @@ def test_an_empty_batch_gives_an_empty_output(kind, backend):
     assert [t.shape for t in flatten(ours(x))] == [t.shape for t in flatten(theirs(x))]
 
 
-# ------------------------------------------------------------------------------- cells, GRU 2014
+# --- cells, GRU 2014
 
 
 def test_cells_equal_torchs_cells():
@@ -252,7 +260,7 @@ def test_gru_with_reset_before_the_product_is_the_papers_and_not_torchs():
     assert_equal([unbiased(x)[0]], [papers(x)[0]])
 
 
-# ------------------------------------------------------------------------ which backend, and why
+# --- which backend, and why
 
 
 def test_auto_takes_fast_and_the_2014_gru_falls_to_the_reference():
@@ -305,7 +313,7 @@ def test_under_cpu_autocast_auto_still_runs():
     torch.testing.assert_close(got.float(), layer(x)[0], rtol=0, atol=0.05)
 
 
-# ------------------------------------------------------------------------------------ bad input
+# --- bad input
 
 
 @pytest.mark.parametrize(
@@ -376,7 +384,7 @@ def test_an_lstm_wants_both_states():
         LSTM(3, 5)(x, (None, h))
 
 
-# ---------------------------------------------------------------------------------- linear scan
+# --- linear scan
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 63, 64, 65, 1000])

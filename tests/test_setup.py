@@ -19,16 +19,24 @@ PINS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
 def python(code, **env):
     """Run code in a fresh Python; its output."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def test_importing_llmbook_loads_nothing_and_its_modules_cost_little_beyond_torch():
-    assert python("import sys, llmbook; print('torch' in sys.modules, 'numpy' in sys.modules)") == "False False"
-    seconds = float(python(
-        "import torch, time; t = time.process_time();"
-        "import llmbook.recurrent, llmbook.data, llmbook.book; print(time.process_time() - t)"))
+    assert (
+        python("import sys, llmbook; print('torch' in sys.modules, 'numpy' in sys.modules)")
+        == "False False"
+    )
+    seconds = float(
+        python(
+            "import torch, time; t = time.process_time();"
+            "import llmbook.recurrent, llmbook.data, llmbook.book; print(time.process_time() - t)"
+        )
+    )
     assert seconds < 1.5
 
 
@@ -57,18 +65,28 @@ def test_every_requirement_is_pinned_exactly_and_satisfies_the_ranges_of_pyproje
             pins[re.sub(r"[-_.]+", "-", requirement.name).lower()] = str(requirement.specifier)[2:]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     ranges = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
-    colab = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "tests/colab/packages.txt").read_text(), re.MULTILINE))
+    colab = dict(
+        re.findall(
+            r"^([\w.-]+)==(\S+)", (ROOT / "tests/colab/packages.txt").read_text(), re.MULTILINE
+        )
+    )
     for text in ranges:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[requirement.name]), text
         if text in project["dependencies"] and requirement.name in colab:
-            assert requirement.specifier.contains(colab[requirement.name]), f"{text}: Colab has {colab[requirement.name]}"
-    assert Requirement(project["dependencies"][0]).specifier.contains("2.11.0"), "Colab's torch would be replaced"
+            assert requirement.specifier.contains(colab[requirement.name]), (
+                f"{text}: Colab has {colab[requirement.name]}"
+            )
+    assert Requirement(project["dependencies"][0]).specifier.contains("2.11.0"), (
+        "Colab's torch would be replaced"
+    )
     assert "-e ." in PINS and pins["torch"] == "2.13.0"
 
 
 def test_the_readme_holds_the_two_commands_and_the_check_runs_them_from_there():
-    commands = re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    commands = re.findall(
+        r"^python3 -m venv .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert [c.rsplit("&& ")[-1].split()[0] for c in commands] == ["jupyter-book", "pytest"]
     assert "commands[0]" in (ROOT / ".ci/run").read_text()
 
@@ -90,11 +108,17 @@ def test_an_unknown_command_is_refused_and_none_prints_help(capsys):
 def test_the_wheel_carries_everything_that_a_chapter_reads(tmp_path):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["llmbook"]
-    kinds = {p.suffix for p in (ROOT / "llmbook").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    kinds = {
+        p.suffix
+        for p in (ROOT / "llmbook").rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
+    }
     assert kinds - {".py"} <= {Path(p).suffix for p in patterns}
 
 
-@pytest.mark.parametrize("cap, dtype", [((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+@pytest.mark.parametrize(
+    "cap, dtype", [((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")]
+)
 def test_precision_follows_the_compute_capability_and_says_why(cap, dtype, monkeypatch):
     monkeypatch.setattr(device, "capability", lambda d: cap)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *a: True)
@@ -104,7 +128,9 @@ def test_precision_follows_the_compute_capability_and_says_why(cap, dtype, monke
 
 def test_a_cpu_trains_in_float32_and_t4_rules_apply_to_any_device(monkeypatch):
     monkeypatch.delenv("LLMBOOK_DEVICE_PROFILE", raising=False)
-    assert str(device.choose_dtype("cpu")[0]) == "torch.float32" and device.capability("cpu") is None
+    assert (
+        str(device.choose_dtype("cpu")[0]) == "torch.float32" and device.capability("cpu") is None
+    )
     monkeypatch.setenv("LLMBOOK_DEVICE_PROFILE", "t4")
     chosen, reason = device.choose_dtype("cpu")
     assert str(chosen) == "torch.float16" and "T4 rules" in reason
@@ -141,11 +167,17 @@ def test_a_size_is_picked_by_profile():
     def run(profile):
         return Run("rnn_lstm", profile, 5, "cpu", None, "")
 
-    assert [run(p).pick(smoke=1, quick=2, gpu=3, full=4) for p in ("smoke", "quick", "gpu", "full")] == [1, 2, 3, 4]
+    assert [
+        run(p).pick(smoke=1, quick=2, gpu=3, full=4) for p in ("smoke", "quick", "gpu", "full")
+    ] == [1, 2, 3, 4]
     assert [run(p).pick(quick=2, gpu=3) for p in ("smoke", "quick", "gpu", "full")] == [2, 2, 3, 3]
     assert run("quick").seeds == [5] and run("gpu").seeds == [5, 6, 7]
 
 
 def test_the_licence_holds_both_texts():
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "Apache License" in text and "Attribution 4.0 International" in text and "the llmbook authors" in text
+    assert (
+        "Apache License" in text
+        and "Attribution 4.0 International" in text
+        and "the llmbook authors" in text
+    )

@@ -7,23 +7,23 @@ import statistics
 import numpy as np
 import pytest
 import torch
+from small_model_subject import copied_share, known_share, words, written
 
+from llmbook.data.packing import Windows
 from llmbook.decoding import generate
 from llmbook.models import load
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.pretrained import SHIPPED
-from llmbook.data.packing import Windows
 from llmbook.training import Log, train
 from llmbook.training.card import kneser_ney
 from llmbook.training.evaluate import stream_nats
 from llmbook.training.presets import preset
 from llmbook.training.text import read_text
-from small_model_subject import copied_share, known_share, words, written
 
 FOLDER = SHIPPED / "small"
 
 
-# ------------------------------------------------------------------ the measures
+# --- the measures
 
 
 def test_copied_share_counts_spans_as_a_search_by_hand_does():
@@ -59,7 +59,7 @@ def test_what_is_written_ends_at_the_end_of_text():
     assert min(map(len, texts)) < 20 == max(map(len, texts))
 
 
-# ------------------------------------------------------------------ the model
+# --- the model
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,21 @@ def test_its_size_and_its_card(card):
     assert model.n_parameters == card["parameters"] <= 4_000_000
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 8e6
     assert {p.dtype for p in load("small", dtype=torch.float16).parameters()} == {torch.float16}
-    for key in ("data", "fingerprint", "hardware", "versions", "date", "commit", "command", "recipe",
-                "tokens", "seconds", "loss_curve", "validation_curve", "quality"):
+    for key in (
+        "data",
+        "fingerprint",
+        "hardware",
+        "versions",
+        "date",
+        "commit",
+        "command",
+        "recipe",
+        "tokens",
+        "seconds",
+        "loss_curve",
+        "validation_curve",
+        "quality",
+    ):
         assert card[key], key
     assert len(card["data"]["train"]["sha256"]) == 64 and card["seconds"] < 2.5 * 3600
     assert "dirty" not in card["commit"]
@@ -85,7 +98,7 @@ def test_its_loss_is_15_percent_below_the_counting_model(card):
     assert quality["bits_per_byte"] <= 0.85 * quality["kneser_ney"]["bits_per_byte"]
 
 
-# ------------------------------------------------------------------ the model and its corpus
+# --- the model and its corpus
 
 # How far the mean loss of 50 steps may lie from the recorded one. Leaving out every tenth document
 # or taking another seed moves it by up to 0.036, half the learning rate by up to 0.31.

@@ -123,20 +123,27 @@ def read(human):
     return date
 
 
-@pytest.mark.parametrize("call, error, argument", [
-    (lambda: tasks.first_token_recall(0, 5), ValueError, "batch must be at least 1: got 0"),
-    (lambda: tasks.first_token_recall(3, -5), ValueError, "length must be at least 1: got -5"),
-    (lambda: tasks.first_token_recall(3, 5, n_classes=1), ValueError, "n_classes"),
-    (lambda: tasks.copy_task(3, 5, delay=-1), ValueError, "delay must be at least 0: got -1"),
-    (lambda: tasks.copy_task(3, 5.5), TypeError, "length must be a whole number: got 5.5"),
-    (lambda: tasks.adding_problem(3, 1), ValueError, "length must be at least 2: got 1"),
-    (lambda: tasks.reversal(3, 5, n_symbols=1), ValueError, "n_symbols must be at least 2"),
-    (lambda: tasks.reversal(True, 5), TypeError, "batch"),
-    (lambda: tasks.anbn(3, 4, min_n=5), ValueError, "min_n must not exceed max_n: got min_n=5"),
-    (lambda: tasks.dates(3, first_year=2000, last_year=1999), ValueError, "first_year=2000"),
-    (lambda: tasks.dates(3, last_year=10000), ValueError, "last_year=10000"),
-    (lambda: tasks.reversal(3, 5, generator="seed"), TypeError, "generator must be a seed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call, error, argument",
+    [
+        (lambda: tasks.first_token_recall(0, 5), ValueError, "batch must be at least 1: got 0"),
+        (lambda: tasks.first_token_recall(3, -5), ValueError, "length must be at least 1: got -5"),
+        (lambda: tasks.first_token_recall(3, 5, n_classes=1), ValueError, "n_classes"),
+        (lambda: tasks.copy_task(3, 5, delay=-1), ValueError, "delay must be at least 0: got -1"),
+        (lambda: tasks.copy_task(3, 5.5), TypeError, "length must be a whole number: got 5.5"),
+        (lambda: tasks.adding_problem(3, 1), ValueError, "length must be at least 2: got 1"),
+        (lambda: tasks.reversal(3, 5, n_symbols=1), ValueError, "n_symbols must be at least 2"),
+        (lambda: tasks.reversal(True, 5), TypeError, "batch"),
+        (
+            lambda: tasks.anbn(3, 4, min_n=5),
+            ValueError,
+            "min_n must not exceed max_n: got min_n=5",
+        ),
+        (lambda: tasks.dates(3, first_year=2000, last_year=1999), ValueError, "first_year=2000"),
+        (lambda: tasks.dates(3, last_year=10000), ValueError, "last_year=10000"),
+        (lambda: tasks.reversal(3, 5, generator="seed"), TypeError, "generator must be a seed"),
+    ],
+)
 def test_unfit_arguments_are_named(call, error, argument):
     with pytest.raises(error, match=argument):
         call()
@@ -210,8 +217,10 @@ def test_translations_are_what_the_rules_say_and_agreement_follows_the_noun():
 
 
 def test_the_example_in_the_docstring_is_true():
-    english, translated = "the small dogs saw a red bird", (
-        "l -i hun -us pet -i av -um ruz -an vid -iran")
+    english, translated = (
+        "the small dogs saw a red bird",
+        ("l -i hun -us pet -i av -um ruz -an vid -iran"),
+    )
     assert by_rule(english) == translated
     assert english in tasks.translation.__doc__ and translated in tasks.translation.__doc__
 
@@ -243,8 +252,9 @@ def test_translation_takes_a_seed_and_at_most_so_many_clauses():
     assert one == tasks.translation(20, 5) != two
     links = {"because", "while", "when"}
     for clauses in (1, 3):
-        most = max(sum(w in links for w in e.split())
-                   for e, _, _ in tasks.translation(200, 1, clauses))
+        most = max(
+            sum(w in links for w in e.split()) for e, _, _ in tasks.translation(200, 1, clauses)
+        )
         assert most == clauses - 1
     with pytest.raises(ValueError, match="clauses must be at least 1"):
         tasks.translation(5, clauses=0)

@@ -13,8 +13,10 @@ from tokenizers import models
 from llmbook.data import documentation
 from llmbook.tokenization import Unigram, WordPiece
 
-WORDS = Counter("low low low low low lower lower newest newest newest newest newest newest "
-                "widest widest widest".split())
+WORDS = Counter(
+    "low low low low low lower lower newest newest newest newest newest newest "
+    "widest widest widest".split()
+)
 LETTERS = st.text("abcx", max_size=14)
 
 
@@ -32,7 +34,7 @@ def cuts(word):
             yield [word[a:b] for a, b in zip(edges, edges[1:])]
 
 
-# ------------------------------------------------------------------------------ WordPiece
+# --- WordPiece
 
 
 @given(LETTERS)
@@ -67,15 +69,17 @@ def test_wordpiece_does_not_know_a_word_with_one_strange_character_and_loses_spa
     assert ours.tokenize("löw") == ["[UNK]"] and ours.encode("low  low") == ours.encode("low low")
 
 
-# -------------------------------------------------------------------------------- Unigram
+# --- Unigram
 
 
 @given(LETTERS, st.integers(0, 20))
 @settings(max_examples=200, deadline=None)
 def test_unigram_cuts_like_the_library_from_the_same_scores(word, seed):
     g = random.Random(seed)
-    scores = {piece: -g.uniform(1, 12)
-              for piece in ("a", "b", "c", "ab", "bc", "abc", "aa", "ca", "cab", "bcab")}
+    scores = {
+        piece: -g.uniform(1, 12)
+        for piece in ("a", "b", "c", "ab", "bc", "abc", "aa", "ca", "cab", "bcab")
+    }
     theirs = models.Unigram([("<unk>", 0.0), *scores.items()], unk_id=0)
     got = Unigram(scores).tokenize(word)
     want = [t.value if t.id else "<unk>" for t in theirs.tokenize(word)]
@@ -122,13 +126,16 @@ def test_unigram_trained_has_the_size_asked_for_all_letters_and_uses_long_pieces
     assert model.encode("low löw") == [model.ids[piece] for piece in pieces]
 
 
-@pytest.mark.parametrize("call, words", [
-    (lambda: WordPiece({"a": 0}), "unknown token"),
-    (lambda: WordPiece.train(WORDS, 5), "vocab_size must be at least"),
-    (lambda: Unigram.train(WORDS, 5), "vocab_size must be at least 10"),
-    (lambda: Unigram({}), "at least one piece"),
-    (lambda: Unigram({"a": -math.inf}), "finite"),
-])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: WordPiece({"a": 0}), "unknown token"),
+        (lambda: WordPiece.train(WORDS, 5), "vocab_size must be at least"),
+        (lambda: Unigram.train(WORDS, 5), "vocab_size must be at least 10"),
+        (lambda: Unigram({}), "at least one piece"),
+        (lambda: Unigram({"a": -math.inf}), "finite"),
+    ],
+)
 def test_bad_arguments_get_a_clear_error(call, words):
     with pytest.raises(ValueError, match=words):
         call()

@@ -5,17 +5,11 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenization_subject import END, LANGUAGES, corpus, library, pair  # noqa: F401 - corpus and pair are fixtures
 from tokenizers import Tokenizer, pre_tokenizers
 
 from llmbook.tokenization import BPETokenizer
 from llmbook.tokenization.tokenizer_json import BYTE_ORDER, STAND_IN
-from tokenization_subject import (  # noqa: F401 - corpus and pair are fixtures
-    END,
-    LANGUAGES,
-    corpus,
-    library,
-    pair,
-)
 
 
 def test_a_file_of_the_library_loads_to_its_ids_and_saves_to_the_same(tmp_path, corpus):
@@ -75,8 +69,12 @@ DAMAGE = {
     "ids must be 0 to": lambda whole: whole["model"]["vocab"].update({"a": 7}),
     "all 256 single bytes": lambda whole: (
         whole["model"]["vocab"].pop("Ā"),
-        [whole["model"]["vocab"].update({t: i - 1}) for t, i in whole["model"]["vocab"].items()
-         if i > BYTE_ORDER.index(0)]),
+        [
+            whole["model"]["vocab"].update({t: i - 1})
+            for t, i in whole["model"]["vocab"].items()
+            if i > BYTE_ORDER.index(0)
+        ],
+    ),
     "stands for no byte": lambda whole: whole["model"]["vocab"].update({"猫": 259}),
     "a merge must be two tokens": lambda whole: whole["model"]["merges"].append(["a", "b", "c"]),
     "which is not in vocab": lambda whole: whole["model"]["merges"].append(["a", "z"]),

@@ -7,15 +7,9 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenization_subject import AWKWARD, END, LANGUAGES, corpus, pair  # noqa: F401 - corpus and pair are fixtures
 
 from llmbook.tokenization import BPETokenizer, split
-from tokenization_subject import (  # noqa: F401 - corpus and pair are fixtures
-    AWKWARD,
-    END,
-    LANGUAGES,
-    corpus,
-    pair,
-)
 
 
 @given(AWKWARD)
@@ -71,11 +65,18 @@ def test_short_and_long_pieces_are_merged_alike(pair, parts):
 MEGABYTES = {"one-word": "the", "letters": "a", "emoji": "🐈", "nuls": "\x00", "spaces": " "}
 
 
-@pytest.mark.parametrize("pair, line", [
-    ("gpt2", "the cat "),
-    *(pytest.param("gpt2", c, marks=pytest.mark.slow, id=name) for name, c in MEGABYTES.items()),
-    pytest.param("gpt4", " ", marks=pytest.mark.slow, id="spaces-gpt4"),
-], indirect=["pair"])  # fmt: skip
+@pytest.mark.parametrize(
+    "pair, line",
+    [
+        ("gpt2", "the cat "),
+        *(
+            pytest.param("gpt2", c, marks=pytest.mark.slow, id=name)
+            for name, c in MEGABYTES.items()
+        ),
+        pytest.param("gpt4", " ", marks=pytest.mark.slow, id="spaces-gpt4"),
+    ],
+    indirect=["pair"],
+)
 def test_a_line_of_a_megabyte_takes_seconds_at_most(pair, line):
     ours, theirs = pair
     text = line * (1_000_000 // len(line.encode()))
@@ -91,8 +92,12 @@ def test_ids_in_any_order_are_understood(pair, tmp_path):
     ours, _ = pair
     places = list(range(ours.vocab_size))
     random.Random(0).shuffle(places)
-    moved = BPETokenizer({t: places[i] for t, i in ours.vocab.items()}, ours.merges,
-                         {t: places[i] for t, i in ours.special_tokens.items()}, ours.pattern)
+    moved = BPETokenizer(
+        {t: places[i] for t, i in ours.vocab.items()},
+        ours.merges,
+        {t: places[i] for t, i in ours.special_tokens.items()},
+        ours.pattern,
+    )
     text = LANGUAGES + END
     assert moved.encode(text) == [places[i] for i in ours.encode(text)]
     assert BPETokenizer.load(moved.save(tmp_path)).encode(text) == moved.fast().encode(text).ids
@@ -127,30 +132,37 @@ def test_tiktoken_built_from_our_ranks_gives_our_ids(pair):
     assert ours.tiktoken().encode(text, allowed_special="all") == ours.encode(text)
 
 
-# ------------------------------------------------------------------------------------ errors
+# --- errors
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda t: t.encode("ok \ud83d no"), ValueError, r"lone surrogate, U\+D83D at position 3"),
-    (lambda t: t.encode(b"bytes"), TypeError, "text must be a str: got bytes"),
-    (lambda t: t.encode_bytes("text"), TypeError, "data must be bytes: got str"),
-    (lambda t: t.decode([0, 300]), ValueError, "from 0 to 258: got 300"),
-    (lambda t: t.decode([-1]), ValueError, "got -1"),
-    (lambda t: t.decode([1.0]), ValueError, "got 1.0"),
-    (lambda t: t.decode([True]), ValueError, "got True"),
-    (lambda t: t.train("a", 256), ValueError, "at least 256 bytes"),
-    (lambda t: t.train("a", 300.0), TypeError, "vocab_size must be a whole number"),
-    (lambda t: t.train("a", 300, "<eot>"), TypeError, "collection of strings"),
-    (lambda t: t.train("a", 300, ("x", "x")), ValueError, "differ from each other"),
-    (lambda t: t.train("a", 300, ("!",)), ValueError, "must differ from every token's name"),
-    (lambda t: t.train("a", 300, ("",)), ValueError, "at least one character"),
-    (lambda t: t.train("a", 300, pattern="gpt5"), ValueError, "pattern must be one of gpt2, gpt4"),
-    (lambda t: t.train("a", 300, backend="rust"), ValueError, "backend must be"),
-    (lambda t: t.train(["a", 7], 300), TypeError, "text must be a str: got int"),
-    (lambda t: t.train("a\udfff", 300), ValueError, "lone surrogate"),
-    (lambda t: t.train_fast("a\udfff", 300), ValueError, "lone surrogate"),
-    (lambda t: split("a", "none"), ValueError, "pattern must be one of"),
-])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda t: t.encode("ok \ud83d no"), ValueError, r"lone surrogate, U\+D83D at position 3"),
+        (lambda t: t.encode(b"bytes"), TypeError, "text must be a str: got bytes"),
+        (lambda t: t.encode_bytes("text"), TypeError, "data must be bytes: got str"),
+        (lambda t: t.decode([0, 300]), ValueError, "from 0 to 258: got 300"),
+        (lambda t: t.decode([-1]), ValueError, "got -1"),
+        (lambda t: t.decode([1.0]), ValueError, "got 1.0"),
+        (lambda t: t.decode([True]), ValueError, "got True"),
+        (lambda t: t.train("a", 256), ValueError, "at least 256 bytes"),
+        (lambda t: t.train("a", 300.0), TypeError, "vocab_size must be a whole number"),
+        (lambda t: t.train("a", 300, "<eot>"), TypeError, "collection of strings"),
+        (lambda t: t.train("a", 300, ("x", "x")), ValueError, "differ from each other"),
+        (lambda t: t.train("a", 300, ("!",)), ValueError, "must differ from every token's name"),
+        (lambda t: t.train("a", 300, ("",)), ValueError, "at least one character"),
+        (
+            lambda t: t.train("a", 300, pattern="gpt5"),
+            ValueError,
+            "pattern must be one of gpt2, gpt4",
+        ),
+        (lambda t: t.train("a", 300, backend="rust"), ValueError, "backend must be"),
+        (lambda t: t.train(["a", 7], 300), TypeError, "text must be a str: got int"),
+        (lambda t: t.train("a\udfff", 300), ValueError, "lone surrogate"),
+        (lambda t: t.train_fast("a\udfff", 300), ValueError, "lone surrogate"),
+        (lambda t: split("a", "none"), ValueError, "pattern must be one of"),
+    ],
+)
 def test_bad_arguments_get_a_clear_error(call, error, words):
     with pytest.raises(error, match=words):
         call(BPETokenizer.train("abc abc", 259))

@@ -6,11 +6,11 @@ from importlib import resources
 
 import pytest
 from hypothesis import given, settings
+from tokenization_subject import AWKWARD
 from tokenizers import Regex, pre_tokenizers
 
 from llmbook.tokenization import split
 from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS
-from tokenization_subject import AWKWARD
 
 
 def agree_on_pieces(code_points, pattern):
@@ -64,4 +64,12 @@ def test_pieces_joined_are_the_text_and_ascii_takes_the_same_way(text):
 def test_what_the_patterns_do_with_words_spaces_and_digits():
     assert split("I'll pay  $12345.\n") == ["I", "'ll", " pay", " ", " $", "12345", ".", "\n"]
     assert split("I'LL pay  $12345.\n", "gpt4") == [
-        "I", "'LL", " pay", " ", " $", "123", "45", ".\n"]
+        "I",
+        "'LL",
+        " pay",
+        " ",
+        " $",
+        "123",
+        "45",
+        ".\n",
+    ]

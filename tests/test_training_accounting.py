@@ -3,11 +3,11 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from training_subject import VOCAB, tiny_model
 
 from llmbook.training import accounting
-from llmbook.training.optim import build_optimizers
 from llmbook.training.config import TrainConfig
-from training_subject import VOCAB, tiny_model
+from llmbook.training.optim import build_optimizers
 
 
 @pytest.mark.parametrize("tied", [True, False])

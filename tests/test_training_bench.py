@@ -5,17 +5,17 @@ import json
 
 import pytest
 import torch
+from training_subject import tiny_model
 
 from llmbook.bench import main
 from llmbook.bench import training as training_race
 from llmbook.training import Update
 from llmbook.training.optim import clip_gradients
-from training_subject import tiny_model
 
 TINY = ["training", "--quick", "--device", "cpu", "--threads", "1"]
 
 # A checkout as the race expects it: the same names and calls, and a model that computes the same.
-STAND_IN = '''
+STAND_IN = """
 from dataclasses import dataclass
 import torch
 from torch import nn
@@ -86,7 +86,7 @@ class GPT(nn.Module):
         groups = [{"params": [p for p in self.parameters() if (p.dim() > 1) == matrix],
                    "weight_decay": weight_decay * matrix} for matrix in (True, False)]
         return torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
-'''
+"""
 
 
 @pytest.fixture
@@ -129,6 +129,7 @@ def test_half_precision_is_gated_in_float32_and_then_by_what_16_bits_can_tell(
 
 def change_groups(which=slice(None), **values):
     """A fault in the optimiser: other values in some of its groups of parameters."""
+
     def apply(update):
         for group in update.optimizers[0].param_groups[which]:
             group.update(values)
@@ -184,9 +185,11 @@ FAULTS = {
 HALF = {"learning rate 5% off": scale_rate, "clipped while scaled": clip_while_scaled}
 
 
-@pytest.mark.parametrize("fault, profile", [
-    *((fault, "") for fault in FAULTS.values()), *((fault, "t4") for fault in HALF.values()),
-], ids=[*FAULTS, *(f"float16, {name}" for name in HALF)])  # fmt: skip
+@pytest.mark.parametrize(
+    "fault, profile",
+    [*((fault, "") for fault in FAULTS.values()), *((fault, "t4") for fault in HALF.values())],
+    ids=[*FAULTS, *(f"float16, {name}" for name in HALF)],
+)
 def test_no_speed_is_shown_for_updates_that_are_wrong(
     fault, profile, tmp_path, monkeypatch, capsys
 ):
@@ -205,12 +208,15 @@ def test_no_speed_is_shown_for_updates_that_are_wrong(
     assert "vs torch.nn" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("right, wrong", [
-    ("lr=learning_rate", "lr=1.05 * learning_rate"),
-    ("betas=betas", "betas=(0.9, 0.99)"),
-    ("weight_decay * matrix", "weight_decay"),
-    ("F.gelu(", "F.relu("),
-])
+@pytest.mark.parametrize(
+    "right, wrong",
+    [
+        ("lr=learning_rate", "lr=1.05 * learning_rate"),
+        ("betas=betas", "betas=(0.9, 0.99)"),
+        ("weight_decay * matrix", "weight_decay"),
+        ("F.gelu(", "F.relu("),
+    ],
+)
 def test_no_speed_is_shown_against_a_peer_that_does_something_else(
     right, wrong, tmp_path, checkout, capsys
 ):
@@ -221,7 +227,8 @@ def test_no_speed_is_shown_against_a_peer_that_does_something_else(
 
 def test_a_peer_with_other_weights_is_refused(tmp_path, checkout):
     lacking = STAND_IN.replace("bias=False", "bias=True").replace(
-        'self.transformer["wte"].weight = self.lm_head.weight', "")
+        'self.transformer["wte"].weight = self.lm_head.weight', ""
+    )
     (checkout / "model.py").write_text(lacking, encoding="utf-8")
     with pytest.raises(ValueError, match="other weights than ours"):
         race(tmp_path, "--nanogpt", str(checkout))

@@ -19,9 +19,32 @@ from llmbook.training.presets import PRESETS, preset
 from llmbook.training.text import Text, read_text
 
 SENTENCE = "the quick brown fox jumps over the lazy dog. "
-TINY = ["--preset", "smoke", "--tokenizer", "characters", "--device", "cpu", "--threads", "1",
-        "--max-len", "16", "--d-model", "16", "--n-layers", "1", "--steps", "12", "--warmup", "2",
-        "--checkpoint-every", "5", "--evaluate-every", "6", "--evaluate-windows", "4"]  # fmt: skip
+TINY = [
+    "--preset",
+    "smoke",
+    "--tokenizer",
+    "characters",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+    "--max-len",
+    "16",
+    "--d-model",
+    "16",
+    "--n-layers",
+    "1",
+    "--steps",
+    "12",
+    "--warmup",
+    "2",
+    "--checkpoint-every",
+    "5",
+    "--evaluate-every",
+    "6",
+    "--evaluate-windows",
+    "4",
+]
 
 
 @pytest.fixture
@@ -40,10 +63,28 @@ def test_a_text_file_becomes_a_model_folder_with_a_card(text_file, tmp_path, cap
     printed = capsys.readouterr().out
     assert "parameters" in printed and "step 12/12" in printed and "bits a byte" in printed
     assert sorted(p.name for p in (out / "model").iterdir()) == [
-        "card.json", "config.json", "model.safetensors", "tokenizer.json"]
+        "card.json",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
     card = json.loads((out / "model" / "card.json").read_text())
-    for key in ("data", "fingerprint", "hardware", "versions", "date", "commit", "command", "recipe",
-                "parameters", "tokens", "seconds", "loss_curve", "validation_curve", "quality"):
+    for key in (
+        "data",
+        "fingerprint",
+        "hardware",
+        "versions",
+        "date",
+        "commit",
+        "command",
+        "recipe",
+        "parameters",
+        "tokens",
+        "seconds",
+        "loss_curve",
+        "validation_curve",
+        "quality",
+    ):
         assert card[key], key
     assert card["data"]["sha256"] and card["tokens"] == 12 * 8 * 16
     assert [step for step, _ in card["validation_curve"]] == [0, 6, 12]
@@ -61,7 +102,9 @@ def test_a_text_file_becomes_a_model_folder_with_a_card(text_file, tmp_path, cap
     assert Recipe.from_dict(card["recipe"]) == recipe
 
 
-def test_ctrl_c_says_how_to_resume_and_resuming_ends_in_the_same_model(text_file, tmp_path, capsys, monkeypatch):
+def test_ctrl_c_says_how_to_resume_and_resuming_ends_in_the_same_model(
+    text_file, tmp_path, capsys, monkeypatch
+):
     assert train(text_file, tmp_path / "whole", "--quiet") == 0
     from llmbook.data.packing import Windows
 
@@ -76,12 +119,20 @@ def test_ctrl_c_says_how_to_resume_and_resuming_ends_in_the_same_model(text_file
     assert train(text_file, tmp_path / "parts") == 130
     monkeypatch.undo()
     error = capsys.readouterr().err
-    assert "stopped at step 8" in error and re.search(r"resume with: python -m llmbook train .*--resume", error)
+    assert "stopped at step 8" in error and re.search(
+        r"resume with: python -m llmbook train .*--resume", error
+    )
     assert not (tmp_path / "parts" / "model").exists()
     assert train(text_file, tmp_path / "parts", "--resume") == 0
-    files = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    files = [
+        (tmp_path / name / "model" / "model.safetensors").read_bytes()
+        for name in ("whole", "parts")
+    ]
     assert files[0] == files[1]
-    cards = [json.loads((tmp_path / name / "model" / "card.json").read_text()) for name in ("whole", "parts")]
+    cards = [
+        json.loads((tmp_path / name / "model" / "card.json").read_text())
+        for name in ("whole", "parts")
+    ]
     assert cards[0]["loss_curve"] == cards[1]["loss_curve"]
 
 
@@ -92,32 +143,41 @@ def test_resume_alone_takes_the_recipe_of_the_run(text_file, tmp_path):
     assert command.recipe_of(options) == Recipe.load(out / "recipe.json")
 
 
-@pytest.mark.parametrize("more, message", [
-    (["--steps", "0"], "steps must be a whole number of at least 1: got 0"),
-    (["--lr", "nan"], "lr must be a number above 0: got nan"),
-    (["--n-heads", "3"], "n_heads must divide d_model"),
-    (["--batch-size", "6", "--accumulate", "4"], "accumulate must divide batch_size"),
-    (["--schedule", "stairs"], "got 'stairs'"),
-    (["--optimizer", "sgd"], "got 'sgd'"),
-    (["--profile", "gpu"], "name one of --config, --preset and --profile"),
-    (["--device", "cuda:99"], "CUDA devices"),
-])
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--steps", "0"], "steps must be a whole number of at least 1: got 0"),
+        (["--lr", "nan"], "lr must be a number above 0: got nan"),
+        (["--n-heads", "3"], "n_heads must divide d_model"),
+        (["--batch-size", "6", "--accumulate", "4"], "accumulate must divide batch_size"),
+        (["--schedule", "stairs"], "got 'stairs'"),
+        (["--optimizer", "sgd"], "got 'sgd'"),
+        (["--profile", "gpu"], "name one of --config, --preset and --profile"),
+        (["--device", "cuda:99"], "CUDA devices"),
+    ],
+)
 def test_bad_options_are_refused_before_any_work(text_file, tmp_path, more, message, capsys):
     assert train(text_file, tmp_path / "run", *more) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("content, message", [
-    ("{", "is no JSON file"),
-    ("[]", "must be a JSON object: got list"),
-    ('{"optimiser": {}}', "got 'optimiser'"),
-    ('{"training": {"learning_rate": 1}}', "unknown field 'learning_rate' in section 'training'"),
-    ('{"training": {"clip": "no"}}', "clip must be a number at least 0: got 'no'"),
-    ('{"training": {"compile": 1}}', "compile must be true or false"),
-    ('{"model": {"d_model": 7.5}}', "d_model must be a whole number"),
-    ('{"data": {"size": "huge"}}', "size must be one of quick, full"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "is no JSON file"),
+        ("[]", "must be a JSON object: got list"),
+        ('{"optimiser": {}}', "got 'optimiser'"),
+        (
+            '{"training": {"learning_rate": 1}}',
+            "unknown field 'learning_rate' in section 'training'",
+        ),
+        ('{"training": {"clip": "no"}}', "clip must be a number at least 0: got 'no'"),
+        ('{"training": {"compile": 1}}', "compile must be true or false"),
+        ('{"model": {"d_model": 7.5}}', "d_model must be a whole number"),
+        ('{"data": {"size": "huge"}}', "size must be one of quick, full"),
+    ],
+)
 def test_a_config_file_with_a_mistake_is_named_with_the_mistake(tmp_path, content, message):
     file = tmp_path / "recipe.json"
     file.write_text(content)

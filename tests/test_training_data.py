@@ -71,21 +71,24 @@ def test_processes_share_the_batch_that_one_would_read(world):
         assert sum(parts, []) == positions(windows, step, 6)
 
 
-@pytest.mark.parametrize("call, error", [
-    (lambda: Windows([1, 2, 3], 1), TypeError),
-    (lambda: Windows(torch.ones(9), 2), TypeError),
-    (lambda: Windows(torch.arange(9), 5), ValueError),
-    (lambda: Windows(torch.arange(9), 0), ValueError),
-    (lambda: Windows(torch.arange(9), 2).batch(0, 3, world=2), ValueError),
-    (lambda: Windows(torch.arange(9), 2).batch(0, 4, rank=2, world=2), ValueError),
-    (lambda: Windows(torch.arange(9), 2).batch(-1, 2), ValueError),
-])
+@pytest.mark.parametrize(
+    "call, error",
+    [
+        (lambda: Windows([1, 2, 3], 1), TypeError),
+        (lambda: Windows(torch.ones(9), 2), TypeError),
+        (lambda: Windows(torch.arange(9), 5), ValueError),
+        (lambda: Windows(torch.arange(9), 0), ValueError),
+        (lambda: Windows(torch.arange(9), 2).batch(0, 3, world=2), ValueError),
+        (lambda: Windows(torch.arange(9), 2).batch(0, 4, rank=2, world=2), ValueError),
+        (lambda: Windows(torch.arange(9), 2).batch(-1, 2), ValueError),
+    ],
+)
 def test_unfit_arguments_are_refused(call, error):
     with pytest.raises(error):
         call()
 
 
-# -------------------------------------------------------------------------- from text to tokens
+# --- from text to tokens
 
 
 @pytest.fixture(scope="module")
@@ -162,13 +165,16 @@ def test_the_library_reads_a_character_tokenizer_to_the_same_ids(tmp_path):
     assert theirs.encode("a<|endoftext|>").ids == [*ours.encode("a"), 6]
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"source": "nowhere.txt"}, "got 'nowhere.txt'"),
-    ({"tokenizer": "words"}, "got 'words'"),
-    ({"size": "huge"}, "got 'huge'"),
-    ({"vocab_size": 1}, "vocab_size must be"),
-    ({"source": ""}, "source must be"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"source": "nowhere.txt"}, "got 'nowhere.txt'"),
+        ({"tokenizer": "words"}, "got 'words'"),
+        ({"size": "huge"}, "got 'huge'"),
+        ({"vocab_size": 1}, "vocab_size must be"),
+        ({"source": ""}, "source must be"),
+    ],
+)
 def test_unknown_data_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         read_text(DataConfig(**change))

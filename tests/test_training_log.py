@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
+from training_subject import CONFIG, LENGTH, tiny_model, tiny_windows
 
 from llmbook.training import Log, log, train
 from llmbook.training.checkpoint import Checkpoints
 from llmbook.training.log import History, LivePlot, progress_line, read_log
-from training_subject import CONFIG, LENGTH, tiny_model, tiny_windows
 
 
 class Killed(Exception):
@@ -26,9 +26,15 @@ def run(folder, stop_at=None, resume=False, stream=None):
             raise Killed
         return windows.batch(step, 4)
 
-    return train(tiny_model(), batch_at, CONFIG, folder=folder, resume=resume,
-                 evaluate=lambda m: m.loss(*windows.batch(0, 4)),
-                 log=Log(folder, progress=stream is not None, stream=stream))  # fmt: skip
+    return train(
+        tiny_model(),
+        batch_at,
+        CONFIG,
+        folder=folder,
+        resume=resume,
+        evaluate=lambda m: m.loss(*windows.batch(0, 4)),
+        log=Log(folder, progress=stream is not None, stream=stream),
+    )
 
 
 def test_a_resumed_log_is_the_log_of_an_uninterrupted_run(tmp_path):
@@ -65,9 +71,13 @@ def test_seconds_are_those_of_training_without_looking_and_saving(tmp_path, monk
     monkeypatch.setattr(Checkpoints, "save", lambda *args: takes(1000, save(*args)))
     windows = tiny_windows()
     history = train(
-        tiny_model(), lambda step: takes(1, windows.batch(step, 4)), CONFIG, folder=tmp_path,
-        evaluate=lambda m: takes(100, 1.0), log=Log(tmp_path, progress=False),
-    )  # fmt: skip
+        tiny_model(),
+        lambda step: takes(1, windows.batch(step, 4)),
+        CONFIG,
+        folder=tmp_path,
+        evaluate=lambda m: takes(100, 1.0),
+        log=Log(tmp_path, progress=False),
+    )
     assert history.seconds == 12 and clock[0] == 12 + 4 * 100 + 3 * 1000
 
 
@@ -105,8 +115,16 @@ def test_progress_lines_are_plain_text_with_speed_and_time_to_go(tmp_path):
 def test_a_progress_line_counts_right():
     history = History()
     for step in range(100):
-        history.add({"step": step, "loss": 2.0, "lr": 1e-3, "grad_norm": 1.0,
-                     "tokens": 50 * (step + 1), "seconds": 0.1})  # fmt: skip
+        history.add(
+            {
+                "step": step,
+                "loss": 2.0,
+                "lr": 1e-3,
+                "grad_norm": 1.0,
+                "tokens": 50 * (step + 1),
+                "seconds": 0.1,
+            }
+        )
     line = progress_line(history, 1000, 500.0, [{"step": 99, "loss": 2.0}])
     assert line == "step 100/1,000  loss 2.000  lr 1.0e-03  500 tokens/s  ETA 2 min"
     assert "ETA 2.5 h" in progress_line(history, 1000, 5.0, [{"step": 99, "loss": 2.0}])

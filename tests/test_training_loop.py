@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from training_subject import CONFIG, LENGTH, VOCAB, same_weights, tiny_model, tiny_windows
 
 from llmbook.training import Interrupted, Log, TrainConfig, TrainingDiverged, Update, train
 from llmbook.training.checkpoint import Checkpoints
 from llmbook.training.evaluate import stream_nats, validation_loss
 from llmbook.training.loop import count_rows
 from llmbook.training.precision import Precision
-from training_subject import CONFIG, LENGTH, VOCAB, same_weights, tiny_model, tiny_windows
 
 
 def quiet(folder=None):
@@ -37,7 +37,7 @@ def masked_batch(kept_of_row):
     return inputs, targets
 
 
-# ----------------------------------------------------------------------------------- one update
+# --- one update
 
 
 @pytest.mark.parametrize("kept", [[8, 8, 8, 8], [1, 8, 3, 2], [0, 0, 5, 8]])
@@ -46,8 +46,10 @@ def test_accumulated_micro_batches_are_one_large_batch(kept, accumulate):
     batch = masked_batch(kept)
     # clip 0 and SGD-like eps: AdamW's first step forgets the gradient's size, its norm does not
     whole = Update(tiny_model(dropout=0.0), dataclasses.replace(CONFIG, clip=0.0, eps=1.0))
-    parts = Update(tiny_model(dropout=0.0),
-                   dataclasses.replace(CONFIG, clip=0.0, eps=1.0, accumulate=accumulate))
+    parts = Update(
+        tiny_model(dropout=0.0),
+        dataclasses.replace(CONFIG, clip=0.0, eps=1.0, accumulate=accumulate),
+    )
     for _ in range(3):
         (a, norm_a), (b, norm_b) = whole(batch), parts(batch)
         assert b.item() == pytest.approx(a.item(), abs=1e-6)
@@ -76,7 +78,8 @@ def test_an_update_is_the_formula_by_hand():
     vectors = [p for p in theirs.parameters() if p.ndim == 1]
     torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
-        lr=0.5 * CONFIG.lr, betas=(0.9, 0.95),
+        lr=0.5 * CONFIG.lr,
+        betas=(0.9, 0.95),
     ).step()
     torch.testing.assert_close([loss, norm], [expected.detach(), expected_norm])
     for p, q in zip(model.parameters(), theirs.parameters(), strict=True):
@@ -116,14 +119,15 @@ def test_any_model_trains_with_a_loss_of_its_own():
     def squared(model, x, y):
         return (model(x) - y).square().mean()
 
-    config = TrainConfig(steps=200, batch_size=64, lr=0.05, warmup=0, weight_decay=0.0,
-                         accumulate=2)  # fmt: skip
+    config = TrainConfig(
+        steps=200, batch_size=64, lr=0.05, warmup=0, weight_decay=0.0, accumulate=2
+    )
     history = train(model, lambda step: (x, y), config, loss=squared, log=quiet())
     assert history.losses[0] > 1 and history.losses[-1] < 1e-2
     assert count_rows(x, y) == 64
 
 
-# ------------------------------------------------------------------------------------ precision
+# --- precision
 
 
 @pytest.mark.parametrize("name, dtype", [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
@@ -197,7 +201,7 @@ def test_an_unknown_precision_is_refused():
         Precision.choose("cpu", "int8")
 
 
-# ------------------------------------------------------------------------------------- the loop
+# --- the loop
 
 
 def test_looking_at_the_model_changes_nothing():
@@ -255,6 +259,7 @@ def test_a_nan_stops_with_step_batch_and_last_good_checkpoint_named(tmp_path, po
 
 def test_a_nan_is_never_saved(tmp_path):
     """The checkpoint falls due on the very step that the weights go bad."""
+
     def loss(model, inputs, targets):
         loss.calls += 1
         return model.loss(inputs, targets) * (torch.nan if loss.calls == 10 else 1)
@@ -312,7 +317,7 @@ def test_overhead_of_the_loop_is_small():
     assert time.process_time() - middle - (middle - begin) < 200 * 1e-3
 
 
-# ----------------------------------------------------------------------------------- evaluation
+# --- evaluation
 
 
 def test_validation_loss_is_the_mean_over_windows_or_over_some_spread_evenly():

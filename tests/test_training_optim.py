@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from torch import nn
+from training_subject import tiny_model
 
 from llmbook.training import optim, schedules
 from llmbook.training.config import TrainConfig
-from training_subject import tiny_model
 
 
 def some_parameters(*shapes, dtype=torch.float64, seed=0):
@@ -108,8 +108,12 @@ def test_muon_gets_the_blocks_matrices_and_adamw_embeddings_head_norms_and_biase
     names = {id(p): name for name, p in model.named_parameters()}
     chosen = {names[id(p)] for g in muon.param_groups for p in g["params"]}
     block = "blocks.0."
-    assert chosen == {block + "attention.in_proj_weight", block + "attention.out_proj.weight",
-                      block + "ffn.up.weight", block + "ffn.down.weight"}
+    assert chosen == {
+        block + "attention.in_proj_weight",
+        block + "attention.out_proj.weight",
+        block + "ffn.up.weight",
+        block + "ffn.down.weight",
+    }
     rest = {names[id(p)] for g in adamw.param_groups for p in g["params"]}
     assert {"tokens.weight", "positions.weight", "head.weight", "norm.weight"} <= rest
 
@@ -119,7 +123,10 @@ def test_muon_leaves_tables_in_blocks_and_what_is_frozen_alone():
         def __init__(self):
             super().__init__()
             self.table, self.linear, self.frozen = (
-                nn.Embedding(4, 3), nn.Linear(3, 3), nn.Linear(3, 3))  # fmt: skip
+                nn.Embedding(4, 3),
+                nn.Linear(3, 3),
+                nn.Linear(3, 3),
+            )
             self.frozen.requires_grad_(False)
 
     model = nn.ModuleDict({"blocks": nn.ModuleList([Block()])})
@@ -155,7 +162,7 @@ def test_a_maximum_of_zero_measures_and_changes_nothing():
     assert optim.clip_gradients([nn.Parameter(torch.ones(2))], 1.0) == 0.0
 
 
-# ----------------------------------------------------------------------------------- schedules
+# --- schedules
 
 
 @pytest.mark.parametrize("name", schedules.SCHEDULES)

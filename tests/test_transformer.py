@@ -14,24 +14,32 @@ def seeded():
     torch.manual_seed(0)
 
 
-ENCODER = {"self_attn.": "attend.sublayer.", "norm1.": "attend.norm.",
-           "linear1.": "transform.sublayer.up.", "linear2.": "transform.sublayer.down.",
-           "norm2.": "transform.norm."}
-DECODER = {**ENCODER, "multihead_attn.": "cross.sublayer.", "norm2.": "cross.norm.",
-           "norm3.": "transform.norm."}
+ENCODER = {
+    "self_attn.": "attend.sublayer.",
+    "norm1.": "attend.norm.",
+    "linear1.": "transform.sublayer.up.",
+    "linear2.": "transform.sublayer.down.",
+    "norm2.": "transform.norm.",
+}
+DECODER = {
+    **ENCODER,
+    "multihead_attn.": "cross.sublayer.",
+    "norm2.": "cross.norm.",
+    "norm3.": "transform.norm.",
+}
 
 
 def renamed(state, names):
     """torch's names for a layer's weights turned into ours."""
     old = {key: next(n for n in names if key.startswith(n)) for key in state}
-    return {names[old[key]] + key[len(old[key]):]: value for key, value in state.items()}
+    return {names[old[key]] + key[len(old[key]) :]: value for key, value in state.items()}
 
 
 def small(**options):
     sizes = {"d_ff": 40, "n_encoder_layers": 2, "n_decoder_layers": 2, "dropout": 0.0, **options}
     model = Transformer(TransformerConfig(23, 24, 3, **sizes)).double()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))  # biases and norms say something
     return model
@@ -39,8 +47,13 @@ def small(**options):
 
 def torchs(kind, config):
     layer = kind(
-        config.d_model, config.n_heads, config.d_ff, dropout=0.0, activation=config.activation,
-        batch_first=True, norm_first=config.placement == "pre",
+        config.d_model,
+        config.n_heads,
+        config.d_ff,
+        dropout=0.0,
+        activation=config.activation,
+        batch_first=True,
+        norm_first=config.placement == "pre",
     ).double()
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -56,8 +69,8 @@ def compare(out, want, ours, theirs, inputs, names):
     wanted = torch.autograd.grad(want, [*inputs, *theirs.parameters()], upstream)
     for a, b in zip(got[: len(inputs)], wanted[: len(inputs)], strict=True):
         torch.testing.assert_close(a, b)
-    mine = dict(zip(dict(ours.named_parameters()), got[len(inputs):], strict=True))
-    other = dict(zip(dict(theirs.named_parameters()), wanted[len(inputs):], strict=True))
+    mine = dict(zip(dict(ours.named_parameters()), got[len(inputs) :], strict=True))
+    other = dict(zip(dict(theirs.named_parameters()), wanted[len(inputs) :], strict=True))
     for name, value in renamed(other, names).items():
         torch.testing.assert_close(mine[name], value)
 
@@ -65,8 +78,9 @@ def compare(out, want, ours, theirs, inputs, names):
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("placement", ["post", "pre"])
 def test_layers_equal_torchs_on_the_same_weights_gradients_too(placement, activation):
-    config = TransformerConfig(23, 24, 3, d_ff=40, placement=placement, activation=activation,
-                               dropout=0.0)
+    config = TransformerConfig(
+        23, 24, 3, d_ff=40, placement=placement, activation=activation, dropout=0.0
+    )
     keep = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]]).bool()
     x = torch.randn(2, 7, 24, dtype=torch.float64, requires_grad=True)
     theirs, ours = torchs(nn.TransformerEncoderLayer, config), EncoderLayer(config).double()
@@ -78,9 +92,14 @@ def test_layers_equal_torchs_on_the_same_weights_gradients_too(placement, activa
     ours.load_state_dict(renamed(theirs.state_dict(), DECODER))
     y = torch.randn(2, 5, 24, dtype=torch.float64, requires_grad=True)
     future = torch.ones(5, 5).triu(1).bool()
-    compare(ours(y, x, keep[:, None, None]),
-            theirs(y, x, tgt_mask=future, memory_key_padding_mask=~keep),
-            ours, theirs, [y, x], DECODER)
+    compare(
+        ours(y, x, keep[:, None, None]),
+        theirs(y, x, tgt_mask=future, memory_key_padding_mask=~keep),
+        ours,
+        theirs,
+        [y, x],
+        DECODER,
+    )
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
@@ -88,15 +107,18 @@ def test_layers_equal_torchs_on_the_same_weights_gradients_too(placement, activa
 def test_whole_stacks_equal_torchs_transformer(placement):
     model = small(placement=placement)
     c = model.config
-    theirs = nn.Transformer(
-        24, 3, 2, 2, 40, dropout=0.0, batch_first=True, norm_first=placement == "pre"
-    ).double().eval()
+    theirs = (
+        nn.Transformer(
+            24, 3, 2, 2, 40, dropout=0.0, batch_first=True, norm_first=placement == "pre"
+        )
+        .double()
+        .eval()
+    )
     if placement == "post":  # torch ends its stacks with a norm in any case; the paper does not
         theirs.encoder.norm = theirs.decoder.norm = None
     else:
         for name in ("encoder", "decoder"):
-            getattr(theirs, name).norm.load_state_dict(
-                getattr(model, f"{name}_norm").state_dict())
+            getattr(theirs, name).norm.load_state_dict(getattr(model, f"{name}_norm").state_dict())
     for stack, names in (("encoder", ENCODER), ("decoder", DECODER)):
         for mine, other in zip(getattr(model, stack), getattr(theirs, stack).layers, strict=True):
             mine.load_state_dict(renamed(other.state_dict(), names))
@@ -111,9 +133,10 @@ def test_whole_stacks_equal_torchs_transformer(placement):
     torch.testing.assert_close(model(ids, target), want, rtol=0, atol=1e-6)  # PE is float32
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"placement": "pre"}, {"placement": "pre", "activation": "swiglu", "tied": False},
-])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"placement": "pre"}, {"placement": "pre", "activation": "swiglu", "tied": False}],
+)
 def test_cached_logits_equal_uncached_and_padding_changes_nothing(options):
     model = small(**options)
     ids, target = torch.randint(3, 23, (2, 6)), torch.randint(3, 23, (2, 9))
@@ -121,8 +144,10 @@ def test_cached_logits_equal_uncached_and_padding_changes_nothing(options):
     whole = model(ids, target, keep)
     with torch.no_grad():
         cache = model.new_cache(2, 9)
-        parts = [model(ids if i == 0 else ids[:, :0], target[:, i:j], keep, cache=cache)
-                 for i, j in ((0, 1), (1, 4), (4, 5), (5, 9))]
+        parts = [
+            model(ids if i == 0 else ids[:, :0], target[:, i:j], keep, cache=cache)
+            for i, j in ((0, 1), (1, 4), (4, 5), (5, 9))
+        ]
     torch.testing.assert_close(torch.cat(parts, 1), whole)
     assert cache.length == 9
     head_dim = 24 // 3
@@ -199,11 +224,19 @@ def test_loss_is_the_cross_entropy_of_what_the_decoder_says_next():
 
 def test_parameters_of_the_published_base_model_and_what_tying_saves():
     with torch.device("meta"):
-        count = [Transformer(TransformerConfig(37_000, tied=tied)).n_parameters
-                 for tied in (True, False)]
-        relu, gated = (sum(p.numel() for p in EncoderLayer(
-            TransformerConfig(9, 48, 4, activation=a)).transform.sublayer.parameters())
-            for a in ("relu", "swiglu"))
+        count = [
+            Transformer(TransformerConfig(37_000, tied=tied)).n_parameters
+            for tied in (True, False)
+        ]
+        relu, gated = (
+            sum(
+                p.numel()
+                for p in EncoderLayer(
+                    TransformerConfig(9, 48, 4, activation=a)
+                ).transform.sublayer.parameters()
+            )
+            for a in ("relu", "swiglu")
+        )
     encoder_layer = 12 * 512**2 + 4 * 512 + 2048 + 512 + 4 * 512
     decoder_layer = encoder_layer + 4 * 512**2 + 4 * 512 + 2 * 512
     assert count[0] == 37_000 * 512 + 6 * (encoder_layer + decoder_layer) == 63_082_496
@@ -211,8 +244,9 @@ def test_parameters_of_the_published_base_model_and_what_tying_saves():
     assert relu - gated == 4 * 48 + 48  # biases, which the gated network has none of
 
 
-@pytest.mark.parametrize("options", [{}, {"placement": "pre", "activation": "swiglu",
-                                          "tied": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"placement": "pre", "activation": "swiglu", "tied": False}]
+)
 def test_saved_and_loaded_it_says_the_same(tmp_path, options):
     from llmbook import models
 
@@ -239,15 +273,21 @@ def test_the_same_seed_starts_the_same_and_dropout_is_only_for_training():
     assert torch.equal(models[0](ids, ids), models[0](ids, ids))
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"vocab_size": 0}, "vocab_size must be a whole number of at least 1: got 0"),
-    ({"d_ff": 2.5}, "d_ff must be a whole number of at least 1: got 2.5"),
-    ({"n_heads": 5}, "n_heads must divide d_model, which must be even: got d_model=24, n_heads=5"),
-    ({"placement": "middle"}, r"placement must be one of \('post', 'pre'\): got 'middle'"),
-    ({"activation": "tanh"}, "activation must be one of"),
-    ({"dropout": 1.0}, "dropout must be at least 0 and below 1: got 1.0"),
-    ({"eos_id": 23}, "eos_id must be a token, 0 to 22: got 23"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"vocab_size": 0}, "vocab_size must be a whole number of at least 1: got 0"),
+        ({"d_ff": 2.5}, "d_ff must be a whole number of at least 1: got 2.5"),
+        (
+            {"n_heads": 5},
+            "n_heads must divide d_model, which must be even: got d_model=24, n_heads=5",
+        ),
+        ({"placement": "middle"}, r"placement must be one of \('post', 'pre'\): got 'middle'"),
+        ({"activation": "tanh"}, "activation must be one of"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1: got 1.0"),
+        ({"eos_id": 23}, "eos_id must be a token, 0 to 22: got 23"),
+    ],
+)
 def test_configs_that_make_no_sense_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         TransformerConfig(**{"vocab_size": 23, "d_model": 24, "n_heads": 3, **wrong})

@@ -12,13 +12,22 @@ from llmbook.book import recorded
 CHAPTER = Path(__file__).resolve().parents[1] / "chapters" / "transformer.ipynb"
 PAST = recorded("transformer")
 ROWS = {  # what the text calls a part: (claim, its row in the claim)
-    **{words: ("transformer-each-part-fixes-a-weakness", f"without {part}: loss rises by")
-       for words, part in {
-           "Residual connections": "residual", "The factor √d on the embeddings": "√d",
-           "Positions": "positions", "Several heads": "heads", "Norms": "norm",
-           "Feed-forward networks": "feed-forward", "The factor 1/√d_k": "1/√d_k"}.items()},
-    **{name: ("transformer-activations", f"{name}: loss minus ReLU's")
-       for name in ("GELU", "SwiGLU")},
+    **{
+        words: ("transformer-each-part-fixes-a-weakness", f"without {part}: loss rises by")
+        for words, part in {
+            "Residual connections": "residual",
+            "The factor √d on the embeddings": "√d",
+            "Positions": "positions",
+            "Several heads": "heads",
+            "Norms": "norm",
+            "Feed-forward networks": "feed-forward",
+            "The factor 1/√d_k": "1/√d_k",
+        }.items()
+    },
+    **{
+        name: ("transformer-activations", f"{name}: loss minus ReLU's")
+        for name in ("GELU", "SwiGLU")
+    },
 }
 
 
@@ -51,8 +60,9 @@ def test_parts_are_bounded_and_said_to_carry_weight_if_their_effect_clears_its_s
     assert (row in bounds(id)) == clear_of_zero(values)
 
     (text,) = (source for source in cells("markdown") if "- **Residual connections**" in source)
-    said = re.search(rf"^- \*\*{re.escape(words)}\*\*,? (?:carry|carries) (weight|none)\b", text,
-                     re.MULTILINE)
+    said = re.search(
+        rf"^- \*\*{re.escape(words)}\*\*,? (?:carry|carries) (weight|none)\b", text, re.MULTILINE
+    )
     assert said, f"the text says nothing of {words}"
     assert (said[1] == "weight") == clear_of_zero(values)
 
@@ -83,4 +93,8 @@ def test_what_the_text_says_of_the_recorded_german_is_in_the_record():
     asked = " ".join(english for english, _, _ in record["examples"])
     for quoted in ("Ein Boxer", "den Dach"):
         assert f"*{quoted}*" in text and quoted in told
-    assert "snowmobiles" in asked and "neemobil" not in told and record["_run"]["training"]["optimizer"] == "muon"
+    assert (
+        "snowmobiles" in asked
+        and "neemobil" not in told
+        and record["_run"]["training"]["optimizer"] == "muon"
+    )

@@ -18,8 +18,28 @@ LANGUAGES = (
 AWKWARD = st.lists(
     st.one_of(
         st.text(max_size=12),
-        st.sampled_from([" ", "\n", "\r\n", "\t", "'s", "'LL", "'ſ", " the", "0123456789", END,
-                         "<|endoftext", "\x00", "\x1c", "\u00a0", "é", "猫", "🐈", "a" * 99]),
+        st.sampled_from(
+            [
+                " ",
+                "\n",
+                "\r\n",
+                "\t",
+                "'s",
+                "'LL",
+                "'ſ",
+                " the",
+                "0123456789",
+                END,
+                "<|endoftext",
+                "\x00",
+                "\x1c",
+                "\u00a0",
+                "é",
+                "猫",
+                "🐈",
+                "a" * 99,
+            ]
+        ),
     ),
     max_size=8,
 ).map("".join)
@@ -44,10 +64,19 @@ def library(texts, vocab_size, pattern, special_tokens=(END,)):
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     if pattern == "gpt4":
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(LIBRARY_PATTERNS["gpt4"]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=list(special_tokens), show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(LIBRARY_PATTERNS["gpt4"]), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(special_tokens),
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     return tokenizer

@@ -7,8 +7,16 @@ from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.training import TrainConfig
 
 VOCAB, LENGTH = 17, 8
-CONFIG = TrainConfig(steps=12, batch_size=4, warmup=3, lr=1e-2, log_every=2, evaluate_every=4,
-                     checkpoint_every=5, weight_decay=0.1)  # fmt: skip
+CONFIG = TrainConfig(
+    steps=12,
+    batch_size=4,
+    warmup=3,
+    lr=1e-2,
+    log_every=2,
+    evaluate_every=4,
+    checkpoint_every=5,
+    weight_decay=0.1,
+)
 
 
 def tiny_model(seed=0, dropout=0.2, **changes):

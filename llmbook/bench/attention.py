@@ -33,10 +33,20 @@ TRUTH_HEADS = 2  # heads compared with float64, each of queries × keys numbers
 def add_arguments(parser) -> None:
     """The options of this race."""
     add = parser.add_argument
-    add("--lengths", nargs="+", type=positive, metavar="N",
-        help="tokens (default 4096 16384 on a GPU, 256 1024 on a CPU; quick 65)")
-    add("--head-dims", nargs="+", type=positive, metavar="D",
-        help="default 64 128 on a GPU, 64 on a CPU; quick 16")
+    add(
+        "--lengths",
+        nargs="+",
+        type=positive,
+        metavar="N",
+        help="tokens (default 4096 16384 on a GPU, 256 1024 on a CPU; quick 65)",
+    )
+    add(
+        "--head-dims",
+        nargs="+",
+        type=positive,
+        metavar="D",
+        help="default 64 128 on a GPU, 64 on a CPU; quick 16",
+    )
     add("--tokens", type=positive, help="batch × length (default 16384 on a GPU, 2048 on a CPU)")
     add("--width", type=positive, help="heads × head_dim (default 2048 on a GPU, 256 on a CPU)")
     add("--masks", nargs="+", choices=["full", "causal"], default=["full", "causal"])
@@ -94,9 +104,14 @@ def _race_all(shape, dtype, mask, options, report) -> None:
                     check_results({name: errors[name]}, allowed[direction])
                 runs = {n: _runner(n, inputs, upstream, causal, direction) for n in names}
                 done = run_pair(
-                    case, runs, errors, tolerance=allowed[direction], device=options.device,
-                    repeats=options.repeats, warmup=options.warmup,
-                )  # fmt: skip
+                    case,
+                    runs,
+                    errors,
+                    tolerance=allowed[direction],
+                    device=options.device,
+                    repeats=options.repeats,
+                    warmup=options.warmup,
+                )
                 _show_rate(done, shape, causal, direction)
                 return [done]
 

@@ -97,9 +97,15 @@ def _gpt(transformers, case, size, options) -> list:
 def _bert(transformers, case, size, options) -> list:
     torch.manual_seed(options.seed)
     config = BertConfig(
-        size.vocab_size, size.tokens, size.d_model, size.n_layers, size.n_heads, 4 * size.d_model,
-        dropout=0.0, attention_dropout=0.0,
-    )  # fmt: skip
+        size.vocab_size,
+        size.tokens,
+        size.d_model,
+        size.n_layers,
+        size.n_heads,
+        4 * size.d_model,
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
     ours = BertForMaskedLM(config)
     theirs = _peer(transformers.BertForMaskedLM, ours, options.device)
     ids = _ids(size, options)
@@ -144,9 +150,14 @@ def _race(case, losses, names, options):
     errors = {name: _error(_gradients(*losses[name]), truth) for name in names}
     runs = {name: _step(*losses[name]) for name in names}
     return run_pair(
-        case, runs, errors, tolerance=TOLERANCE, device=options.device, repeats=options.repeats,
+        case,
+        runs,
+        errors,
+        tolerance=TOLERANCE,
+        device=options.device,
+        repeats=options.repeats,
         warmup=options.warmup,
-    )  # fmt: skip
+    )
 
 
 def _gradients(model, loss):

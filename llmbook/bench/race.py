@@ -155,7 +155,7 @@ def relative_error(got, truth) -> float:
     return worst
 
 
-# -------------------------------------------------------------------------- options and reports
+# --- options and reports
 
 
 def positive(text: str) -> int:
@@ -250,7 +250,7 @@ def machine(device: torch.device) -> dict[str, str]:
     versions.append(f"Python {platform.python_version()}")
     if on_gpu:
         versions += [f"CUDA {torch.version.cuda}", f"cuDNN {torch.backends.cudnn.version()}"]
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "hardware": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
         "versions": ", ".join(versions),
@@ -275,10 +275,13 @@ def _commit() -> str:
     git = shutil.which("git")
     if git is None:
         return "unknown"
-    for question in (["ls-files", "--error-unmatch", here.name],
-                     ["describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]):
-        answer = subprocess.run([git, "-C", str(here.parent), *question], capture_output=True,
-                                text=True, check=False)
+    for question in (
+        ["ls-files", "--error-unmatch", here.name],
+        ["describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"],
+    ):
+        answer = subprocess.run(
+            [git, "-C", str(here.parent), *question], capture_output=True, text=True, check=False
+        )
         if answer.returncode != 0:
             return "unknown"
     return answer.stdout.strip()

@@ -14,8 +14,12 @@ from llmbook import recurrent
 from llmbook.bench.race import check_results, positive, relative_error, run_pair
 
 CELLS = ("RNN", "LSTM", "GRU")
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16,
-          "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "float16": 2e-2, "bfloat16": 1e-1}
 TARGET = 0.95
 
@@ -24,8 +28,13 @@ def add_arguments(parser) -> None:
     """The options of this race."""
     add = parser.add_argument
     add("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all three")
-    add("--widths", nargs="+", type=positive, metavar="N",
-        help="input and hidden sizes (default 32 128 256; quick 8)")
+    add(
+        "--widths",
+        nargs="+",
+        type=positive,
+        metavar="N",
+        help="input and hidden sizes (default 32 128 256; quick 8)",
+    )
     add("--batch", type=positive, help="sequences in a batch (default 64; quick 3)")
     add("--steps", type=positive, help="steps of a sequence (default 80; quick 5)")
     add("--layers", type=positive, default=1, help="layers (default 1)")

@@ -15,10 +15,18 @@ from llmbook.bench.race import positive, run_pair
 def add_arguments(parser) -> None:
     """The options of this race."""
     add = parser.add_argument
-    add("--training", type=positive, metavar="CHARACTERS",
-        help="text to train on (default 185000; quick 20000)")
-    add("--encoding", type=positive, metavar="CHARACTERS",
-        help="text to encode (default 1000000; quick 20000)")
+    add(
+        "--training",
+        type=positive,
+        metavar="CHARACTERS",
+        help="text to train on (default 185000; quick 20000)",
+    )
+    add(
+        "--encoding",
+        type=positive,
+        metavar="CHARACTERS",
+        help="text to encode (default 1000000; quick 20000)",
+    )
     add("--merges", type=positive, help="merges to learn (default 256; quick 20)")
 
 
@@ -44,15 +52,33 @@ def run(options, report) -> None:
         return ours.encode(encoding)
 
     def race(case, contestants, wrong):
-        return [run_pair(case, contestants, {"llmbook": float(wrong), "tokenizers": 0.0},
-                         tolerance=0.0, device=options.device, repeats=options.repeats,
-                         warmup=options.warmup)]
+        return [
+            run_pair(
+                case,
+                contestants,
+                {"llmbook": float(wrong), "tokenizers": 0.0},
+                tolerance=0.0,
+                device=options.device,
+                repeats=options.repeats,
+                warmup=options.warmup,
+            )
+        ]
 
     case = f"train {len(training) / 1000:.0f} KB, {size - 257} merges"
-    report(case, lambda: race(
-        case, {"llmbook": train("python"), "tokenizers": train("tokenizers")},
-        ours.to_json() != train("tokenizers")().to_json()))
+    report(
+        case,
+        lambda: race(
+            case,
+            {"llmbook": train("python"), "tokenizers": train("tokenizers")},
+            ours.to_json() != train("tokenizers")().to_json(),
+        ),
+    )
     case = f"encode {len(encoding) / 1e6:.2f} MB"
-    report(case, lambda: race(
-        case, {"llmbook": encode, "tokenizers": lambda: theirs.encode(encoding).ids},
-        encode() != theirs.encode(encoding).ids))
+    report(
+        case,
+        lambda: race(
+            case,
+            {"llmbook": encode, "tokenizers": lambda: theirs.encode(encoding).ids},
+            encode() != theirs.encode(encoding).ids,
+        ),
+    )

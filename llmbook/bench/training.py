@@ -62,8 +62,12 @@ def checkout(text: str) -> Path:
 def add_arguments(parser) -> None:
     """The options of this race."""
     add = parser.add_argument
-    add("--nanogpt", type=checkout, metavar="PATH",
-        help=f"checkout of nanoGPT to race against ({GET_NANOGPT}); default: torch.nn's layers")
+    add(
+        "--nanogpt",
+        type=checkout,
+        metavar="PATH",
+        help=f"checkout of nanoGPT to race against ({GET_NANOGPT}); default: torch.nn's layers",
+    )
     add("--size", choices=list(SIZES), help="default: cpu, or gpu on a GPU; quick: tiny")
     add("--vocab-size", type=positive, default=65, help="default 65, Shakespeare's characters")
     add("--batch", type=positive, help="sequences in an update (default: the size's)")
@@ -79,20 +83,34 @@ def run(options, report) -> None:
     name = options.size or ("tiny" if options.quick else "gpu" if gpu else "cpu")
     layers, heads, width, length, batch = SIZES[name]
     batch = options.batch or batch
-    config = GPTConfig(vocab_size=options.vocab_size, max_len=length, d_model=width,
-                       n_layers=layers, n_heads=heads, dropout=options.dropout,
-                       activation="gelu")  # fmt: skip
+    config = GPTConfig(
+        vocab_size=options.vocab_size,
+        max_len=length,
+        d_model=width,
+        n_layers=layers,
+        n_heads=heads,
+        dropout=options.dropout,
+        activation="gelu",
+    )
     case = f"GPT {layers}/{heads}/{width} T={length} batch={batch}"
     report(case, lambda: [_race(case, config, batch, options)])
 
 
 def _race(case: str, config: GPTConfig, batch: int, options):
     torch.manual_seed(options.seed)
-    windows = Windows(torch.randint(config.vocab_size, (100 * config.max_len,)), config.max_len,
-                      options.seed)  # fmt: skip
+    windows = Windows(
+        torch.randint(config.vocab_size, (100 * config.max_len,)), config.max_len, options.seed
+    )
     # eps: a key's bias has no gradient but rounding; with 1e-8 AdamW makes full steps of that.
-    settings = TrainConfig(steps=10**9, schedule="constant", warmup=0, batch_size=batch, lr=1e-3,
-                           eps=1e-6, compile=options.compile)  # fmt: skip
+    settings = TrainConfig(
+        steps=10**9,
+        schedule="constant",
+        warmup=0,
+        batch_size=batch,
+        lr=1e-3,
+        eps=1e-6,
+        compile=options.compile,
+    )
     dtype = Precision.choose(options.device).dtype
     errors = _gate(config, settings, windows, options, dtype)
 
@@ -130,15 +148,16 @@ def _tf32():
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-# ------------------------------------------------------------------------------------- the gate
+# --- the gate
 
 
 def _gate(config, settings, windows, options, dtype) -> dict[str, float]:
     """Each contestant's error in the precision that is raced, after the same look in float32."""
     model = GPT(dataclasses.replace(config, dropout=0.0))
     batches = [windows.batch(step, settings.batch_size) for step in range(GATE_UPDATES)]
-    plain = dataclasses.replace(settings, optimizer="adamw_reference", precision="float32",
-                                compile=False)  # fmt: skip
+    plain = dataclasses.replace(
+        settings, optimizer="adamw_reference", precision="float32", compile=False
+    )
     truth = _changes(_ours(_copy(model).to(options.device).double(), plain), batches)
     for precision in dict.fromkeys((torch.float32, dtype)):
         named = dataclasses.replace(settings, precision=str(precision).removeprefix("torch."))
@@ -160,14 +179,13 @@ def _changes(contestant, batches) -> dict[str, torch.Tensor]:
 
 def _error(changes, truth) -> float:
     """The largest |Δ − Δ*| / |Δ*| of a tensor; nan where one is."""
-    errors = torch.stack([
-        (changes[name] - expected).norm() / expected.norm()
-        for name, expected in truth.items()
-    ])  # fmt: skip
+    errors = torch.stack(
+        [(changes[name] - expected).norm() / expected.norm() for name, expected in truth.items()]
+    )
     return errors.max().item()
 
 
-# ------------------------------------------------------------------------------ the contestants
+# --- the contestants
 
 
 @dataclass(frozen=True)
@@ -181,10 +199,7 @@ class Contestant:
 
 def _contestants(model, settings, options) -> list[Contestant]:
     """Ours and the peer, both with the model's weights, on the device."""
-    return [
-        _ours(_copy(model).to(options.device), settings),
-        _peer(model, settings, options),
-    ]
+    return [_ours(_copy(model).to(options.device), settings), _peer(model, settings, options)]
 
 
 def _copy(model):
@@ -251,8 +266,11 @@ def _fill(peer, model, names) -> dict[str, torch.Tensor]:
 
 
 def _block_names(n_layers, blocks, pairs) -> dict[str, str]:
-    return {f"{blocks}.{i}.{theirs}": f"blocks.{i}.{ours}"
-            for i in range(n_layers) for theirs, ours in pairs}  # fmt: skip
+    return {
+        f"{blocks}.{i}.{theirs}": f"blocks.{i}.{ours}"
+        for i in range(n_layers)
+        for theirs, ours in pairs
+    }
 
 
 def _nanogpt(config, folder: Path):
@@ -263,23 +281,51 @@ def _nanogpt(config, folder: Path):
     spec.loader.exec_module(module)
     c = config
     with contextlib.redirect_stdout(None):
-        peer = module.GPT(module.GPTConfig(
-            block_size=c.max_len, vocab_size=c.vocab_size, n_layer=c.n_layers, n_head=c.n_heads,
-            n_embd=c.d_model, dropout=c.dropout, bias=True))  # fmt: skip
-    names = _block_names(c.n_layers, "transformer.h", [
-        ("ln_1", "norm1"), ("attn.c_attn", "attention.in_proj"),
-        ("attn.c_proj", "attention.out_proj"), ("ln_2", "norm2"), ("mlp.c_fc", "ffn.up"),
-        ("mlp.c_proj", "ffn.down")])  # fmt: skip
-    return peer, {"transformer.wte": "tokens", "transformer.wpe": "positions",
-                  "transformer.ln_f": "norm", **names}  # fmt: skip
+        peer = module.GPT(
+            module.GPTConfig(
+                block_size=c.max_len,
+                vocab_size=c.vocab_size,
+                n_layer=c.n_layers,
+                n_head=c.n_heads,
+                n_embd=c.d_model,
+                dropout=c.dropout,
+                bias=True,
+            )
+        )
+    names = _block_names(
+        c.n_layers,
+        "transformer.h",
+        [
+            ("ln_1", "norm1"),
+            ("attn.c_attn", "attention.in_proj"),
+            ("attn.c_proj", "attention.out_proj"),
+            ("ln_2", "norm2"),
+            ("mlp.c_fc", "ffn.up"),
+            ("mlp.c_proj", "ffn.down"),
+        ],
+    )
+    return peer, {
+        "transformer.wte": "tokens",
+        "transformer.wpe": "positions",
+        "transformer.ln_f": "norm",
+        **names,
+    }
 
 
 def _plain_names(n_layers) -> dict[str, str]:
     """Modules of a `PlainGPT` → ours."""
-    names = _block_names(n_layers, "blocks.layers", [
-        ("norm1", "norm1"), ("self_attn", "attention"), ("norm2", "norm2"),
-        ("self_attn.out_proj", "attention.out_proj"), ("linear1", "ffn.up"),
-        ("linear2", "ffn.down")])  # fmt: skip
+    names = _block_names(
+        n_layers,
+        "blocks.layers",
+        [
+            ("norm1", "norm1"),
+            ("self_attn", "attention"),
+            ("norm2", "norm2"),
+            ("self_attn.out_proj", "attention.out_proj"),
+            ("linear1", "ffn.up"),
+            ("linear2", "ffn.down"),
+        ],
+    )
     return {"tokens": "tokens", "positions": "positions", "blocks.norm": "norm", **names}
 
 
@@ -292,10 +338,18 @@ class PlainGPT(nn.Module):
         self.tokens = nn.Embedding(c.vocab_size, c.d_model)
         self.positions = nn.Embedding(c.max_len, c.d_model)
         self.dropout = nn.Dropout(c.dropout)
-        layer = nn.TransformerEncoderLayer(c.d_model, c.n_heads, 4 * c.d_model, c.dropout, "gelu",
-                                           batch_first=True, norm_first=True)  # fmt: skip
-        self.blocks = nn.TransformerEncoder(layer, c.n_layers, nn.LayerNorm(c.d_model),
-                                            enable_nested_tensor=False)  # fmt: skip
+        layer = nn.TransformerEncoderLayer(
+            c.d_model,
+            c.n_heads,
+            4 * c.d_model,
+            c.dropout,
+            "gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.blocks = nn.TransformerEncoder(
+            layer, c.n_layers, nn.LayerNorm(c.d_model), enable_nested_tensor=False
+        )
         mask = nn.Transformer.generate_square_subsequent_mask(c.max_len)
         self.register_buffer("mask", mask, persistent=False)
 

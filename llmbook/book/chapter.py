@@ -45,7 +45,11 @@ class Run:
     @property
     def seeds(self):
         """The seeds that a trained experiment repeats: one on a CPU, three on a GPU."""
-        return [self.seed] if self.profile in ("smoke", "quick") else [self.seed + i for i in range(3)]
+        return (
+            [self.seed]
+            if self.profile in ("smoke", "quick")
+            else [self.seed + i for i in range(3)]
+        )
 
     def pick(self, *, quick, smoke=None, gpu=None, full=None):
         """The value for this profile; `smoke` defaults to `quick`, `gpu` to `quick`, `full` to `gpu`."""
@@ -88,15 +92,28 @@ def start(chapter, profile="auto", seed=0):
     dtype, reason = devices.choose_dtype(device)
     _current = Run(chapter, profile, seed, device, dtype, reason)
     style.use()
-    versions = {"python": platform.python_version(), "torch": torch.__version__,
-                "numpy": np.__version__}
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
     where = devices.describe(device)
     text = (
         f"profile {profile} · {where} · {reason} · seed {seed} · "
         f"python {versions['python']}, torch {versions['torch']}"
     )
-    publish(text, data={RUN_MIME: {"profile": profile, "device": where, "seed": seed,
-                                   "threads": torch.get_num_threads(), "versions": versions}})
+    publish(
+        text,
+        data={
+            RUN_MIME: {
+                "profile": profile,
+                "device": where,
+                "seed": seed,
+                "threads": torch.get_num_threads(),
+                "versions": versions,
+            }
+        },
+    )
     return _current
 
 

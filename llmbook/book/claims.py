@@ -62,7 +62,9 @@ def parse_bound(text):
     except ValueError:
         limit = math.nan
     if relation not in _RELATIONS or not math.isfinite(limit):
-        raise ValueError(f"a bound reads like '>= 0.95' (one of >= <= > <, a space, a number): got {text!r}")
+        raise ValueError(
+            f"a bound reads like '>= 0.95' (one of >= <= > <, a space, a number): got {text!r}"
+        )
     return relation, limit
 
 
@@ -77,7 +79,9 @@ def _row(id):
     rows = ledger()
     if id not in rows:
         near = difflib.get_close_matches(str(id), rows, n=1)
-        raise ValueError(f"unknown claim {id!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+        raise ValueError(
+            f"unknown claim {id!r}" + (f": did you mean {near[0]!r}?" if near else "")
+        )
     return rows[id]
 
 
@@ -96,7 +100,9 @@ def claim(id, measured, *, holds=None, bounds=None):
     """
     row, run = _row(id), current_run()
     if run is not None and row["chapter"] != run.chapter:
-        raise ValueError(f"claim {id!r} belongs to chapter {row['chapter']!r}, not {run.chapter!r}")
+        raise ValueError(
+            f"claim {id!r} belongs to chapter {row['chapter']!r}, not {run.chapter!r}"
+        )
     if (holds is None) == (bounds is None):
         raise ValueError(f"claim {id!r} needs exactly one of holds= and bounds=")
     measured = measured if isinstance(measured, dict) else {"measured": measured}
@@ -107,19 +113,30 @@ def claim(id, measured, *, holds=None, bounds=None):
     if bounds is not None:
         unknown = sorted(set(bounds) - set(measured))
         if unknown or not bounds:
-            raise ValueError(f"claim {id!r}: bounds name {unknown or 'nothing'}, measured has {sorted(measured)}")
+            raise ValueError(
+                f"claim {id!r}: bounds name {unknown or 'nothing'}, measured has {sorted(measured)}"
+            )
         failed = [name for name, bound in bounds.items() if not within(measured[name], bound)]
         holds = not failed
         judged = run is None or run.profile != "smoke"
     elif type(holds).__name__ not in ("bool", "bool_"):
         raise TypeError(f"claim {id!r}: holds must be a bool, got {type(holds).__name__}")
     if judged and not holds:
-        raise ClaimError(f"claim {id!r} does not hold: measured {measured}"
-                         + (f", bounds {bounds}" if bounds else ""))
-    record = {"id": id, "measured": measured, "holds": bool(holds), "judged": judged,
-              "bounds": bounds or {}}
+        raise ClaimError(
+            f"claim {id!r} does not hold: measured {measured}"
+            + (f", bounds {bounds}" if bounds else "")
+        )
+    record = {
+        "id": id,
+        "measured": measured,
+        "holds": bool(holds),
+        "judged": judged,
+        "bounds": bounds or {},
+    }
     in_order = list(measured.items())  # as pairs: a notebook's file sorts the keys of its JSON
-    publish(_as_text(row, record), _as_html(row, record), {CLAIM_MIME: record | {"measured": in_order}})
+    publish(
+        _as_text(row, record), _as_html(row, record), {CLAIM_MIME: record | {"measured": in_order}}
+    )
 
 
 @functools.cache
@@ -150,16 +167,23 @@ def _evidence(row, record):
     """(name, value, bound, recorded spread) for each measured value, as text."""
     past = recorded(row["chapter"]).get(row["id"], {})
     for name, value in record["measured"].items():
-        yield (name, format_value(value), record["bounds"].get(name, ""),
-               spread(past[name]) if name in past else "")
+        yield (
+            name,
+            format_value(value),
+            record["bounds"].get(name, ""),
+            spread(past[name]) if name in past else "",
+        )
 
 
 def _as_text(row, record):
     state = "holds" if record["judged"] else "recorded, not judged at this profile"
     lines = [f"claim {row['id']} ({row['verdict']}): {state}"]
     for name, value, bound, past in _evidence(row, record):
-        lines.append(f"  {name}: {value}" + (f"  [{bound}]" if bound else "")
-                     + (f"  (recorded: {past})" if past else ""))
+        lines.append(
+            f"  {name}: {value}"
+            + (f"  [{bound}]" if bound else "")
+            + (f"  (recorded: {past})" if past else "")
+        )
     return "\n".join(lines)
 
 
@@ -169,12 +193,18 @@ def _as_html(row, record):
         f"<tr><th scope='row'>{e(name)}</th><td>{e(value)}</td><td>{e(bound)}</td><td>{e(past)}</td></tr>"
         for name, value, bound, past in _evidence(row, record)
     )
-    head = ("<tr><th scope='col'>measured here</th><th scope='col'>value</th>"
-            "<th scope='col'>must be</th><th scope='col'>recorded, other seeds</th></tr>")
+    head = (
+        "<tr><th scope='col'>measured here</th><th scope='col'>value</th>"
+        "<th scope='col'>must be</th><th scope='col'>recorded, other seeds</th></tr>"
+    )
     if not record["bounds"]:
-        head, cells = "", "".join(
-            f"<tr><th scope='row'>{e(name)}</th><td>{e(value)}</td></tr>"
-            for name, value, _, _ in _evidence(row, record))
+        head, cells = (
+            "",
+            "".join(
+                f"<tr><th scope='row'>{e(name)}</th><td>{e(value)}</td></tr>"
+                for name, value, _, _ in _evidence(row, record)
+            ),
+        )
     unjudged = "" if record["judged"] else "<p>Recorded, not judged at this profile.</p>"
     return (
         f'<div class="claim claim-{row["verdict"]}" id="claim-{row["id"]}">'

@@ -38,7 +38,9 @@ def find_root(start=None):
 def chapters(root=None):
     """The chapter notebooks, in the order of `_toc.yml`."""
     root = find_root(root)
-    listed = re.findall(r"^\s*-?\s*file:\s*(\S+)\s*$", (root / "_toc.yml").read_text(), re.MULTILINE)
+    listed = re.findall(
+        r"^\s*-?\s*file:\s*(\S+)\s*$", (root / "_toc.yml").read_text(), re.MULTILINE
+    )
     return [path for name in listed if (path := root / f"{name}.ipynb").is_file()]
 
 
@@ -50,16 +52,27 @@ def find_chapter(name, root=None):
     path = Path(name)
     if path.suffix == ".ipynb" and path.is_file():
         return path.resolve()
-    raise ValueError(f"chapter must be one of {', '.join(known)} or a path to a notebook: got {name!r}")
+    raise ValueError(
+        f"chapter must be one of {', '.join(known)} or a path to a notebook: got {name!r}"
+    )
 
 
 def _digest(notebook, profile, seed):
     """Hash of what an execution depends on; outputs of the notebook do not count."""
     root = find_root(notebook.parent)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    made_of = hashlib.sha256(json.dumps([profile, seed, [
-        [cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])] for cell in cells
-    ]]).encode())
+    made_of = hashlib.sha256(
+        json.dumps(
+            [
+                profile,
+                seed,
+                [
+                    [cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])]
+                    for cell in cells
+                ],
+            ]
+        ).encode()
+    )
     files = [root / "requirements.txt", *sorted((root / "llmbook").rglob("*"))]
     for file in files:
         if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".pyc":
@@ -71,7 +84,9 @@ def executed_path(notebook, profile="quick", seed=0):
     """Where the executed copy of a notebook lies, or would lie: nothing is executed."""
     notebook = Path(notebook).resolve()
     folder = find_root(notebook.parent) / "_build" / "executed"
-    return folder / f"{notebook.stem}.{profile}.seed{seed}.{_digest(notebook, profile, seed)}.ipynb"
+    return (
+        folder / f"{notebook.stem}.{profile}.seed{seed}.{_digest(notebook, profile, seed)}.ipynb"
+    )
 
 
 class _PeakMemory(threading.Thread):
@@ -103,8 +118,12 @@ class _PeakMemory(threading.Thread):
 
 def outputs_with(notebook, mime):
     """The data of every output of a notebook that carries the MIME type, in order."""
-    return [out["data"][mime] for cell in notebook["cells"] for out in cell.get("outputs", [])
-            if mime in out.get("data", {})]
+    return [
+        out["data"][mime]
+        for cell in notebook["cells"]
+        for out in cell.get("outputs", [])
+        if mime in out.get("data", {})
+    ]
 
 
 def read_notebook(path):
@@ -120,9 +139,12 @@ def _finish(path, profile, seconds, megabytes):
             cell["metadata"]["tags"].append("remove-cell")
     run = (outputs_with(notebook, RUN_MIME) or [{}])[0]
     notebook["metadata"]["llmbook"] = {
-        "profile": profile, "seconds": round(seconds, 1), "peak_memory_mb": round(megabytes),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "device": run.get("device", ""), "threads": run.get("threads"),
+        "profile": profile,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": round(megabytes),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "device": run.get("device", ""),
+        "threads": run.get("threads"),
         "versions": run.get("versions", {}),
     }
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -137,15 +159,22 @@ def _execute_one(notebook, profile, seed):
     work = target.with_suffix(f".{os.getpid()}.part.ipynb")
     mine = f"{notebook.stem}.{profile}.seed{seed}"
     failed = target.parent / f"{mine}.failed.ipynb"
-    for left in target.parent.glob(f"{mine}.*.part.ipynb"):  # by a run that was killed: the lock is ours
+    for left in target.parent.glob(
+        f"{mine}.*.part.ipynb"
+    ):  # by a run that was killed: the lock is ours
         left.unlink()
     begin = time.monotonic()
     try:
         with _PeakMemory() as memory:
             papermill.execute_notebook(
-                str(notebook), str(work), parameters={"profile": profile, "seed": seed},
-                cwd=str(notebook.parent), kernel_name="python3", progress_bar=False,
-                execution_timeout=CELL_TIMEOUT[profile], log_output=False,
+                str(notebook),
+                str(work),
+                parameters={"profile": profile, "seed": seed},
+                cwd=str(notebook.parent),
+                kernel_name="python3",
+                progress_bar=False,
+                execution_timeout=CELL_TIMEOUT[profile],
+                log_output=False,
             )
         _finish(work, profile, time.monotonic() - begin, memory.megabytes)
     except BaseException:
@@ -183,7 +212,7 @@ def ensure_executed(notebooks, profile="quick", seed=0, *, force=False):
             print(f"{say}: executing", flush=True)
             try:
                 done.append(_execute_one(notebook, profile, seed))
-            except Exception as error:  # noqa: BLE001 - any failure of a chapter is reported below
+            except Exception as error:
                 failures[notebook.stem] = error
                 print(f"{say}: FAILED\n{error}", flush=True)
                 continue
@@ -206,8 +235,10 @@ def summary(paths):
     for path in paths:
         told = read_notebook(path)["metadata"]["llmbook"]
         total += told["seconds"]
-        lines.append(f"{Path(path).name.split('.')[0]:24}{told['profile']:>9}{told['seconds']:>9.0f}"
-                     f"{told['peak_memory_mb']:>9}  {told['device']}")
+        lines.append(
+            f"{Path(path).name.split('.')[0]:24}{told['profile']:>9}{told['seconds']:>9.0f}"
+            f"{told['peak_memory_mb']:>9}  {told['device']}"
+        )
     return "\n".join([*lines, f"{'all':24}{'':>9}{total:>9.0f}"])
 
 
@@ -217,10 +248,16 @@ def main(argv=None):
         prog="python -m llmbook run",
         description="Execute chapters through papermill. What has been executed already is not run again.",
     )
-    parser.add_argument("chapter", nargs="*", help="chapter names or notebook paths (default: all)")
-    parser.add_argument("--profile", default="quick", choices=PROFILES,
-                        help="smoke: seconds, to check an environment; quick: two CPU cores, about a minute; "
-                             "gpu: a few minutes on a T4 or better; full: a large GPU (default: quick)")
+    parser.add_argument(
+        "chapter", nargs="*", help="chapter names or notebook paths (default: all)"
+    )
+    parser.add_argument(
+        "--profile",
+        default="quick",
+        choices=PROFILES,
+        help="smoke: seconds, to check an environment; quick: two CPU cores, about a minute; "
+        "gpu: a few minutes on a T4 or better; full: a large GPU (default: quick)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="the chapter's seed (default: 0)")
     parser.add_argument("--force", action="store_true", help="execute again what is already there")
     args = parser.parse_args(argv)
@@ -234,6 +271,8 @@ def main(argv=None):
         print(f"\n{error}")
         return 1
     finally:
-        there = [p for n in notebooks if (p := executed_path(n, args.profile, args.seed)).is_file()]
+        there = [
+            p for n in notebooks if (p := executed_path(n, args.profile, args.seed)).is_file()
+        ]
         print("\n" + summary(there))
     return 0

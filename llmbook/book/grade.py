@@ -4,7 +4,13 @@ import argparse
 import json
 
 from llmbook.book.chapter import PROFILES
-from llmbook.book.execute import ExecutionFailed, ensure_executed, find_chapter, outputs_with, read_notebook
+from llmbook.book.execute import (
+    ExecutionFailed,
+    ensure_executed,
+    find_chapter,
+    outputs_with,
+    read_notebook,
+)
 from llmbook.book.exercises import CHECK_MIME, exercises
 
 
@@ -25,7 +31,10 @@ def grade(notebook, profile="quick"):
 def main(argv=None):
     """`python -m llmbook grade NOTEBOOK`: a table of exercises; exit 1 when the notebook fails to run."""
     parser = argparse.ArgumentParser(prog="python -m llmbook grade", description=__doc__)
-    parser.add_argument("notebook", help="a chapter's name or the path of a student's copy inside the book's folder")
+    parser.add_argument(
+        "notebook",
+        help="a chapter's name or the path of a student's copy inside the book's folder",
+    )
     parser.add_argument("--profile", default="smoke", choices=PROFILES, help="default: smoke")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)

@@ -28,8 +28,11 @@ def _text_outputs(outputs):
             else:
                 kept.append({"output_type": "stream", "name": out["name"], "text": text})
         elif "text/plain" in out.get("data", {}):
-            plain = {"output_type": out["output_type"], "metadata": {},
-                     "data": {"text/plain": "".join(out["data"]["text/plain"])}}
+            plain = {
+                "output_type": out["output_type"],
+                "metadata": {},
+                "data": {"text/plain": "".join(out["data"]["text/plain"])},
+            }
             kept.append(plain)
     for out in kept:
         if "text" in out:
@@ -47,19 +50,30 @@ def committed_form(notebook, where, outputs_of=None):
     """
     cells = []
     fresh = {c["id"]: c for c in outputs_of["cells"]} if outputs_of else {}
-    for number, cell in enumerate(c for c in notebook["cells"] if "colab" not in c["metadata"].get("tags", [])):
+    for number, cell in enumerate(
+        c for c in notebook["cells"] if "colab" not in c["metadata"].get("tags", [])
+    ):
         tags = cell["metadata"].get("tags", [])
-        clean = {"cell_type": cell["cell_type"], "id": cell.get("id", f"cell-{number}"),
-                 "metadata": {"tags": tags} if tags else {},
-                 "source": "".join(cell["source"]).strip("\n").splitlines(keepends=True)}
+        clean = {
+            "cell_type": cell["cell_type"],
+            "id": cell.get("id", f"cell-{number}"),
+            "metadata": {"tags": tags} if tags else {},
+            "source": "".join(cell["source"]).strip("\n").splitlines(keepends=True),
+        }
         if cell["cell_type"] == "code":
             clean["outputs"] = _text_outputs(fresh.get(clean["id"], cell).get("outputs", []))
         cells.append(clean)
     title = 1 if cells and cells[0]["cell_type"] == "markdown" else 0
-    cells.insert(title, {
-        "cell_type": "code", "id": "colab", "metadata": {"tags": ["colab", "remove-cell"]},
-        "outputs": [], "source": first_cell(where).splitlines(keepends=True),
-    })
+    cells.insert(
+        title,
+        {
+            "cell_type": "code",
+            "id": "colab",
+            "metadata": {"tags": ["colab", "remove-cell"]},
+            "outputs": [],
+            "source": first_cell(where).splitlines(keepends=True),
+        },
+    )
     for count, cell in enumerate((c for c in cells if c["cell_type"] == "code"), 1):
         cell["execution_count"] = count
         for out in cell["outputs"]:
@@ -75,9 +89,13 @@ def as_text(notebook):
 
 def long_lines(notebook):
     """(cell id, line) of code that a page would cut off."""
-    return [(cell["id"], line) for cell in notebook["cells"] if cell["cell_type"] == "code"
-            and "colab" not in cell["metadata"].get("tags", [])
-            for line in "".join(cell["source"]).splitlines() if len(line) > LINE]
+    return [
+        (cell["id"], line)
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code" and "colab" not in cell["metadata"].get("tags", [])
+        for line in "".join(cell["source"]).splitlines()
+        if len(line) > LINE
+    ]
 
 
 def tidy(path, *, refresh=False):
@@ -90,7 +108,9 @@ def tidy(path, *, refresh=False):
     if refresh:
         copy = executed_path(path)
         if not copy.is_file():
-            raise FileNotFoundError(f"{path.name} has no executed copy: run `python -m llmbook run {path.stem}` first")
+            raise FileNotFoundError(
+                f"{path.name} has no executed copy: run `python -m llmbook run {path.stem}` first"
+            )
         outputs_of = read_notebook(copy)
     text = as_text(committed_form(notebook, address(find_root(path.parent)), outputs_of))
     changed = text != path.read_text(encoding="utf-8")
@@ -103,14 +123,21 @@ def main(argv=None):
     """`python -m llmbook tidy`: bring notebooks into committed form."""
     parser = argparse.ArgumentParser(prog="python -m llmbook tidy", description=__doc__)
     parser.add_argument("chapter", nargs="*", help="chapter names (default: all)")
-    parser.add_argument("--refresh", action="store_true",
-                        help="take the text outputs from the executed copies (see `python -m llmbook run`)")
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="take the text outputs from the executed copies (see `python -m llmbook run`)",
+    )
     args = parser.parse_args(argv)
     try:
         for path in [find_chapter(name) for name in args.chapter] or chapters():
-            print(f"{path.stem}: {'rewritten' if tidy(path, refresh=args.refresh) else 'already in committed form'}")
+            print(
+                f"{path.stem}: {'rewritten' if tidy(path, refresh=args.refresh) else 'already in committed form'}"
+            )
             for cell, line in long_lines(read_notebook(path)):
-                print(f"  cell {cell}: {len(line)} characters, a page shows {LINE}: {line.strip()}")
+                print(
+                    f"  cell {cell}: {len(line)} characters, a page shows {LINE}: {line.strip()}"
+                )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     return 0

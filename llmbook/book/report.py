@@ -54,7 +54,9 @@ def chapter(name, executed):
     own = {id: row for id, row in ledger().items() if row["chapter"] == name}
     order = [id for id in records if id in own] + [id for id in own if id not in records]
     return Chapter(
-        name, _title(notebook) or name, notebook["metadata"].get("llmbook", {}),
+        name,
+        _title(notebook) or name,
+        notebook["metadata"].get("llmbook", {}),
         [(own[id], records.get(id)) for id in order],
     )
 
@@ -86,7 +88,8 @@ def page_source(executed):
     hidden = ("papermill", "llmbook")
     notebook["metadata"] = {k: v for k, v in notebook["metadata"].items() if k not in hidden}
     notebook["cells"] = [
-        _page_cell(cell) for cell in notebook["cells"]
+        _page_cell(cell)
+        for cell in notebook["cells"]
         if "injected-parameters" not in cell["metadata"].get("tags", [])
     ]
     return json.dumps(notebook, ensure_ascii=False)

@@ -34,7 +34,7 @@ def setup(app):
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
 
 
-# ---------------------------------------------------------------- settings and web files
+# --- settings and web files
 
 
 def configure(app, config):
@@ -93,13 +93,14 @@ def _script_text(script):
     return f"{getattr(script, 'filename', script)} {getattr(script, 'attributes', {}).get('body', '')}"
 
 
-# ---------------------------------------------------------------- executed notebooks
+# --- executed notebooks
 
 
 def execute_chapters(app, env, added, changed, removed):
     """Execute the chapters that have no executed copy; returns the pages that must be read again."""
     notebooks = {
-        name: Path(env.doc2path(name)) for name in sorted(env.found_docs)
+        name: Path(env.doc2path(name))
+        for name in sorted(env.found_docs)
         if env.doc2path(name).endswith(".ipynb")
     }
     try:
@@ -110,7 +111,9 @@ def execute_chapters(app, env, added, changed, removed):
     env.llmbook_executed = now = dict(zip(notebooks, map(str, paths)))
     outdated = {name for name in now if now[name] != before.get(name)}
     if now != before:
-        outdated |= {name for name in getattr(env, "llmbook_reports", set()) if name in env.found_docs}
+        outdated |= {
+            name for name in getattr(env, "llmbook_reports", set()) if name in env.found_docs
+        }
     return sorted(outdated)
 
 
@@ -126,7 +129,7 @@ def forget(app, env, docname):
     getattr(env, "llmbook_reports", set()).discard(docname)
 
 
-# ---------------------------------------------------------------- the Claims and Status pages
+# --- the Claims and Status pages
 
 
 class Report(SphinxDirective):
@@ -138,7 +141,9 @@ class Report(SphinxDirective):
         self.env.llmbook_reports.add(self.env.docname)
         executed = self.env.llmbook_executed
         self.pages = {Path(name).name: name for name in executed}
-        chapters = [report.chapter(Path(name).name, path) for name, path in self._in_book_order(executed)]
+        chapters = [
+            report.chapter(Path(name).name, path) for name, path in self._in_book_order(executed)
+        ]
         return self.draw(chapters)
 
     def _in_book_order(self, executed):
@@ -173,9 +178,14 @@ class Claims(Report):
         box = nodes.container("", line, classes=["claims-overview"])
         waiting = report.waiting(chapters)
         if waiting:
-            listed = ", ".join(f"{name.replace('_', ' ')} ({count})" for name, count in waiting.items())
-            box += nodes.paragraph("", f"{sum(waiting.values())} more wait for chapters that are not "
-                                       f"written yet: {listed}.")
+            listed = ", ".join(
+                f"{name.replace('_', ' ')} ({count})" for name, count in waiting.items()
+            )
+            box += nodes.paragraph(
+                "",
+                f"{sum(waiting.values())} more wait for chapters that are not "
+                f"written yet: {listed}.",
+            )
         return box
 
     def section(self, chapter):
@@ -186,13 +196,21 @@ class Claims(Report):
 
     def row(self, chapter, row, record):
         box = nodes.container(classes=["claim", f"claim-{row['verdict']}"])
-        box += nodes.paragraph("", "", badge(row["verdict"]), nodes.Text(" "),
-                               nodes.Text(row["statement"]), classes=["claim-head"])
+        box += nodes.paragraph(
+            "",
+            "",
+            badge(row["verdict"]),
+            nodes.Text(" "),
+            nodes.Text(row["statement"]),
+            classes=["claim-head"],
+        )
         box += nodes.paragraph("", row["note"], classes=["claim-note"])
         box += self.evidence(record)
         if record:
             where = link(self.address(chapter, f"claim-{row['id']}"), row["id"])
-            box += nodes.paragraph("", "", nodes.Text("Measured in cell "), where, classes=["claim-foot"])
+            box += nodes.paragraph(
+                "", "", nodes.Text("Measured in cell "), where, classes=["claim-foot"]
+            )
         else:
             box += nodes.paragraph("", f"Not settled yet: {row['id']}", classes=["claim-foot"])
         if row["reference"]:
@@ -207,7 +225,11 @@ class Claims(Report):
             bound = record["bounds"].get(name)
             text = f"{name}: {format_value(value)}" + (f" (must be {bound})" if bound else "")
             lines += nodes.list_item("", nodes.paragraph("", text))
-        unjudged = [] if record["judged"] else [nodes.paragraph("", "Recorded, not judged at this profile.")]
+        unjudged = (
+            []
+            if record["judged"]
+            else [nodes.paragraph("", "Recorded, not judged at this profile.")]
+        )
         return [lines, *unjudged]
 
     def references(self, keys):
@@ -220,25 +242,43 @@ class Claims(Report):
 class Status(Report):
     """`{status}`: for each chapter, when and how it last ran and what it settled."""
 
-    HEAD = ("Chapter", "Executed", "Time", "Peak memory", "Claims settled", "Profile and device", "Versions")
+    HEAD = (
+        "Chapter",
+        "Executed",
+        "Time",
+        "Peak memory",
+        "Claims settled",
+        "Profile and device",
+        "Versions",
+    )
 
     def draw(self, chapters):
         drawn = [table(self.HEAD, [self.cells(c) for c in chapters], "chapter-status")]
         runs = report.recorded_runs(chapters)
         if runs:
-            drawn.append(nodes.paragraph("", "Recorded runs, from which the spreads over seeds come:"))
+            drawn.append(
+                nodes.paragraph("", "Recorded runs, from which the spreads over seeds come:")
+            )
             for chapter, run in runs:
-                drawn.append(table(("Recorded for " + chapter.title, ""),
-                                   [(key, shown(value)) for key, value in run.items()], "recorded-run"))
+                drawn.append(
+                    table(
+                        ("Recorded for " + chapter.title, ""),
+                        [(key, shown(value)) for key, value in run.items()],
+                        "recorded-run",
+                    )
+                )
         return drawn
 
     def cells(self, chapter):
         run = chapter.run
         return (
-            link(self.address(chapter), chapter.title), run.get("date", ""),
-            f"{run.get('seconds', 0):.0f} s", f"{run.get('peak_memory_mb', 0):,.0f} MB",
+            link(self.address(chapter), chapter.title),
+            run.get("date", ""),
+            f"{run.get('seconds', 0):.0f} s",
+            f"{run.get('peak_memory_mb', 0):,.0f} MB",
             f"{chapter.settled} of {len(chapter.rows)}",
-            f"{run.get('profile', '')}: {run.get('device', '')}", shown(run.get("versions", {})),
+            f"{run.get('profile', '')}: {run.get('device', '')}",
+            shown(run.get("versions", {})),
         )
 
 
@@ -249,7 +289,9 @@ def badge(verdict, text=None):
 
 def link(address, text, classes=()):
     """A link to a place in the book whose address is known here."""
-    return nodes.reference("", "", nodes.Text(text), refuri=address, internal=True, classes=list(classes))
+    return nodes.reference(
+        "", "", nodes.Text(text), refuri=address, internal=True, classes=list(classes)
+    )
 
 
 def shown(value):
@@ -274,6 +316,10 @@ def table_row(cells):
     """One row of `table`."""
     row = nodes.row()
     for cell in cells:
-        text = nodes.paragraph("", "", cell) if isinstance(cell, nodes.Node) else nodes.paragraph("", cell)
+        text = (
+            nodes.paragraph("", "", cell)
+            if isinstance(cell, nodes.Node)
+            else nodes.paragraph("", cell)
+        )
         row += nodes.entry("", text)
     return row

@@ -14,16 +14,43 @@ from pathlib import Path
 # Not documentation of a library: tests, vendored packages, demonstrations; and what newer versions
 # of Python lack (so that the corpus differs less between versions).
 _SKIPPED = {
-    "test", "tests", "testing", "_internal", "site-packages", "dist-packages", "idlelib",
-    "lib2to3", "turtledemo", "ensurepip", "distutils", "__pycache__",
-}  # fmt: skip
+    "test",
+    "tests",
+    "testing",
+    "_internal",
+    "site-packages",
+    "dist-packages",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "ensurepip",
+    "distutils",
+    "__pycache__",
+}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _SHORTEST = 15  # characters; a docstring below this says nothing
 
-_TYPOGRAPHIC = str.maketrans({
-    "‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "…": "...",
-    "≤": "<=", "≥": ">=", "≠": "!=", "×": "x", "→": "->", "←": "<-", "•": "*", "·": "*", "ß": "ss",
-})  # fmt: skip
+_TYPOGRAPHIC = str.maketrans(
+    {
+        "‘": "'",
+        "’": "'",
+        "“": '"',
+        "”": '"',
+        "–": "-",
+        "—": "-",
+        "−": "-",
+        "…": "...",
+        "≤": "<=",
+        "≥": ">=",
+        "≠": "!=",
+        "×": "x",
+        "→": "->",
+        "←": "<-",
+        "•": "*",
+        "·": "*",
+        "ß": "ss",
+    }
+)
 _CONTROL = re.compile(r"[^\n -~]")
 _UNDERLINE = re.compile(r"(?m)(?<=\S\n)[ ]*([-=*~^#\"'`+.:])\1{2,}$\n?")
 _ROLE = re.compile(r":[a-z][a-z:+-]*:`[~!]?([^`<]+?)(?:\s*<[^`]*>)?`")

@@ -9,9 +9,20 @@ from .interactive import Interactive, check_range
 
 WORDS = ("the", "small", "dogs", "saw", "a", "bird")
 STAGES = (
-    "embedding", "norm", "QKV", "scores", "weights", "heads", "output", "residual", "norm 2",
-    "hidden", "FFN", "residual 2", "logits",
-)  # fmt: skip
+    "embedding",
+    "norm",
+    "QKV",
+    "scores",
+    "weights",
+    "heads",
+    "output",
+    "residual",
+    "norm 2",
+    "hidden",
+    "FFN",
+    "residual 2",
+    "logits",
+)
 WIDTHS, HEADS = (4, 8, 12, 16), (1, 2, 4)
 
 
@@ -39,8 +50,16 @@ class BlockStepper(Interactive):
     stage = traitlets.Int(0).tag(sync=True)
     head = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, batch: int = 2, tokens: int = 4, d_model: int = 8, heads: int = 2,
-                 stage: int = 0, head: int = 0, **kwargs):
+    def __init__(
+        self,
+        batch: int = 2,
+        tokens: int = 4,
+        d_model: int = 8,
+        heads: int = 2,
+        stage: int = 0,
+        head: int = 0,
+        **kwargs,
+    ):
         check_range("batch", batch, 1, 8)
         check_range("tokens", tokens, 2, len(WORDS))
         for name, value, known in (("d_model", d_model, WIDTHS), ("heads", heads, HEADS)):
@@ -48,8 +67,15 @@ class BlockStepper(Interactive):
                 raise ValueError(f"{name} must be one of {known}: got {value}")
         check_range("stage", stage, 0, len(STAGES) - 1)
         check_range("head", head, 0, heads - 1)
-        super().__init__(batch=batch, tokens=tokens, d_model=d_model, heads=heads, stage=stage,
-                         head=head, **kwargs)
+        super().__init__(
+            batch=batch,
+            tokens=tokens,
+            d_model=d_model,
+            heads=heads,
+            stage=stage,
+            head=head,
+            **kwargs,
+        )
 
 
 def fixed_weights(which: int, rows: int, columns: int) -> np.ndarray:
@@ -85,11 +111,18 @@ def trace(tokens: int, d_model: int, heads: int) -> dict[str, list[np.ndarray]]:
     hidden = np.maximum(_norm(hidden_in) @ fixed_weights(5, d, 4 * d), 0)
     ffn = hidden @ fixed_weights(6, 4 * d, d)
     out |= {
-        "QKV": [q, k, v], "scores": [scores], "weights": [weights], "heads": [found],
-        "output": [output], "residual": [hidden_in], "norm 2": [_norm(hidden_in)],
-        "hidden": [hidden], "FFN": [ffn], "residual 2": [hidden_in + ffn],
+        "QKV": [q, k, v],
+        "scores": [scores],
+        "weights": [weights],
+        "heads": [found],
+        "output": [output],
+        "residual": [hidden_in],
+        "norm 2": [_norm(hidden_in)],
+        "hidden": [hidden],
+        "FFN": [ffn],
+        "residual 2": [hidden_in + ffn],
         "logits": [_norm(hidden_in + ffn) @ table.T],
-    }  # fmt: skip
+    }
     return {name: out[name] for name in STAGES}
 
 

@@ -39,9 +39,17 @@ class FamilyMasks(Interactive):
     place = traitlets.Int(0).tag(sync=True)
     layer = traitlets.Int(1).tag(sync=True)
 
-    def __init__(self, tokens: Sequence[str], source: Sequence[str], target: Sequence[str],
-                 layers: int = 3, token: int | None = None, place: int | None = None,
-                 layer: int = 1, **kwargs):
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        source: Sequence[str],
+        target: Sequence[str],
+        layers: int = 3,
+        token: int | None = None,
+        place: int | None = None,
+        layer: int = 1,
+        **kwargs,
+    ):
         lists = {"tokens": tokens, "source": source, "target": target}
         for name, words in lists.items():
             if isinstance(words, str):
@@ -58,8 +66,14 @@ class FamilyMasks(Interactive):
         place = len(lists["source"]) + len(lists["target"]) // 2 if place is None else place
         check_range("token", token, 0, n - 1)
         check_range("place", place, 0, both - 1)
-        super().__init__(**lists, layers=int(layers), token=int(token), place=int(place),
-                         layer=int(layer), **kwargs)
+        super().__init__(
+            **lists,
+            layers=int(layers),
+            token=int(token),
+            place=int(place),
+            layer=int(layer),
+            **kwargs,
+        )
 
     def mask(self, family: str) -> np.ndarray:
         """The mask that a panel shows: bool (columns, columns), True = may read."""

@@ -43,8 +43,14 @@ class LSTMGates(Interactive):
     held = traitlets.Dict().tag(sync=True)
     since = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, tokens: Sequence[str], gates: Mapping[str, object],
-                 names: Sequence[str] | None = None, step: int = 0, **kwargs):
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        gates: Mapping[str, object],
+        names: Sequence[str] | None = None,
+        step: int = 0,
+        **kwargs,
+    ):
         arrays = _checked(tokens, gates)
         n_steps, n_units = arrays["f"].shape
         names = [f"{u + 1}" for u in range(n_units)] if names is None else [str(n) for n in names]
@@ -54,12 +60,15 @@ class LSTMGates(Interactive):
         super().__init__(
             tokens=[str(token) for token in tokens],
             gates={name: numbers(array) for name, array in arrays.items()},
-            names=names, step=int(step), **kwargs,
+            names=names,
+            step=int(step),
+            **kwargs,
         )
 
     @classmethod
-    def from_layer(cls, layer, inputs, tokens: Sequence[str],
-                   units: Sequence[int] | None = None, **kwargs) -> LSTMGates:
+    def from_layer(
+        cls, layer, inputs, tokens: Sequence[str], units: Sequence[int] | None = None, **kwargs
+    ) -> LSTMGates:
         """Run a one-layer, one-direction LSTM (torch's or ours) over inputs (steps, input_size).
 
         `units` picks the hidden units to show; by default the four whose cell state moves most.
@@ -91,8 +100,9 @@ class LSTMGates(Interactive):
         kwargs.setdefault("names", [str(unit) for unit in units])
         return cls(tokens, chosen, **kwargs)
 
-    def replay(self, held: Mapping[str, float] | None = None, since: int = 0,
-               unit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def replay(
+        self, held: Mapping[str, float] | None = None, since: int = 0, unit: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """c and h with some gates held at given values from step `since` on.
 
         `held` maps "f", "i" or "o" to a value in [0, 1]; without `unit` every unit is replayed.

@@ -46,9 +46,16 @@ class HeadPatterns(Interactive):
     head = traitlets.Int(0).tag(sync=True)
     query = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, sentences: Sequence[Sequence[str]], weights: Sequence[object],
-                 sentence: int = 0, layer: int = 0, head: int = 0, query: int | None = None,
-                 **kwargs):
+    def __init__(
+        self,
+        sentences: Sequence[Sequence[str]],
+        weights: Sequence[object],
+        sentence: int = 0,
+        layer: int = 0,
+        head: int = 0,
+        query: int | None = None,
+        **kwargs,
+    ):
         sentences = [[str(token) for token in tokens] for tokens in _lists(sentences)]
         if not sentences or len(sentences) != len(weights):
             raise ValueError(
@@ -64,13 +71,18 @@ class HeadPatterns(Interactive):
         check_range("head", head, 0, n_heads - 1)
         last = len(sentences[sentence]) - 1
         super().__init__(
-            sentences=sentences, weights=[np.round(array, 4).tolist() for array in arrays],
-            sentence=int(sentence), layer=int(layer), head=int(head),
-            query=int(check_range("query", last if query is None else query, 0, last)), **kwargs,
+            sentences=sentences,
+            weights=[np.round(array, 4).tolist() for array in arrays],
+            sentence=int(sentence),
+            layer=int(layer),
+            head=int(head),
+            query=int(check_range("query", last if query is None else query, 0, last)),
+            **kwargs,
         )
 
-    def reading(self, sentence: int | None = None, layer: int | None = None,
-                head: int | None = None) -> dict[str, object]:
+    def reading(
+        self, sentence: int | None = None, layer: int | None = None, head: int | None = None
+    ) -> dict[str, object]:
         """`describe` for one head on one sentence; what is left out is as the figure shows it."""
         sentence = self.sentence if sentence is None else sentence
         layer = self.layer if layer is None else layer
@@ -87,7 +99,9 @@ def pattern_scores(weights, tokens: Sequence[str] | None = None) -> dict[str, fl
     w = _square(weights)
     n = len(w)
     if tokens is not None and len(tokens) != n:
-        raise ValueError(f"tokens must be as many as the rows of weights: got {len(tokens)} for {n}")
+        raise ValueError(
+            f"tokens must be as many as the rows of weights: got {len(tokens)} for {n}"
+        )
     rows = np.arange(1, n)
     scores = {name: 0.0 for name in PATTERNS}
     if n > 1:

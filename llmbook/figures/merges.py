@@ -38,8 +38,9 @@ class MergeSteps(Interactive):
     text = traitlets.Int(0).tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, texts: Mapping[str, str], steps: int = 60, text: int = 0, step: int = 0,
-                 **kwargs):
+    def __init__(
+        self, texts: Mapping[str, str], steps: int = 60, text: int = 0, step: int = 0, **kwargs
+    ):
         if not texts:
             raise ValueError("texts must hold at least one text: got none")
         check_range("steps", steps, 1, 500)
@@ -54,8 +55,14 @@ class MergeSteps(Interactive):
                 raise ValueError(f"text {label!r} must hold some pair of bytes twice")
         check_range("text", text, 0, len(cut) - 1)
         check_range("step", step, 0, len(learned[text]))
-        super().__init__(labels=list(texts), pieces=cut, merges=learned, text=int(text),
-                         step=int(step), **kwargs)
+        super().__init__(
+            labels=list(texts),
+            pieces=cut,
+            merges=learned,
+            text=int(text),
+            step=int(step),
+            **kwargs,
+        )
 
     def reading(self, text: int | None = None, step: int | None = None) -> dict[str, object]:
         """What is shown: the tokens (stand-ins), their number, and the pair that comes next."""
@@ -66,8 +73,12 @@ class MergeSteps(Interactive):
             words = [merge(word, (a, b), a + b) for word in words]
         tokens = [token for word in words for token in word]
         after = self.merges[text][step : step + 1]
-        return {"tokens": tokens, "vocabulary": 256 + step, "count": len(tokens),
-                "next": after[0] if after else None}
+        return {
+            "tokens": tokens,
+            "vocabulary": 256 + step,
+            "count": len(tokens),
+            "next": after[0] if after else None,
+        }
 
 
 def _learn(pieces: list[str], steps: int) -> list[list]:

@@ -51,9 +51,16 @@ class NextToken(Interactive):
     top_k = traitlets.Int(0).tag(sync=True)
     top_p = traitlets.Float(1.0).tag(sync=True)
 
-    def __init__(self, texts: Sequence[Sequence[str]], ids: Sequence[Sequence[int]],
-                 logits: Sequence[object], vocabulary: Sequence[str], text: int = 0,
-                 place: int | None = None, **kwargs):
+    def __init__(
+        self,
+        texts: Sequence[Sequence[str]],
+        ids: Sequence[Sequence[int]],
+        logits: Sequence[object],
+        vocabulary: Sequence[str],
+        text: int = 0,
+        place: int | None = None,
+        **kwargs,
+    ):
         vocabulary = [str(token) for token in vocabulary]
         if not texts or not len(texts) == len(ids) == len(logits):
             raise ValueError(
@@ -72,8 +79,15 @@ class NextToken(Interactive):
         check_range("temperature", kwargs.get("temperature", 1.0), COLDEST, WARMEST)
         check_range("top_k", kwargs.get("top_k", 0), 0, len(vocabulary))
         check_range("top_p", kwargs.get("top_p", 1.0), 0.05, 1.0)
-        super().__init__(texts=texts, ids=ids, vocabulary=vocabulary, packed=packed, text=text,
-                         place=place, **kwargs)
+        super().__init__(
+            texts=texts,
+            ids=ids,
+            vocabulary=vocabulary,
+            packed=packed,
+            text=text,
+            place=place,
+            **kwargs,
+        )
 
     def log_probabilities(self, text: int | None = None, place: int | None = None) -> np.ndarray:
         """The model's own log-probabilities, as the figure holds them: (vocab_size,), in nats."""
@@ -141,7 +155,9 @@ def _packed(tokens, ids, logits, vocab_size) -> list[str]:
             f"logits must be (tokens, vocab_size) = {(len(tokens), vocab_size)}: got {array.shape}"
         )
     if len(ids) != len(tokens) or not all(0 <= i < vocab_size for i in ids):
-        raise ValueError(f"ids must be {len(tokens)} numbers from 0 to {vocab_size - 1}: got {ids}")
+        raise ValueError(
+            f"ids must be {len(tokens)} numbers from 0 to {vocab_size - 1}: got {ids}"
+        )
     if not np.isfinite(array).all():
         raise ValueError("logits must be finite")
     array = array - array.max(1, keepdims=True)

@@ -32,11 +32,21 @@ class PathLength(Interactive):
     target = traitlets.Int(20).tag(sync=True)
     causal = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, n: int = 20, source: int = 1, target: int | None = None, causal: bool = False, **kwargs):
+    def __init__(
+        self,
+        n: int = 20,
+        source: int = 1,
+        target: int | None = None,
+        causal: bool = False,
+        **kwargs,
+    ):
         n = int(check_range("n", n, 2, LONGEST))
         super().__init__(
-            n=n, source=int(check_range("source", source, 1, n)),
-            target=int(check_range("target", n if target is None else target, 1, n)), causal=causal, **kwargs,
+            n=n,
+            source=int(check_range("source", source, 1, n)),
+            target=int(check_range("target", n if target is None else target, 1, n)),
+            causal=causal,
+            **kwargs,
         )
 
     @staticmethod
@@ -49,7 +59,10 @@ class PathLength(Interactive):
         if kind == "rnn":
             return {i: [i + 1] if i < n else [] for i in range(1, n + 1)}
         if kind == "attention":
-            return {("in", i): [("out", j) for j in range(i if causal else 1, n + 1)] for i in range(1, n + 1)}
+            return {
+                ("in", i): [("out", j) for j in range(i if causal else 1, n + 1)]
+                for i in range(1, n + 1)
+            }
         raise ValueError(f"kind must be 'rnn' or 'attention': got {kind!r}")
 
     @staticmethod

@@ -40,8 +40,17 @@ class PositionExplorer(Interactive):
     offset = traitlets.Int(7).tag(sync=True)
     pair = traitlets.Int(1).tag(sync=True)
 
-    def __init__(self, d=16, length=48, base=10_000, position=10, offset=7, pair=1,
-                 code="geometric", **kwargs):
+    def __init__(
+        self,
+        d=16,
+        length=48,
+        base=10_000,
+        position=10,
+        offset=7,
+        pair=1,
+        code="geometric",
+        **kwargs,
+    ):
         if code not in CODES:
             raise ValueError(f"code must be one of {list(CODES)}: got {code!r}")
         check_range("d", d, 4, MAX_DIM)
@@ -51,10 +60,14 @@ class PositionExplorer(Interactive):
         check_range("position", position, 0, length - 1)
         check_range("pair", pair, 0, d // 2 - 1)
         super().__init__(
-            code=code, d=int(d), length=int(length),
-            base=float(check_range("base", base, 10, MAX_BASE)), position=int(position),
+            code=code,
+            d=int(d),
+            length=int(length),
+            base=float(check_range("base", base, 10, MAX_BASE)),
+            position=int(position),
             offset=int(check_range("offset", offset, -position, length - 1 - position)),
-            pair=int(pair), **kwargs,
+            pair=int(pair),
+            **kwargs,
         )
 
     def frequencies(self) -> np.ndarray:
@@ -98,9 +111,13 @@ class PositionExplorer(Interactive):
         )
         first, last = _crossings(table[:, 0]), _crossings(table[:, -2])
         return {
-            "distance": distance, "unique": distance > 1e-6,
-            "residual": residual, "linear": residual < 1e-9,
-            "crossings_first": first, "crossings_last": last, "scales": first > last,
+            "distance": distance,
+            "unique": distance > 1e-6,
+            "residual": residual,
+            "linear": residual < 1e-9,
+            "crossings_first": first,
+            "crossings_last": last,
+            "scales": first > last,
         }
 
 

@@ -46,13 +46,28 @@ class AttentionScores(Interactive):
     key = traitlets.Int(0).tag(sync=True)
     tokens = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
-    def __init__(self, matrices: Mapping[str, object] | None = None, mode: str = "x", d_k: int = SIZE,
-                 step: int = 1, tokens: Sequence[str] = ("1", "2", "3", "4"), **kwargs):
+    def __init__(
+        self,
+        matrices: Mapping[str, object] | None = None,
+        mode: str = "x",
+        d_k: int = SIZE,
+        step: int = 1,
+        tokens: Sequence[str] = ("1", "2", "3", "4"),
+        **kwargs,
+    ):
         if mode not in EDITED:
             raise ValueError(f"mode must be 'x' or 'qkv': got {mode!r}")
         if len(tokens) != SIZE:
             raise ValueError(f"tokens must be {SIZE} names: got {len(tokens)}")
-        every = {"X": X, "WQ": np.eye(SIZE), "WK": np.eye(SIZE), "WV": np.eye(SIZE), "Q": X, "K": X, "V": X}
+        every = {
+            "X": X,
+            "WQ": np.eye(SIZE),
+            "WK": np.eye(SIZE),
+            "WV": np.eye(SIZE),
+            "Q": X,
+            "K": X,
+            "V": X,
+        }
         for name, matrix in dict(matrices or {}).items():
             if name not in every:
                 raise ValueError(f"matrices may name {', '.join(every)}: got {name!r}")
@@ -60,10 +75,13 @@ class AttentionScores(Interactive):
         for name in ("query", "key"):
             check_range(name, kwargs.get(name, 0), 0, SIZE - 1)
         super().__init__(
-            mode=mode, edited=EDITED[mode][0],
+            mode=mode,
+            edited=EDITED[mode][0],
             matrices={name: numbers(matrix) for name, matrix in every.items()},
-            d_k=int(check_range("d_k", d_k, 1, SIZE)), step=int(check_range("step", step, 1, len(STEPS))),
-            tokens=[str(token) for token in tokens], **kwargs,
+            d_k=int(check_range("d_k", d_k, 1, SIZE)),
+            step=int(check_range("step", step, 1, len(STEPS))),
+            tokens=[str(token) for token in tokens],
+            **kwargs,
         )
 
     def compute(self) -> dict[str, np.ndarray]:
@@ -81,8 +99,16 @@ class AttentionScores(Interactive):
         masked = np.where(forbidden, -np.inf, scaled)
         weights = np.exp(masked - masked.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
-        return {"Q": q, "K": k, "V": m["V"], "scores": scores, "scaled": scaled, "masked": masked,
-                "weights": weights, "output": weights @ m["V"]}
+        return {
+            "Q": q,
+            "K": k,
+            "V": m["V"],
+            "scores": scores,
+            "scaled": scaled,
+            "masked": masked,
+            "weights": weights,
+            "output": weights @ m["V"],
+        }
 
 
 def _checked(name: str, matrix) -> np.ndarray:

@@ -154,7 +154,7 @@ def to_svg(fig) -> str:
     raw = io.StringIO()
     fig.savefig(raw, format="svg", metadata={"Date": None})
     svg = raw.getvalue()
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
     # a <style> in an inline SVG would style the whole page: its two rules move to the root
     svg = re.sub(r"<style[^>]*>\*\{(.*?)\}</style>", "", svg, flags=re.S)
@@ -170,7 +170,7 @@ def to_svg(fig) -> str:
         f'aria-hidden="true" focusable="false" '
         f'style="{box};stroke-linejoin:round;stroke-linecap:butt">'
     )
-    return root + svg[svg.index(">") + 1:].strip()
+    return root + svg[svg.index(">") + 1 :].strip()
 
 
 def check_alt(alt: str, what: str = "figure") -> str:
@@ -251,9 +251,7 @@ def _own_ids(svg: str) -> str:
         lambda m: f' id="{names[m.group(1)]}"' if m.group(1) in names else "",
         svg,
     )
-    svg = re.sub(
-        r'(href="#|url\(#)([^")]+)', lambda m: m.group(1) + names[m.group(2)], svg
-    )
+    svg = re.sub(r'(href="#|url\(#)([^")]+)', lambda m: m.group(1) + names[m.group(2)], svg)
     kept = []
 
     def unwrap(match: re.Match) -> str:

@@ -53,11 +53,25 @@ class TiledSoftmax(Interactive):
     causal = traitlets.Bool(False).tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, scores=None, values=None, block: int = 2, causal: bool = False, step: int = 0, **kwargs):
+    def __init__(
+        self,
+        scores=None,
+        values=None,
+        block: int = 2,
+        causal: bool = False,
+        step: int = 0,
+        **kwargs,
+    ):
         scores, values = _checked(scores, values)
         if block not in SIZES or len(scores) % block:
             raise ValueError(f"block must be one of {SIZES} and divide {len(scores)}: got {block}")
-        super().__init__(scores=numbers(scores, 3), values=numbers(values, 3), block=block, causal=causal, **kwargs)
+        super().__init__(
+            scores=numbers(scores, 3),
+            values=numbers(values, 3),
+            block=block,
+            causal=causal,
+            **kwargs,
+        )
         self.step = int(check_range("step", step, 0, len(self.walk())))
 
     def walk(self) -> list[TileStep]:
@@ -67,12 +81,12 @@ class TiledSoftmax(Interactive):
         for q in range(0, len(s), b):
             m, total, acc = np.full(b, -np.inf), np.zeros(b), np.zeros((b, v.shape[1]))
             for k in range(0, q + b if self.causal else len(s), b):
-                tile = s[q:q + b, k:k + b].copy()
+                tile = s[q : q + b, k : k + b].copy()
                 if self.causal:
                     tile[np.arange(k, k + b)[None] > np.arange(q, q + b)[:, None]] = -np.inf
                 before, m = m, np.maximum(m, tile.max(1))
                 fade, p = np.exp(before - m), np.exp(tile - m[:, None])
-                total, acc = fade * total + p.sum(1), fade[:, None] * acc + p @ v[k:k + b]
+                total, acc = fade * total + p.sum(1), fade[:, None] * acc + p @ v[k : k + b]
                 steps.append(TileStep(q, k, before, m, fade, total, acc))
         return steps
 

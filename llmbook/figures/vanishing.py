@@ -12,10 +12,7 @@ from .interactive import Interactive, check_range, numbers
 ACTIVATIONS = {
     "linear": (lambda a: a, lambda a: np.ones_like(a)),
     "tanh": (np.tanh, lambda a: 1 - np.tanh(a) ** 2),
-    "sigmoid": (
-        lambda a: 1 / (1 + np.exp(-a)),
-        lambda a: np.exp(-a) / (1 + np.exp(-a)) ** 2,
-    ),
+    "sigmoid": (lambda a: 1 / (1 + np.exp(-a)), lambda a: np.exp(-a) / (1 + np.exp(-a)) ** 2),
 }
 VANISHED, EXPLODED = 1e-3, 1e3
 UNITS, LENGTH = 8, 100
@@ -51,8 +48,17 @@ class VanishingGradient(Interactive):
     nonnormality = traitlets.Float(0.0).tag(sync=True)
     network = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, mode="scalar", factor=0.9, steps=50, gain=1.0, activation="tanh",
-                 nonnormality=0.0, seed=0, **kwargs):
+    def __init__(
+        self,
+        mode="scalar",
+        factor=0.9,
+        steps=50,
+        gain=1.0,
+        activation="tanh",
+        nonnormality=0.0,
+        seed=0,
+        **kwargs,
+    ):
         if mode not in ("scalar", "matrix"):
             raise ValueError(f"mode must be 'scalar' or 'matrix': got {mode!r}")
         if activation not in ACTIVATIONS:
@@ -88,8 +94,9 @@ class VanishingGradient(Interactive):
         rotation, coupling = np.array(self.network["Q"]), np.array(self.network["N"])
         return gain * (rotation + nonnormality * coupling)
 
-    def matrix_curve(self, gain: float, activation: str, nonnormality: float,
-                     steps: int) -> np.ndarray:
+    def matrix_curve(
+        self, gain: float, activation: str, nonnormality: float, steps: int
+    ) -> np.ndarray:
         """The norm of the product of the last k Jacobians, k = 0 … steps: shape (steps + 1,)."""
         act, slope = ACTIVATIONS[activation]
         w = self.weight(gain, nonnormality)
@@ -124,8 +131,8 @@ def _network(seed: int) -> dict:
     for plane, angle in enumerate(rng.uniform(0.2, 2.9, UNITS // 2)):
         i = 2 * plane
         c, s = math.cos(angle), math.sin(angle)
-        rotation[i:i + 2, i:i + 2] = [[c, -s], [s, c]]
-        coupling[i:i + 2, i + 2:] = 0.7 * rng.standard_normal((2, UNITS - i - 2))
+        rotation[i : i + 2, i : i + 2] = [[c, -s], [s, c]]
+        coupling[i : i + 2, i + 2 :] = 0.7 * rng.standard_normal((2, UNITS - i - 2))
     return {
         "Q": (basis @ rotation @ basis.T).tolist(),
         "N": numbers(basis @ coupling @ basis.T, 12),

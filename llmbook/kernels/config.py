@@ -81,6 +81,7 @@ FLOAT32_TILES = {
     "dq": {64: Tile(32, 32, 8, 1), 128: Tile(32, 16, 8, 1)},
 }
 
+
 def tile(chip, kernel, dtype, block_d):
     """The `Tile` with which `kernel` ("forward", "dkdv", "dq") runs on a chip of `CHIPS`."""
     tiles = FLOAT32_TILES if dtype == torch.float32 else HALF_TILES[chip]

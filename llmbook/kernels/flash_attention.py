@@ -30,8 +30,17 @@ from llmbook.kernels.config import chip_of, tile
 
 
 @triton.jit
-def _scores(q, k, cols, rows, offset, n_keys, CAUSAL: tl.constexpr, MASKED: tl.constexpr,
-            PRECISION: tl.constexpr):  # fmt: skip
+def _scores(
+    q,
+    k,
+    cols,
+    rows,
+    offset,
+    n_keys,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Unscaled scores; −inf past the last key and, when causal, right of the diagonal."""
     s = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # [BLOCK_M, BLOCK_N]
     if MASKED:
@@ -43,10 +52,28 @@ def _scores(q, k, cols, rows, offset, n_keys, CAUSAL: tl.constexpr, MASKED: tl.c
 
 
 @triton.jit
-def _forward_loop(acc, l, m, q, k_base, v_base, rows, offset, lo, hi, n_keys, scale_log2,
-                  stride_kn, stride_vn, D: tl.constexpr, BLOCK_D: tl.constexpr,
-                  BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, MASKED: tl.constexpr,
-                  PRECISION: tl.constexpr):  # fmt: skip
+def _forward_loop(
+    acc,
+    l,
+    m,
+    q,
+    k_base,
+    v_base,
+    rows,
+    offset,
+    lo,
+    hi,
+    n_keys,
+    scale_log2,
+    stride_kn,
+    stride_vn,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Walk over keys lo … hi, updating output, sum and maximum of one tile of queries."""
     dims = tl.arange(0, BLOCK_D)
     for start in range(lo, hi, BLOCK_N):
@@ -69,8 +96,17 @@ def _forward_loop(acc, l, m, q, k_base, v_base, rows, offset, lo, hi, n_keys, sc
 
 
 @triton.jit
-def _tile(base, start, stride, n_rows, dims, D: tl.constexpr, BLOCK_D: tl.constexpr,
-          ROWS: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
+def _tile(
+    base,
+    start,
+    stride,
+    n_rows,
+    dims,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    ROWS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
     """Load rows from start on of a (tokens, head_dim) matrix, 0 outside it: [ROWS, BLOCK_D]."""
     within = tl.arange(0, ROWS)
     pointers = base + tl.cast(start, tl.int64) * stride + within[:, None] * stride + dims[None, :]
@@ -97,11 +133,36 @@ def _store(base, start, stride, n_rows, dims, x, D: tl.constexpr, ROWS: tl.const
 
 
 @triton.jit
-def forward_kernel(Q, K, V, O, LSE, stride_qb, stride_qh, stride_qm, stride_kb, stride_kh,
-                   stride_kn, stride_vb, stride_vh, stride_vn, stride_ob, stride_oh, stride_om,
-                   n_heads, n_queries, n_keys, scale_log2, GROUP: tl.constexpr, D: tl.constexpr,
-                   BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-                   CAUSAL: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def forward_kernel(
+    Q,
+    K,
+    V,
+    O,
+    LSE,
+    stride_qb,
+    stride_qh,
+    stride_qm,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    stride_vb,
+    stride_vh,
+    stride_vn,
+    stride_ob,
+    stride_oh,
+    stride_om,
+    n_heads,
+    n_queries,
+    n_keys,
+    scale_log2,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Output and log-sum-exp (base 2) of one tile of queries; one program per tile and head."""
     n_tiles = tl.cdiv(n_queries, BLOCK_M)
     tile_id = tl.program_id(0) % n_tiles
@@ -115,8 +176,17 @@ def forward_kernel(Q, K, V, O, LSE, stride_qb, stride_qh, stride_qm, stride_kb, 
     dims = tl.arange(0, BLOCK_D)
     offset = n_keys - n_queries
 
-    q = _tile(Q + b * stride_qb + h * stride_qh, first, stride_qm, n_queries, dims, D, BLOCK_D,
-              BLOCK_M, True)  # fmt: skip
+    q = _tile(
+        Q + b * stride_qb + h * stride_qh,
+        first,
+        stride_qm,
+        n_queries,
+        dims,
+        D,
+        BLOCK_D,
+        BLOCK_M,
+        True,
+    )
     k_base = K + b * stride_kb + (h // GROUP) * stride_kh
     v_base = V + b * stride_vb + (h // GROUP) * stride_vh
     m = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -129,12 +199,50 @@ def forward_kernel(Q, K, V, O, LSE, stride_qb, stride_qh, stride_qm, stride_kb, 
         full = tl.maximum(tl.minimum(first + offset + 1, n_keys), 0)
         last = tl.maximum(tl.minimum(first + BLOCK_M + offset, n_keys), 0)
     full = full // BLOCK_N * BLOCK_N
-    acc, l, m = _forward_loop(acc, l, m, q, k_base, v_base, rows, offset, 0, full, n_keys,
-                              scale_log2, stride_kn, stride_vn, D, BLOCK_D, BLOCK_N, CAUSAL,
-                              False, PRECISION)  # fmt: skip
-    acc, l, m = _forward_loop(acc, l, m, q, k_base, v_base, rows, offset, full, last, n_keys,
-                              scale_log2, stride_kn, stride_vn, D, BLOCK_D, BLOCK_N, CAUSAL,
-                              True, PRECISION)  # fmt: skip
+    acc, l, m = _forward_loop(
+        acc,
+        l,
+        m,
+        q,
+        k_base,
+        v_base,
+        rows,
+        offset,
+        0,
+        full,
+        n_keys,
+        scale_log2,
+        stride_kn,
+        stride_vn,
+        D,
+        BLOCK_D,
+        BLOCK_N,
+        CAUSAL,
+        False,
+        PRECISION,
+    )
+    acc, l, m = _forward_loop(
+        acc,
+        l,
+        m,
+        q,
+        k_base,
+        v_base,
+        rows,
+        offset,
+        full,
+        last,
+        n_keys,
+        scale_log2,
+        stride_kn,
+        stride_vn,
+        D,
+        BLOCK_D,
+        BLOCK_N,
+        CAUSAL,
+        True,
+        PRECISION,
+    )
 
     # A query that sees nothing has l = 0: its output is 0, and lse = +inf makes its weights 0
     # again.
@@ -146,9 +254,22 @@ def forward_kernel(Q, K, V, O, LSE, stride_qb, stride_qh, stride_qm, stride_kb, 
 
 
 @triton.jit
-def delta_kernel(O, DO, DELTA, stride_ob, stride_oh, stride_om, stride_gb, stride_gh, stride_gm,
-                 n_heads, n_queries, D: tl.constexpr, BLOCK_D: tl.constexpr,
-                 BLOCK_M: tl.constexpr):  # fmt: skip
+def delta_kernel(
+    O,
+    DO,
+    DELTA,
+    stride_ob,
+    stride_oh,
+    stride_om,
+    stride_gb,
+    stride_gh,
+    stride_gm,
+    n_heads,
+    n_queries,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
     """δ = Σ_d dO ∘ O, one number per query."""
     n_tiles = tl.cdiv(n_queries, BLOCK_M)
     first = tl.program_id(0) % n_tiles * BLOCK_M
@@ -157,19 +278,58 @@ def delta_kernel(O, DO, DELTA, stride_ob, stride_oh, stride_om, stride_gb, strid
     h = tl.cast(head_id % n_heads, tl.int64)
     rows = first + tl.arange(0, BLOCK_M)
     dims = tl.arange(0, BLOCK_D)
-    o = _tile(O + b * stride_ob + h * stride_oh, first, stride_om, n_queries, dims, D, BLOCK_D,
-              BLOCK_M, True)  # fmt: skip
-    g = _tile(DO + b * stride_gb + h * stride_gh, first, stride_gm, n_queries, dims, D, BLOCK_D,
-              BLOCK_M, True)  # fmt: skip
+    o = _tile(
+        O + b * stride_ob + h * stride_oh,
+        first,
+        stride_om,
+        n_queries,
+        dims,
+        D,
+        BLOCK_D,
+        BLOCK_M,
+        True,
+    )
+    g = _tile(
+        DO + b * stride_gb + h * stride_gh,
+        first,
+        stride_gm,
+        n_queries,
+        dims,
+        D,
+        BLOCK_D,
+        BLOCK_M,
+        True,
+    )
     delta = tl.sum(o.to(tl.float32) * g.to(tl.float32), 1)
     tl.store(DELTA + tl.cast(head_id, tl.int64) * n_queries + rows, delta, mask=rows < n_queries)
 
 
 @triton.jit
-def _dkdv_loop(dk, dv, k, v, q_base, g_base, lse_base, delta_base, cols, offset, lo, hi,
-               n_queries, n_keys, scale_log2, stride_qm, stride_gm, D: tl.constexpr,
-               BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, DIAGONAL: tl.constexpr,
-               EVEN: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def _dkdv_loop(
+    dk,
+    dv,
+    k,
+    v,
+    q_base,
+    g_base,
+    lse_base,
+    delta_base,
+    cols,
+    offset,
+    lo,
+    hi,
+    n_queries,
+    n_keys,
+    scale_log2,
+    stride_qm,
+    stride_gm,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    DIAGONAL: tl.constexpr,
+    EVEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Walk over queries lo … hi, adding to dK, dV of one tile of keys; scores are transposed."""
     dims = tl.arange(0, BLOCK_D)
     for start in range(lo, hi, BLOCK_M):
@@ -196,13 +356,47 @@ def _dkdv_loop(dk, dv, k, v, q_base, g_base, lse_base, delta_base, cols, offset,
 
 
 @triton.jit
-def dkdv_kernel(Q, K, V, DO, DK, DV, LSE, DELTA, stride_qb, stride_qh, stride_qm, stride_kb,
-                stride_kh, stride_kn, stride_vb, stride_vh, stride_vn, stride_gb, stride_gh,
-                stride_gm, stride_dkb, stride_dkh, stride_dkn, stride_dvb, stride_dvh, stride_dvn,
-                n_kv_heads, n_queries, n_keys, scale, scale_log2, GROUP: tl.constexpr,
-                D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
-                BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, EVEN: tl.constexpr,
-                PRECISION: tl.constexpr):  # fmt: skip
+def dkdv_kernel(
+    Q,
+    K,
+    V,
+    DO,
+    DK,
+    DV,
+    LSE,
+    DELTA,
+    stride_qb,
+    stride_qh,
+    stride_qm,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    stride_vb,
+    stride_vh,
+    stride_vn,
+    stride_gb,
+    stride_gh,
+    stride_gm,
+    stride_dkb,
+    stride_dkh,
+    stride_dkn,
+    stride_dvb,
+    stride_dvh,
+    stride_dvn,
+    n_kv_heads,
+    n_queries,
+    n_keys,
+    scale,
+    scale_log2,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    EVEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """dK and dV of one tile of keys, summed over the query heads that share them."""
     n_tiles = tl.cdiv(n_keys, BLOCK_N)
     first = tl.program_id(0) % n_tiles * BLOCK_N  # when causal the first keys are the longest work
@@ -214,10 +408,28 @@ def dkdv_kernel(Q, K, V, DO, DK, DV, LSE, DELTA, stride_qb, stride_qh, stride_qm
     offset = n_keys - n_queries
 
     # Rows past the last key load as 0 and are never stored; nothing else reads them.
-    k = _tile(K + b * stride_kb + kv_h * stride_kh, first, stride_kn, n_keys, dims, D, BLOCK_D,
-              BLOCK_N, True)  # fmt: skip
-    v = _tile(V + b * stride_vb + kv_h * stride_vh, first, stride_vn, n_keys, dims, D, BLOCK_D,
-              BLOCK_N, True)  # fmt: skip
+    k = _tile(
+        K + b * stride_kb + kv_h * stride_kh,
+        first,
+        stride_kn,
+        n_keys,
+        dims,
+        D,
+        BLOCK_D,
+        BLOCK_N,
+        True,
+    )
+    v = _tile(
+        V + b * stride_vb + kv_h * stride_vh,
+        first,
+        stride_vn,
+        n_keys,
+        dims,
+        D,
+        BLOCK_D,
+        BLOCK_N,
+        True,
+    )
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
 
@@ -233,23 +445,96 @@ def dkdv_kernel(Q, K, V, DO, DK, DV, LSE, DELTA, stride_qb, stride_qh, stride_qm
         g_base = DO + b * stride_gb + h * stride_gh
         row = (b * n_kv_heads * GROUP + h) * n_queries
         if CAUSAL:
-            dk, dv = _dkdv_loop(dk, dv, k, v, q_base, g_base, LSE + row, DELTA + row, cols, offset,
-                                touched, seen, n_queries, n_keys, scale_log2, stride_qm, stride_gm,
-                                D, BLOCK_D, BLOCK_M, True, EVEN, PRECISION)  # fmt: skip
-        dk, dv = _dkdv_loop(dk, dv, k, v, q_base, g_base, LSE + row, DELTA + row, cols, offset,
-                            seen, n_queries, n_queries, n_keys, scale_log2, stride_qm, stride_gm,
-                            D, BLOCK_D, BLOCK_M, False, EVEN, PRECISION)  # fmt: skip
+            dk, dv = _dkdv_loop(
+                dk,
+                dv,
+                k,
+                v,
+                q_base,
+                g_base,
+                LSE + row,
+                DELTA + row,
+                cols,
+                offset,
+                touched,
+                seen,
+                n_queries,
+                n_keys,
+                scale_log2,
+                stride_qm,
+                stride_gm,
+                D,
+                BLOCK_D,
+                BLOCK_M,
+                True,
+                EVEN,
+                PRECISION,
+            )
+        dk, dv = _dkdv_loop(
+            dk,
+            dv,
+            k,
+            v,
+            q_base,
+            g_base,
+            LSE + row,
+            DELTA + row,
+            cols,
+            offset,
+            seen,
+            n_queries,
+            n_queries,
+            n_keys,
+            scale_log2,
+            stride_qm,
+            stride_gm,
+            D,
+            BLOCK_D,
+            BLOCK_M,
+            False,
+            EVEN,
+            PRECISION,
+        )
 
-    _store(DK + b * stride_dkb + kv_h * stride_dkh, first, stride_dkn, n_keys, dims, dk * scale, D,
-           BLOCK_N)  # fmt: skip
-    _store(DV + b * stride_dvb + kv_h * stride_dvh, first, stride_dvn, n_keys, dims, dv, D,
-           BLOCK_N)  # fmt: skip
+    _store(
+        DK + b * stride_dkb + kv_h * stride_dkh,
+        first,
+        stride_dkn,
+        n_keys,
+        dims,
+        dk * scale,
+        D,
+        BLOCK_N,
+    )
+    _store(
+        DV + b * stride_dvb + kv_h * stride_dvh, first, stride_dvn, n_keys, dims, dv, D, BLOCK_N
+    )
 
 
 @triton.jit
-def _dq_loop(dq, q, g, lse, delta, k_base, v_base, rows, offset, lo, hi, n_keys, scale_log2,
-             stride_kn, stride_vn, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
-             CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def _dq_loop(
+    dq,
+    q,
+    g,
+    lse,
+    delta,
+    k_base,
+    v_base,
+    rows,
+    offset,
+    lo,
+    hi,
+    n_keys,
+    scale_log2,
+    stride_kn,
+    stride_vn,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Walk over keys lo … hi, adding to dQ of one tile of queries."""
     dims = tl.arange(0, BLOCK_D)
     for start in range(lo, hi, BLOCK_N):
@@ -265,11 +550,42 @@ def _dq_loop(dq, q, g, lse, delta, k_base, v_base, rows, offset, lo, hi, n_keys,
 
 
 @triton.jit
-def dq_kernel(Q, K, V, DO, DQ, LSE, DELTA, stride_qb, stride_qh, stride_qm, stride_kb, stride_kh,
-              stride_kn, stride_vb, stride_vh, stride_vn, stride_gb, stride_gh, stride_gm,
-              stride_dqb, stride_dqh, stride_dqm, n_heads, n_queries, n_keys, scale, scale_log2,
-              GROUP: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
-              BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def dq_kernel(
+    Q,
+    K,
+    V,
+    DO,
+    DQ,
+    LSE,
+    DELTA,
+    stride_qb,
+    stride_qh,
+    stride_qm,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    stride_vb,
+    stride_vh,
+    stride_vn,
+    stride_gb,
+    stride_gh,
+    stride_gm,
+    stride_dqb,
+    stride_dqh,
+    stride_dqm,
+    n_heads,
+    n_queries,
+    n_keys,
+    scale,
+    scale_log2,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """dQ of one tile of queries."""
     n_tiles = tl.cdiv(n_queries, BLOCK_M)
     tile_id = tl.program_id(0) % n_tiles
@@ -283,10 +599,28 @@ def dq_kernel(Q, K, V, DO, DQ, LSE, DELTA, stride_qb, stride_qh, stride_qm, stri
     dims = tl.arange(0, BLOCK_D)
     offset = n_keys - n_queries
 
-    q = _tile(Q + b * stride_qb + h * stride_qh, first, stride_qm, n_queries, dims, D, BLOCK_D,
-              BLOCK_M, True)  # fmt: skip
-    g = _tile(DO + b * stride_gb + h * stride_gh, first, stride_gm, n_queries, dims, D, BLOCK_D,
-              BLOCK_M, True)  # fmt: skip
+    q = _tile(
+        Q + b * stride_qb + h * stride_qh,
+        first,
+        stride_qm,
+        n_queries,
+        dims,
+        D,
+        BLOCK_D,
+        BLOCK_M,
+        True,
+    )
+    g = _tile(
+        DO + b * stride_gb + h * stride_gh,
+        first,
+        stride_gm,
+        n_queries,
+        dims,
+        D,
+        BLOCK_D,
+        BLOCK_M,
+        True,
+    )
     row = tl.cast(head_id, tl.int64) * n_queries
     lse = tl.load(LSE + row + rows, mask=rows < n_queries, other=float("inf"))
     delta = tl.load(DELTA + row + rows, mask=rows < n_queries, other=0.0)
@@ -299,13 +633,62 @@ def dq_kernel(Q, K, V, DO, DQ, LSE, DELTA, stride_qb, stride_qh, stride_qm, stri
         full = tl.maximum(tl.minimum(first + offset + 1, n_keys), 0)
         last = tl.maximum(tl.minimum(first + BLOCK_M + offset, n_keys), 0)
     full = full // BLOCK_N * BLOCK_N
-    dq = _dq_loop(dq, q, g, lse, delta, k_base, v_base, rows, offset, 0, full, n_keys, scale_log2,
-                  stride_kn, stride_vn, D, BLOCK_D, BLOCK_N, CAUSAL, False, PRECISION)  # fmt: skip
-    dq = _dq_loop(dq, q, g, lse, delta, k_base, v_base, rows, offset, full, last, n_keys,
-                  scale_log2, stride_kn, stride_vn, D, BLOCK_D, BLOCK_N, CAUSAL, True,
-                  PRECISION)  # fmt: skip
-    _store(DQ + b * stride_dqb + h * stride_dqh, first, stride_dqm, n_queries, dims, dq * scale, D,
-           BLOCK_M)  # fmt: skip
+    dq = _dq_loop(
+        dq,
+        q,
+        g,
+        lse,
+        delta,
+        k_base,
+        v_base,
+        rows,
+        offset,
+        0,
+        full,
+        n_keys,
+        scale_log2,
+        stride_kn,
+        stride_vn,
+        D,
+        BLOCK_D,
+        BLOCK_N,
+        CAUSAL,
+        False,
+        PRECISION,
+    )
+    dq = _dq_loop(
+        dq,
+        q,
+        g,
+        lse,
+        delta,
+        k_base,
+        v_base,
+        rows,
+        offset,
+        full,
+        last,
+        n_keys,
+        scale_log2,
+        stride_kn,
+        stride_vn,
+        D,
+        BLOCK_D,
+        BLOCK_N,
+        CAUSAL,
+        True,
+        PRECISION,
+    )
+    _store(
+        DQ + b * stride_dqb + h * stride_dqh,
+        first,
+        stride_dqm,
+        n_queries,
+        dims,
+        dq * scale,
+        D,
+        BLOCK_M,
+    )
 
 
 class _FlashAttention(torch.autograd.Function):
@@ -379,11 +762,26 @@ def _launch_forward(q, k, v, causal, scale, tiles):
     t = tiles["forward"]
     with _on(q):
         forward_kernel[(triton.cdiv(queries, t.block_m) * batch * heads,)](
-            q, k, v, out, lse, *_strides(q, k, v, out), heads, queries, k.shape[2],
-            scale * math.log2(math.e), GROUP=heads // k.shape[1], D=head_dim, BLOCK_D=_block_d(q),
-            BLOCK_M=t.block_m, BLOCK_N=t.block_n, CAUSAL=causal, PRECISION=_precision(q),
-            num_warps=t.warps, num_stages=t.stages,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            out,
+            lse,
+            *_strides(q, k, v, out),
+            heads,
+            queries,
+            k.shape[2],
+            scale * math.log2(math.e),
+            GROUP=heads // k.shape[1],
+            D=head_dim,
+            BLOCK_D=_block_d(q),
+            BLOCK_M=t.block_m,
+            BLOCK_N=t.block_n,
+            CAUSAL=causal,
+            PRECISION=_precision(q),
+            num_warps=t.warps,
+            num_stages=t.stages,
+        )
     return out, lse
 
 
@@ -393,26 +791,70 @@ def _launch_backward(q, k, v, out, lse, d_out, causal, scale, tiles):
     d_out = _rows(d_out)
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     delta = torch.empty_like(lse)
-    same = dict(GROUP=heads // kv_heads, D=head_dim, BLOCK_D=_block_d(q), CAUSAL=causal,
-                PRECISION=_precision(q))  # fmt: skip
+    same = dict(
+        GROUP=heads // kv_heads,
+        D=head_dim,
+        BLOCK_D=_block_d(q),
+        CAUSAL=causal,
+        PRECISION=_precision(q),
+    )
     base2 = scale * math.log2(math.e)
     with _on(q):
         delta_kernel[(triton.cdiv(queries, 64) * batch * heads,)](
-            out, d_out, delta, *_strides(out, d_out), heads, queries, D=head_dim,
-            BLOCK_D=_block_d(q), BLOCK_M=64,
-        )  # fmt: skip
+            out,
+            d_out,
+            delta,
+            *_strides(out, d_out),
+            heads,
+            queries,
+            D=head_dim,
+            BLOCK_D=_block_d(q),
+            BLOCK_M=64,
+        )
         t = tiles["dkdv"]
         dkdv_kernel[(triton.cdiv(keys, t.block_n) * batch * kv_heads,)](
-            q, k, v, d_out, dk, dv, lse, delta, *_strides(q, k, v, d_out, dk, dv), kv_heads,
-            queries, keys, scale, base2, BLOCK_M=t.block_m, BLOCK_N=t.block_n,
-            EVEN=queries % t.block_m == 0, num_warps=t.warps, num_stages=t.stages, **same,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            d_out,
+            dk,
+            dv,
+            lse,
+            delta,
+            *_strides(q, k, v, d_out, dk, dv),
+            kv_heads,
+            queries,
+            keys,
+            scale,
+            base2,
+            BLOCK_M=t.block_m,
+            BLOCK_N=t.block_n,
+            EVEN=queries % t.block_m == 0,
+            num_warps=t.warps,
+            num_stages=t.stages,
+            **same,
+        )
         t = tiles["dq"]
         dq_kernel[(triton.cdiv(queries, t.block_m) * batch * heads,)](
-            q, k, v, d_out, dq, lse, delta, *_strides(q, k, v, d_out, dq), heads, queries, keys,
-            scale, base2, BLOCK_M=t.block_m, BLOCK_N=t.block_n, num_warps=t.warps,
-            num_stages=t.stages, **same,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            d_out,
+            dq,
+            lse,
+            delta,
+            *_strides(q, k, v, d_out, dq),
+            heads,
+            queries,
+            keys,
+            scale,
+            base2,
+            BLOCK_M=t.block_m,
+            BLOCK_N=t.block_n,
+            num_warps=t.warps,
+            num_stages=t.stages,
+            **same,
+        )
     return dq, dk, dv
 
 

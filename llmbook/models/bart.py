@@ -61,9 +61,18 @@ class BartConfig:
     start_id: int = 2
 
     def __post_init__(self):
-        check_sizes(self, "vocab_size", "max_len", "d_model", "n_encoder_layers",
-                    "n_decoder_layers", "n_encoder_heads", "n_decoder_heads", "d_encoder_ff",
-                    "d_decoder_ff")  # fmt: skip
+        check_sizes(
+            self,
+            "vocab_size",
+            "max_len",
+            "d_model",
+            "n_encoder_layers",
+            "n_decoder_layers",
+            "n_encoder_heads",
+            "n_decoder_heads",
+            "d_encoder_ff",
+            "d_decoder_ff",
+        )
         check_heads(self.d_model, self.n_encoder_heads)
         check_heads(self.d_model, self.n_decoder_heads)
         check_choices(self, "dropout", "attention_dropout", "ffn_dropout")
@@ -147,8 +156,9 @@ class Bart(EncoderDecoder):
         """Hidden states of the targets, given the memory: (batch, targets, d_model)."""
         past = 0 if cache is None else cache.length
         check_ids("decoder_input_ids", decoder_input_ids, self.config.max_len - past)
-        y = self.embed(self.target_tokens, self.target_positions, self.target_norm,
-                       decoder_input_ids, past)  # fmt: skip
+        y = self.embed(
+            self.target_tokens, self.target_positions, self.target_norm, decoder_input_ids, past
+        )
         for i, layer in enumerate(self.decoder):
             y = layer(y, memory, mask, (None, None) if cache is None else cache.layer(i, memory))
         return y
@@ -179,15 +189,26 @@ class Bart(EncoderDecoder):
         else:
             names |= {"tokens": encoder, "target_tokens": decoder, "head": "lm_head"}
             also = {"model.shared.weight": "tokens.weight"}  # there, and not used
-        return Layout(names, "model.", ignored=_UNUSED, copies=copies, also=also,
-                      optional=frozenset({"output_bias"}))  # fmt: skip
+        return Layout(
+            names,
+            "model.",
+            ignored=_UNUSED,
+            copies=copies,
+            also=also,
+            optional=frozenset({"output_bias"}),
+        )
 
     @classmethod
     def config_from(cls, stored):
         """Our config from config.json's content."""
-        hf_config.require(stored, encoder_layerdrop=0.0, decoder_layerdrop=0.0,
-                          normalize_before=False, add_final_layer_norm=False,
-                          static_position_embeddings=False)  # fmt: skip
+        hf_config.require(
+            stored,
+            encoder_layerdrop=0.0,
+            decoder_layerdrop=0.0,
+            normalize_before=False,
+            add_final_layer_norm=False,
+            static_position_embeddings=False,
+        )
         found = hf_config.fields_from(stored, _FIELDS)
         if "activation" in found:
             found["activation"] = hf_config.activation_from(found["activation"])
@@ -215,16 +236,27 @@ def _feed_forward(config, d_ff):
 
 
 _FIELDS = {
-    "vocab_size": "vocab_size", "max_len": "max_position_embeddings", "d_model": "d_model",
-    "n_encoder_layers": "encoder_layers", "n_decoder_layers": "decoder_layers",
-    "n_encoder_heads": "encoder_attention_heads", "n_decoder_heads": "decoder_attention_heads",
-    "d_encoder_ff": "encoder_ffn_dim", "d_decoder_ff": "decoder_ffn_dim",
-    "activation": "activation_function", "dropout": "dropout",
-    "attention_dropout": "attention_dropout", "ffn_dropout": "activation_dropout",
-    "scale_embedding": "scale_embedding", "tied": "tie_word_embeddings", "init_std": "init_std",
-    "bos_id": "bos_token_id", "pad_id": "pad_token_id", "eos_id": "eos_token_id",
+    "vocab_size": "vocab_size",
+    "max_len": "max_position_embeddings",
+    "d_model": "d_model",
+    "n_encoder_layers": "encoder_layers",
+    "n_decoder_layers": "decoder_layers",
+    "n_encoder_heads": "encoder_attention_heads",
+    "n_decoder_heads": "decoder_attention_heads",
+    "d_encoder_ff": "encoder_ffn_dim",
+    "d_decoder_ff": "decoder_ffn_dim",
+    "activation": "activation_function",
+    "dropout": "dropout",
+    "attention_dropout": "attention_dropout",
+    "ffn_dropout": "activation_dropout",
+    "scale_embedding": "scale_embedding",
+    "tied": "tie_word_embeddings",
+    "init_std": "init_std",
+    "bos_id": "bos_token_id",
+    "pad_id": "pad_token_id",
+    "eos_id": "eos_token_id",
     "start_id": "decoder_start_token_id",
-}  # fmt: skip
+}
 _NAMES = {"output_bias": "final_logits_bias"}
 for _stack, _first in (("encoder", ""), ("decoder", "target_")):
     _layer, _at = f"model.{_stack}.layers.*", f"{_stack}.*"

@@ -17,8 +17,14 @@ from torch import nn
 
 from llmbook.layers import ACTIVATIONS, FeedForward, LayerNorm, Residual
 from llmbook.models import hf_config
-from llmbook.models.common import check_choices, check_heads, check_ids, check_sizes
-from llmbook.models.common import init_normal, token_mask
+from llmbook.models.common import (
+    check_choices,
+    check_heads,
+    check_ids,
+    check_sizes,
+    init_normal,
+    token_mask,
+)
 from llmbook.models.layout import Layout
 from llmbook.models.pretrained import Pretrained
 from llmbook.multihead import MultiHeadAttention
@@ -51,8 +57,9 @@ class BertConfig:
     labels: tuple = ("LABEL_0", "LABEL_1")
 
     def __post_init__(self):
-        check_sizes(self, "vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff",
-                    "n_segments")  # fmt: skip
+        check_sizes(
+            self, "vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff", "n_segments"
+        )
         check_heads(self.d_model, self.n_heads)
         check_choices(self, "dropout", "attention_dropout", "classifier_dropout")
         if not 0 <= self.pad_id < self.vocab_size:
@@ -205,8 +212,9 @@ class BertModel(Pretrained, nn.Module):
     @classmethod
     def config_from(cls, stored):
         """Our config from config.json's content."""
-        hf_config.require(stored, position_embedding_type="absolute", is_decoder=False,
-                          add_cross_attention=False)  # fmt: skip
+        hf_config.require(
+            stored, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False
+        )
         config = RobertaConfig if cls.architecture.startswith("Roberta") else BertConfig
         found = hf_config.fields_from(stored, _FIELDS, labels=hf_config.labels_from(stored))
         if "activation" in found:
@@ -227,7 +235,7 @@ class BertModel(Pretrained, nn.Module):
         }
 
 
-# --- the models ----------------------------------------------------------------------------------
+# --- the models
 
 
 class Bert(BertModel):
@@ -384,16 +392,25 @@ class RobertaForQuestionAnswering(BertForQuestionAnswering):
     """RoBERTa with the start and end of an answer."""
 
 
-# --- their checkpoints ---------------------------------------------------------------------------
+# --- their checkpoints
 
 _FIELDS = {
-    "vocab_size": "vocab_size", "max_len": "max_position_embeddings", "d_model": "hidden_size",
-    "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads", "d_ff": "intermediate_size",
-    "n_segments": "type_vocab_size", "activation": "hidden_act", "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob", "eps": "layer_norm_eps",
-    "classifier_dropout": "classifier_dropout", "pad_id": "pad_token_id",
-    "tied": "tie_word_embeddings", "init_std": "initializer_range",
-}  # fmt: skip
+    "vocab_size": "vocab_size",
+    "max_len": "max_position_embeddings",
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "n_segments": "type_vocab_size",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "eps": "layer_norm_eps",
+    "classifier_dropout": "classifier_dropout",
+    "pad_id": "pad_token_id",
+    "tied": "tie_word_embeddings",
+    "init_std": "initializer_range",
+}
 _QKV = tuple(f"encoder.layer.*.attention.self.{name}" for name in ("query", "key", "value"))
 _BODY = {
     "body.tokens": "embeddings.word_embeddings",
@@ -408,11 +425,14 @@ _BODY = {
     "body.layers.*.transform.norm": "encoder.layer.*.output.LayerNorm",
     "pooler": "pooler.dense",
 }
-_HEADS = {"bert": {"head.dense": "cls.predictions.transform.dense",
-                   "head.norm": "cls.predictions.transform.LayerNorm",
-                   "next_sentence": "cls.seq_relationship"},
-          "roberta": {"head.dense": "lm_head.dense",
-                      "head.norm": "lm_head.layer_norm"}}  # fmt: skip
+_HEADS = {
+    "bert": {
+        "head.dense": "cls.predictions.transform.dense",
+        "head.norm": "cls.predictions.transform.LayerNorm",
+        "next_sentence": "cls.seq_relationship",
+    },
+    "roberta": {"head.dense": "lm_head.dense", "head.norm": "lm_head.layer_norm"},
+}
 _OLD = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 _ELSEWHERE = (  # what other classes of the family have, and a buffer
     r"pooler\.dense\.(weight|bias)",
@@ -442,8 +462,10 @@ def _layout(model):
         bias, decoder = f"{head}.bias", f"{head}.decoder"
         if model.config.tied:
             names["head.output.bias"] = bias
-            copies = {f"{decoder}.weight": "body.tokens.weight",
-                      f"{decoder}.bias": "head.output.bias"}  # fmt: skip
+            copies = {
+                f"{decoder}.weight": "body.tokens.weight",
+                f"{decoder}.bias": "head.output.bias",
+            }
         else:
             names["head.output"] = decoder
             also = {bias: "head.output.bias"}

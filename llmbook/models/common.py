@@ -6,7 +6,7 @@ from torch import nn
 from llmbook.layers import ACTIVATIONS
 from llmbook.multihead import MultiHeadAttention
 
-# --- input ---------------------------------------------------------------------------------------
+# --- input
 
 
 def check_ids(name, ids, max_len=None):
@@ -15,9 +15,7 @@ def check_ids(name, ids, max_len=None):
         got = f"{ids.dtype} {tuple(ids.shape)}" if hasattr(ids, "dtype") else type(ids).__name__
         raise TypeError(f"{name} must be int64 (batch, tokens): got {got}")
     if max_len is not None and ids.shape[1] > max_len:
-        raise ValueError(
-            f"{name} must have at most max_len={max_len} tokens: got {ids.shape[1]}"
-        )
+        raise ValueError(f"{name} must have at most max_len={max_len} tokens: got {ids.shape[1]}")
 
 
 def token_mask(attention_mask, batch, tokens):
@@ -35,7 +33,7 @@ def token_mask(attention_mask, batch, tokens):
     return attention_mask.bool()
 
 
-# --- configs -------------------------------------------------------------------------------------
+# --- configs
 
 
 def check_sizes(config, *names):
@@ -64,7 +62,7 @@ def check_choices(config, *dropouts):
             raise ValueError(f"{name} must be at least 0 and below 1: got {value}")
 
 
-# --- initial weights -----------------------------------------------------------------------------
+# --- initial weights
 
 
 def init_normal(model, std):

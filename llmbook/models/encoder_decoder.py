@@ -90,8 +90,14 @@ class EncoderDecoderCache:
         """The caches of layer i's two attentions; the second is sized by the memory."""
         if self.crosses[i] is None:
             own = self.selves[i].keys
-            self.crosses[i] = KVCache(own.shape[0], own.shape[1], memory.shape[1], own.shape[3],
-                                      device=own.device, dtype=own.dtype)  # fmt: skip
+            self.crosses[i] = KVCache(
+                own.shape[0],
+                own.shape[1],
+                memory.shape[1],
+                own.shape[3],
+                device=own.device,
+                dtype=own.dtype,
+            )
         return self.selves[i], self.crosses[i]
 
     def reorder(self, rows):

@@ -230,8 +230,11 @@ def _check_shard_name(index, name):
 
 
 def _no_weights(folder):
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-                     for p in folder.glob(pattern))  # fmt: skip
+    pickles = sorted(
+        p.name
+        for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+        for p in folder.glob(pattern)
+    )
     if pickles:
         return (
             f"{folder} has its weights only as pickle ({pickles[0]}), which is refused because "

@@ -147,9 +147,7 @@ class GPT(Pretrained, nn.Module):
     def loss(self, input_ids, targets):
         """Mean cross-entropy of the next tokens, in nats: scalar. Targets below 0 do not count."""
         logits = self(input_ids)
-        return F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100
-        )
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
 
     def new_cache(self, batch, max_len):
         """Empty caches, one a layer, for `max_len` tokens."""
@@ -190,8 +188,12 @@ class GPT(Pretrained, nn.Module):
     @classmethod
     def config_from(cls, stored):
         """Our config from config.json's content."""
-        hf_config.require(stored, scale_attn_weights=True, add_cross_attention=False,
-                          scale_attn_by_inverse_layer_idx=False)  # fmt: skip
+        hf_config.require(
+            stored,
+            scale_attn_weights=True,
+            add_cross_attention=False,
+            scale_attn_by_inverse_layer_idx=False,
+        )
         found = hf_config.fields_from({**_DEFAULTS, **stored}, _FIELDS)
         found["activation"] = hf_config.activation_from(found["activation"])
         for name in ("embedding_dropout", "attention_dropout"):
@@ -214,19 +216,34 @@ class GPT(Pretrained, nn.Module):
         }
 
 
-# --- its checkpoints -----------------------------------------------------------------------------
+# --- its checkpoints
 
 _FIELDS = {
-    "vocab_size": "vocab_size", "max_len": "n_positions", "d_model": "n_embd",
-    "n_layers": "n_layer", "n_heads": "n_head", "d_ff": "n_inner",
-    "activation": "activation_function", "dropout": "resid_pdrop", "eps": "layer_norm_epsilon",
-    "tied": "tie_word_embeddings", "embedding_dropout": "embd_pdrop",
-    "attention_dropout": "attn_pdrop", "eos_id": "eos_token_id",
-}  # fmt: skip
+    "vocab_size": "vocab_size",
+    "max_len": "n_positions",
+    "d_model": "n_embd",
+    "n_layers": "n_layer",
+    "n_heads": "n_head",
+    "d_ff": "n_inner",
+    "activation": "activation_function",
+    "dropout": "resid_pdrop",
+    "eps": "layer_norm_epsilon",
+    "tied": "tie_word_embeddings",
+    "embedding_dropout": "embd_pdrop",
+    "attention_dropout": "attn_pdrop",
+    "eos_id": "eos_token_id",
+}
 _DEFAULTS = {  # GPT-2's, for a config.json that leaves them out
-    "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12,
-    "activation_function": "gelu_new", "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1,
-}  # fmt: skip
+    "vocab_size": 50257,
+    "n_positions": 1024,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "activation_function": "gelu_new",
+    "resid_pdrop": 0.1,
+    "embd_pdrop": 0.1,
+    "attn_pdrop": 0.1,
+}
 _NAMES = {
     "tokens": "transformer.wte",
     "positions": "transformer.wpe",

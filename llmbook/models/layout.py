@@ -134,10 +134,13 @@ def fill(model, checkpoint, dtype, device):
             used.add(at)
     repeated = _repeated(layout, wanted, stored, used)
     unexpected = [
-        at for plain, at in stored.items()
-        if at not in used and at not in repeated and at not in layout.also
+        at
+        for plain, at in stored.items()
+        if at not in used
+        and at not in repeated
+        and at not in layout.also
         and not any(re.fullmatch(pattern, plain) for pattern in layout.ignored)
-    ]  # fmt: skip
+    ]
     _refuse(model, checkpoint.folder, missing, unexpected)
 
     tensors = {}
@@ -153,7 +156,7 @@ def fill(model, checkpoint, dtype, device):
     _assign(model, tensors)
 
 
-# --- names ---------------------------------------------------------------------------------------
+# --- names
 
 
 def _split(name):
@@ -230,7 +233,7 @@ def _refuse(model, folder, missing, unexpected):
         raise ValueError(f"{folder} is no {type(model).__name__}: it {'; it '.join(problems)}")
 
 
-# --- tensors -------------------------------------------------------------------------------------
+# --- tensors
 
 
 def _read(slot, sources, checkpoint, dtype, device):

@@ -123,16 +123,22 @@ class Block(nn.Module):
         d = config.d_model
         self.norm1 = RMSNorm(d, config.eps)
         self.attention = MultiHeadAttention(
-            d, config.n_heads, n_kv_heads=config.n_kv_heads, head_dim=config.head_dim,
-            bias=config.attention_bias, dropout=config.attention_dropout, rotate=rotary,
-        )  # fmt: skip
+            d,
+            config.n_heads,
+            n_kv_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
+            bias=config.attention_bias,
+            dropout=config.attention_dropout,
+            rotate=rotary,
+        )
         self.norm2 = RMSNorm(d, config.eps)
         self.ffn = GatedFeedForward(d, config.d_ff, config.activation, bias=config.ffn_bias)
 
     def forward(self, x, mask, positions, cache=None):
         """x (batch, tokens, d_model) → the same; mask over all keys, positions of the new ones."""
-        x = x + self.attention(self.norm1(x), mask=mask, causal=True, positions=positions,
-                               cache=cache)  # fmt: skip
+        x = x + self.attention(
+            self.norm1(x), mask=mask, causal=True, positions=positions, cache=cache
+        )
         return x + self.ffn(self.norm2(x))
 
 
@@ -218,8 +224,11 @@ class Llama(Pretrained, nn.Module):
         config = LlamaConfig(**found, rope_base=float(base), rope_scaling=_scaling_from(rope))
         same_heads = config.n_kv_heads == config.n_heads
         same_width = config.head_dim == config.d_model / config.n_heads
-        return replace(config, n_kv_heads=None if same_heads else config.n_kv_heads,
-                       head_dim=None if same_width else config.head_dim)  # fmt: skip
+        return replace(
+            config,
+            n_kv_heads=None if same_heads else config.n_kv_heads,
+            head_dim=None if same_width else config.head_dim,
+        )
 
     def config_to(self):
         """config.json's content."""
@@ -247,9 +256,11 @@ def _scaling_from(rope):
         return float(rope["factor"])
     if kind == "llama3":
         return Llama3Scaling(
-            rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"],
+            rope["factor"],
+            rope["low_freq_factor"],
+            rope["high_freq_factor"],
             rope["original_max_position_embeddings"],
-        )  # fmt: skip
+        )
     raise ValueError(f"rope_type must be 'default', 'linear' or 'llama3': got {kind!r}")
 
 
@@ -259,20 +270,33 @@ def _scaling_to(scaling):
     if not isinstance(scaling, Llama3Scaling):
         return {"rope_type": "linear", "factor": scaling}
     return {
-        "rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low,
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low,
         "high_freq_factor": scaling.high,
         "original_max_position_embeddings": scaling.original_max_len,
-    }  # fmt: skip
+    }
 
 
 _FIELDS = {
-    "vocab_size": "vocab_size", "max_len": "max_position_embeddings", "d_model": "hidden_size",
-    "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads", "d_ff": "intermediate_size",
-    "n_kv_heads": "num_key_value_heads", "head_dim": "head_dim", "activation": "hidden_act",
-    "eps": "rms_norm_eps", "tied": "tie_word_embeddings", "attention_bias": "attention_bias",
-    "ffn_bias": "mlp_bias", "attention_dropout": "attention_dropout", "bos_id": "bos_token_id",
-    "eos_id": "eos_token_id", "pad_id": "pad_token_id",
-}  # fmt: skip
+    "vocab_size": "vocab_size",
+    "max_len": "max_position_embeddings",
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "n_kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "activation": "hidden_act",
+    "eps": "rms_norm_eps",
+    "tied": "tie_word_embeddings",
+    "attention_bias": "attention_bias",
+    "ffn_bias": "mlp_bias",
+    "attention_dropout": "attention_dropout",
+    "bos_id": "bos_token_id",
+    "eos_id": "eos_token_id",
+    "pad_id": "pad_token_id",
+}
 _NAMES = {
     "tokens": "model.embed_tokens",
     "blocks.*.norm1": "model.layers.*.input_layernorm",

@@ -53,8 +53,17 @@ class T5Config:
     start_id: int = 0
 
     def __post_init__(self):
-        check_sizes(self, "vocab_size", "d_model", "n_heads", "head_dim", "d_ff",
-                    "n_encoder_layers", "n_decoder_layers", "n_buckets")  # fmt: skip
+        check_sizes(
+            self,
+            "vocab_size",
+            "d_model",
+            "n_heads",
+            "head_dim",
+            "d_ff",
+            "n_encoder_layers",
+            "n_decoder_layers",
+            "n_buckets",
+        )
         check_choices(self, "dropout")
 
 
@@ -98,8 +107,10 @@ class T5(EncoderDecoder):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        d, how = config.d_model, {"n_buckets": config.n_buckets,
-                                  "max_distance": config.max_distance}  # fmt: skip
+        d, how = (
+            config.d_model,
+            {"n_buckets": config.n_buckets, "max_distance": config.max_distance},
+        )
         self.tokens = nn.Embedding(config.vocab_size, d)
         self.dropout = nn.Dropout(config.dropout)
         self.encoder_bias = T5RelativeBias(config.n_heads, **how)
@@ -198,8 +209,12 @@ class T5(EncoderDecoder):
             activation = "gelu_new"  # version 1.1 says gelu and means the approximation
         found["n_decoder_layers"] = stored.get("num_decoder_layers") or stored.get("num_layers", 6)
         scale = stored.get("scale_decoder_outputs", stored.get("tie_word_embeddings", True))
-        return T5Config(**found, gated=bool(gate), scale_output=scale,
-                        activation=hf_config.activation_from(activation))  # fmt: skip
+        return T5Config(
+            **found,
+            gated=bool(gate),
+            scale_output=scale,
+            activation=hf_config.activation_from(activation),
+        )
 
     def config_to(self):
         """config.json's content."""
@@ -217,8 +232,14 @@ class T5(EncoderDecoder):
 
 
 def _attention(config):
-    return MultiHeadAttention(config.d_model, config.n_heads, head_dim=config.head_dim, bias=False,
-                              dropout=config.dropout, scale=1.0)  # fmt: skip
+    return MultiHeadAttention(
+        config.d_model,
+        config.n_heads,
+        head_dim=config.head_dim,
+        bias=False,
+        dropout=config.dropout,
+        scale=1.0,
+    )
 
 
 def _feed_forward(config):
@@ -231,19 +252,27 @@ def _wrap(sublayer, config):
 
 
 _FIELDS = {
-    "vocab_size": "vocab_size", "d_model": "d_model", "n_heads": "num_heads", "head_dim": "d_kv",
-    "d_ff": "d_ff", "n_encoder_layers": "num_layers", "n_decoder_layers": "num_decoder_layers",
+    "vocab_size": "vocab_size",
+    "d_model": "d_model",
+    "n_heads": "num_heads",
+    "head_dim": "d_kv",
+    "d_ff": "d_ff",
+    "n_encoder_layers": "num_layers",
+    "n_decoder_layers": "num_decoder_layers",
     "n_buckets": "relative_attention_num_buckets",
-    "max_distance": "relative_attention_max_distance", "dropout": "dropout_rate",
-    "eps": "layer_norm_epsilon", "tied": "tie_word_embeddings", "pad_id": "pad_token_id",
-    "eos_id": "eos_token_id", "start_id": "decoder_start_token_id",
-}  # fmt: skip
+    "max_distance": "relative_attention_max_distance",
+    "dropout": "dropout_rate",
+    "eps": "layer_norm_epsilon",
+    "tied": "tie_word_embeddings",
+    "pad_id": "pad_token_id",
+    "eos_id": "eos_token_id",
+    "start_id": "decoder_start_token_id",
+}
 _NAMES = {"tokens": "shared", "head": "lm_head"}
 for _stack, _cross in (("encoder", 0), ("decoder", 1)):
     _layer, _at = f"{_stack}.block.*.layer", f"{_stack}.*"
     _NAMES |= {
-        f"{_stack}_bias.relative_attention_bias":
-            f"{_stack}.block.0.layer.0.SelfAttention.relative_attention_bias",
+        f"{_stack}_bias.relative_attention_bias": f"{_stack}.block.0.layer.0.SelfAttention.relative_attention_bias",
         f"{_stack}_norm": f"{_stack}.final_layer_norm",
         f"{_at}.attend.norm": f"{_layer}.0.layer_norm",
         f"{_at}.attend.sublayer.in_proj": tuple(f"{_layer}.0.SelfAttention.{n}" for n in "qkv"),
@@ -254,6 +283,6 @@ for _stack, _cross in (("encoder", 0), ("decoder", 1)):
         f"{_at}.transform.norm": f"{_layer}.{1 + _cross}.layer_norm",
         f"{_at}.transform.sublayer.up": f"{_layer}.{1 + _cross}.DenseReluDense.wi",
         f"{_at}.transform.sublayer.down": f"{_layer}.{1 + _cross}.DenseReluDense.wo",
-    }  # fmt: skip
+    }
 # Cross-attention has no relative bias; early files hold an unused one.
 _UNUSED = (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",)

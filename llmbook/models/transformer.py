@@ -52,8 +52,15 @@ class TransformerConfig:
     eos_id: int = 2
 
     def __post_init__(self):
-        check_sizes(self, "vocab_size", "d_model", "n_heads", "n_encoder_layers",
-                    "n_decoder_layers", *([] if self.d_ff is None else ["d_ff"]))  # fmt: skip
+        check_sizes(
+            self,
+            "vocab_size",
+            "d_model",
+            "n_heads",
+            "n_encoder_layers",
+            "n_decoder_layers",
+            *([] if self.d_ff is None else ["d_ff"]),
+        )
         if self.d_model % self.n_heads or self.d_model % 2:
             raise ValueError(
                 "n_heads must divide d_model, which must be even: got "
@@ -126,12 +133,8 @@ class Transformer(EncoderDecoder):
         if config.tied:
             self.target_tokens.weight = self.head.weight = self.tokens.weight
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = nn.ModuleList(
-            EncoderLayer(config) for _ in range(config.n_encoder_layers)
-        )
-        self.decoder = nn.ModuleList(
-            DecoderLayer(config) for _ in range(config.n_decoder_layers)
-        )
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.n_decoder_layers))
         self.encoder_norm, self.decoder_norm = (
             LayerNorm(config.d_model, config.eps) if config.placement == "pre" else nn.Identity()
             for _ in range(2)

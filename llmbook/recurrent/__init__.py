@@ -11,5 +11,14 @@ from llmbook.recurrent.cells import gru_cell, lstm_cell, rnn_cell
 from llmbook.recurrent.layers import GRU, LSTM, RNN
 from llmbook.recurrent.scan import Scan, linear_loop, linear_scan
 
-__all__ = ["RNN", "LSTM", "GRU", "rnn_cell", "lstm_cell", "gru_cell", "Scan", "linear_scan",
-           "linear_loop"]
+__all__ = [
+    "RNN",
+    "LSTM",
+    "GRU",
+    "rnn_cell",
+    "lstm_cell",
+    "gru_cell",
+    "Scan",
+    "linear_scan",
+    "linear_loop",
+]

@@ -29,7 +29,7 @@ def _run_one_way(cell: Callable, steps: list[Tensor], state: tuple[Tensor, ...],
     its rows keep the last state; read backwards, it joins late, with its initial state untouched.
     """
     outputs: list[Tensor] = [None] * len(steps)
-    for t in range(len(steps))[::-1 if reverse else 1]:
+    for t in range(len(steps))[:: -1 if reverse else 1]:
         running = len(steps[t])
         new = cell(steps[t], *(s[:running] for s in state))
         outputs[t] = new[0]
@@ -48,8 +48,9 @@ class _Recurrent(nn.RNNBase):
 
     n_states = 1  # tensors in the state: h, or h and c
 
-    def __init__(self, mode, input_size, hidden_size, num_layers, bias, dropout, bidirectional,
-                 backend):
+    def __init__(
+        self, mode, input_size, hidden_size, num_layers, bias, dropout, bidirectional, backend
+    ):
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
         for name, value in sizes.items():
             if not isinstance(value, numbers.Integral) or isinstance(value, bool):
@@ -60,8 +61,16 @@ class _Recurrent(nn.RNNBase):
             raise ValueError(f"dropout must be a probability in [0, 1]: got {dropout!r}")
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend: got {backend!r}, expected one of {BACKENDS}")
-        super().__init__(mode, int(input_size), int(hidden_size), int(num_layers), bias=bias,
-                         batch_first=True, dropout=dropout, bidirectional=bool(bidirectional))
+        super().__init__(
+            mode,
+            int(input_size),
+            int(hidden_size),
+            int(num_layers),
+            bias=bias,
+            batch_first=True,
+            dropout=dropout,
+            bidirectional=bool(bidirectional),
+        )
         self.backend = backend
 
     def forward(self, input, hx=None):
@@ -249,11 +258,28 @@ class RNN(_Recurrent):
     Raises ValueError or TypeError for a size, probability or name out of range.
     """
 
-    def __init__(self, input_size, hidden_size, num_layers=1, nonlinearity="tanh", bias=True,
-                 dropout=0.0, bidirectional=False, backend="auto"):
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        num_layers=1,
+        nonlinearity="tanh",
+        bias=True,
+        dropout=0.0,
+        bidirectional=False,
+        backend="auto",
+    ):
         check_nonlinearity(nonlinearity)
-        super().__init__("RNN_" + nonlinearity.upper(), input_size, hidden_size, num_layers, bias,
-                         dropout, bidirectional, backend)
+        super().__init__(
+            "RNN_" + nonlinearity.upper(),
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            dropout,
+            bidirectional,
+            backend,
+        )
         self.nonlinearity = nonlinearity
 
     def _cell(self, x, state, weights):
@@ -271,10 +297,19 @@ class LSTM(_Recurrent):
 
     n_states = 2
 
-    def __init__(self, input_size, hidden_size, num_layers=1, bias=True, dropout=0.0,
-                 bidirectional=False, backend="auto"):
-        super().__init__("LSTM", input_size, hidden_size, num_layers, bias, dropout,
-                         bidirectional, backend)
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        num_layers=1,
+        bias=True,
+        dropout=0.0,
+        bidirectional=False,
+        backend="auto",
+    ):
+        super().__init__(
+            "LSTM", input_size, hidden_size, num_layers, bias, dropout, bidirectional, backend
+        )
 
     def _cell(self, x, state, weights):
         return lstm_cell(x, *state, *weights)
@@ -299,10 +334,20 @@ class GRU(_Recurrent):
     reset_after=False with backend="fast".
     """
 
-    def __init__(self, input_size, hidden_size, num_layers=1, bias=True, dropout=0.0,
-                 bidirectional=False, backend="auto", reset_after=True):
-        super().__init__("GRU", input_size, hidden_size, num_layers, bias, dropout,
-                         bidirectional, backend)
+    def __init__(
+        self,
+        input_size,
+        hidden_size,
+        num_layers=1,
+        bias=True,
+        dropout=0.0,
+        bidirectional=False,
+        backend="auto",
+        reset_after=True,
+    ):
+        super().__init__(
+            "GRU", input_size, hidden_size, num_layers, bias, dropout, bidirectional, backend
+        )
         self.reset_after = bool(reset_after)
         self._choose()  # a backend asked for by name must be able to run
 

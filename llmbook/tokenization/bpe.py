@@ -72,11 +72,19 @@ class BPETokenizer:
             if not text or text in names:  # in the file's one table of names there is room for one
                 raise ValueError(f"special token {text!r} must differ from every token's name")
 
-    # ------------------------------------------------------------------------------- training
+    # --- training
 
     @classmethod
-    def train(cls, texts, vocab_size, special_tokens=(END_OF_TEXT,), *, pattern="gpt2",
-              backend="auto", progress=None):
+    def train(
+        cls,
+        texts,
+        vocab_size,
+        special_tokens=(END_OF_TEXT,),
+        *,
+        pattern="gpt2",
+        backend="auto",
+        progress=None,
+    ):
         """Learn merges from a text, or an iterable of texts, until there are `vocab_size` ids.
 
         Ids: the special tokens first, then the 256 bytes in the order of their printable stand-ins
@@ -125,7 +133,7 @@ class BPETokenizer:
         """`train` with the `tokenizers` library: the same merges, some ten times as fast."""
         return cls.train(texts, vocab_size, special_tokens, pattern=pattern, backend="tokenizers")
 
-    # --------------------------------------------------------------------- text to ids and back
+    # --- text to ids and back
 
     @property
     def vocab_size(self):
@@ -136,8 +144,10 @@ class BPETokenizer:
         return self.vocab_size
 
     def __repr__(self):
-        return (f"<BPETokenizer {self.vocab_size} ids: {len(self.merges)} merges, special tokens "
-                f"{list(self.special_tokens)}, pattern {self.pattern}>")
+        return (
+            f"<BPETokenizer {self.vocab_size} ids: {len(self.merges)} merges, special tokens "
+            f"{list(self.special_tokens)}, pattern {self.pattern}>"
+        )
 
     def encode(self, text, allowed_special="all"):
         """Ids of a text, a list of int.
@@ -225,7 +235,7 @@ class BPETokenizer:
         """The text of ids; bytes that are no UTF-8, such as half a character, become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
-    # --------------------------------------------------------------------------------- on disk
+    # --- on disk
 
     def to_json(self):
         """The text of a `tokenizer.json`, which the `tokenizers` library loads to the same ids."""
@@ -275,8 +285,12 @@ class BPETokenizer:
             raise ValueError("tiktoken needs ids in the order of the merges, one merge for each")
         from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS
 
-        return tiktoken.Encoding(name, pat_str=LIBRARY_PATTERNS[self.pattern],
-                                 mergeable_ranks=self.vocab, special_tokens=self.special_tokens)
+        return tiktoken.Encoding(
+            name,
+            pat_str=LIBRARY_PATTERNS[self.pattern],
+            mergeable_ranks=self.vocab,
+            special_tokens=self.special_tokens,
+        )
 
 
 class _Remembered(dict):
@@ -300,8 +314,9 @@ def _merge_with_heap(ids, ranks, built):
     """
     ids, n = list(ids), len(ids)
     before, after = list(range(-1, n - 1)), list(range(1, n + 1))
-    heap = [ranks[pair] * n + place for place, pair in enumerate(zip(ids, ids[1:]))
-            if pair in ranks]
+    heap = [
+        ranks[pair] * n + place for place, pair in enumerate(zip(ids, ids[1:])) if pair in ranks
+    ]
     heapq.heapify(heap)
     while heap:
         rank, place = divmod(heapq.heappop(heap), n)

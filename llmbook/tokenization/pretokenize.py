@@ -22,18 +22,29 @@ from importlib import resources
 LIBRARY_PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "gpt4": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
 """The patterns as they are published: what stands in a `tokenizer.json`."""
 
 _OURS = {  # L letters, N numbers, S white space, B white space but \r and \n, O everything else
     "gpt2": "'(?:[sdmt]|ll|ve|re)| ?[{L}]+| ?[{N}]+| ?[{O}]+|[{S}]+(?![{L}{N}{O}])|[{S}]+",
     "gpt4": "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[{B}{O}]?[{L}]+|[{N}]{{1,3}}"
-            "| ?[{O}]+[\r\n]*|[{S}]*[\r\n]+|[{S}]+(?![{L}{N}{O}])|[{S}]+",
+    "| ?[{O}]+[\r\n]*|[{S}]*[\r\n]+|[{S}]+(?![{L}{N}{O}])|[{S}]+",
 }
 # White space as Unicode has it: Python's own \s also takes U+001C to U+001F.
-_BLANK = [(0x9, 0x9), (0xB, 0xC), (0x20, 0x20), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680),
-          (0x2000, 0x200A), (0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000)]
+_BLANK = [
+    (0x9, 0x9),
+    (0xB, 0xC),
+    (0x20, 0x20),
+    (0x85, 0x85),
+    (0xA0, 0xA0),
+    (0x1680, 0x1680),
+    (0x2000, 0x200A),
+    (0x2028, 0x2029),
+    (0x202F, 0x202F),
+    (0x205F, 0x205F),
+    (0x3000, 0x3000),
+]
 _NEWLINES = [(0xA, 0xA), (0xD, 0xD)]
 
 
@@ -68,13 +79,19 @@ def _compiled(pattern, last):
 def _classes(last):
     """The inside of a character class for L, N, S, B and O, over the code points up to `last`."""
     table = json.loads(resources.files(__package__).joinpath("unicode.json").read_text("utf-8"))
-    ranges = {"L": _ranges(table["letters"]), "N": _ranges(table["numbers"]),
-              "S": sorted(_BLANK + _NEWLINES), "B": _BLANK}
+    ranges = {
+        "L": _ranges(table["letters"]),
+        "N": _ranges(table["numbers"]),
+        "S": sorted(_BLANK + _NEWLINES),
+        "B": _BLANK,
+    }
     taken = sorted(ranges["L"] + ranges["N"] + ranges["S"])
     edges = [-1, *(edge for pair in taken for edge in pair), 0x110000]
     ranges["O"] = [(a + 1, b - 1) for a, b in zip(edges[::2], edges[1::2]) if a + 1 < b]
-    return {name: "".join(_escaped(a, min(b, last)) for a, b in found if a <= last)
-            for name, found in ranges.items()}
+    return {
+        name: "".join(_escaped(a, min(b, last)) for a, b in found if a <= last)
+        for name, found in ranges.items()
+    }
 
 
 def _ranges(text):

@@ -37,15 +37,23 @@ def _raw(text):
 
 
 def _byte_level(use_regex):
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
-            "use_regex": use_regex}
+    return {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": use_regex,
+    }
 
 
 def _pre_tokenizer(pattern):
     if pattern == "gpt2":
         return _byte_level(True)
-    cut = {"type": "Split", "pattern": {"Regex": LIBRARY_PATTERNS[pattern]},
-           "behavior": "Isolated", "invert": False}
+    cut = {
+        "type": "Split",
+        "pattern": {"Regex": LIBRARY_PATTERNS[pattern]},
+        "behavior": "Isolated",
+        "invert": False,
+    }
     return {"type": "Sequence", "pretokenizers": [cut, _byte_level(False)]}
 
 
@@ -54,8 +62,18 @@ def write(tokenizer):
     ids = sorted(tokenizer.vocab.items(), key=lambda item: item[1])
     vocab = {printable(token): i for token, i in ids}
     specials = sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
-    added = [{"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
-              "normalized": False, "special": True} for text, i in specials]
+    added = [
+        {
+            "id": i,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for text, i in specials
+    ]
     whole = {
         "version": "1.0",
         "truncation": None,
@@ -198,10 +216,12 @@ def train_with_library(texts, vocab_size, special_tokens, pattern):
     if pattern == "gpt2":
         cut = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     else:
-        cut = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(LIBRARY_PATTERNS[pattern]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ])
+        cut = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(LIBRARY_PATTERNS[pattern]), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     tokenizer.pre_tokenizer, tokenizer.decoder = cut, decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

@@ -72,8 +72,10 @@ class Unigram:
         """
         counts, total = Counter(), 0.0
         for word, n in words.items():
-            edges = [[(end, math.exp(s)) for end, s, _ in self._edges(word, i)]
-                     for i in range(len(word))]
+            edges = [
+                [(end, math.exp(s)) for end, s, _ in self._edges(word, i)]
+                for i in range(len(word))
+            ]
             ahead = [1.0] + [0.0] * len(word)
             for start, found in enumerate(edges):
                 for end, p in found:
@@ -102,8 +104,10 @@ class Unigram:
                     seen[word[start:end]] += n
         letters = {piece for piece in seen if len(piece) == 1}
         if vocab_size < len(letters):
-            raise ValueError(f"vocab_size must be at least {len(letters)}, the single characters: "
-                             f"got {vocab_size}")
+            raise ValueError(
+                f"vocab_size must be at least {len(letters)}, the single characters: "
+                f"got {vocab_size}"
+            )
         counts = {piece: n for piece, n in seen.items() if n > 1 or piece in letters}
         while True:
             model = cls(_log_shares(counts), unknown)

@@ -56,8 +56,10 @@ class WordPiece:
                 break
             best = min(pairs, key=lambda p: (-pairs[p] / (pieces[p[0]] * pieces[p[1]]), p))
             new = best[0] + best[1].removeprefix(INSIDE)
-            cut = {w: merge(parts, best, new) if best[0] in parts else parts
-                   for w, parts in cut.items()}
+            cut = {
+                w: merge(parts, best, new) if best[0] in parts else parts
+                for w, parts in cut.items()
+            }
             if new not in vocab:
                 vocab.append(new)
         return cls({piece: i for i, piece in enumerate(vocab)}, unknown)

@@ -17,9 +17,16 @@ from llmbook.device import device_profile
 
 # Dense matrix products in 16 bits with 32-bit sums, FLOP/s, as the makers state them.
 PEAK_FLOPS = {
-    "T4": 65e12, "V100": 125e12, "A10G": 70e12, "L4": 121e12, "A100": 312e12, "L40S": 362e12,
-    "H100": 989e12, "H200": 989e12, "B200": 2250e12,
-}  # fmt: skip
+    "T4": 65e12,
+    "V100": 125e12,
+    "A10G": 70e12,
+    "L4": 121e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2250e12,
+}
 
 
 def multiplied_parameters(model):

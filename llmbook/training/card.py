@@ -43,10 +43,12 @@ def write_model(folder, model, text, made, world, say=print):
         content = card(saved, text, made)
         write_atomically(folder / "card.json", (json.dumps(content, indent=1) + "\n").encode())
         quality = content["quality"]
-        say(f"validation {quality['nats_per_token']:.4f} nats a token, "
+        say(
+            f"validation {quality['nats_per_token']:.4f} nats a token, "
             f"{quality['bits_per_byte']:.4f} bits a byte; Kneser-Ney of order "
             f"{quality['kneser_ney']['order']}: {quality['kneser_ney']['bits_per_byte']:.4f}\n"
-            f"wrote {folder}")  # fmt: skip
+            f"wrote {folder}"
+        )
     barrier(world)
 
 

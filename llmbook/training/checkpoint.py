@@ -114,7 +114,7 @@ class Checkpoints:
             raise DamagedCheckpoint(f"no checkpoint can be used: {'; '.join(reasons)}")
         return None
 
-    # ------------------------------------------------------------------------------- writing
+    # --- writing
 
     def _fill(self, part, snapshot):
         for group, tensors in snapshot.tensors.items():
@@ -145,7 +145,7 @@ class Checkpoints:
             for path in self.folder.glob(f"{_PART}*"):
                 _delete(path)
 
-    # ------------------------------------------------------------------------------- reading
+    # --- reading
 
     def _read(self, path, step):
         from safetensors import SafetensorError
@@ -191,7 +191,7 @@ def _checked_files(path, step):
     return files
 
 
-# ---------------------------------------------------- what touches the disk, one step each
+# --- what touches the disk, one step each
 
 
 def _write_tensors(path, tensors):

@@ -1,7 +1,7 @@
 """`python -m llmbook train`: from raw text to a model folder.
 
-    OUT/recipe.json  checkpoints/  log.csv  log.jsonl  model/
-    OUT/model/config.json  model.safetensors  tokenizer.json  card.json
+OUT/recipe.json  checkpoints/  log.csv  log.jsonl  model/
+OUT/model/config.json  model.safetensors  tokenizer.json  card.json
 """
 
 import argparse
@@ -39,8 +39,13 @@ def parser():
     add("--config", type=Path, metavar="FILE", help="a recipe as JSON: data, model, training")
     add("--preset", choices=tuple(PRESETS), help="a recipe by name (default: quick)")
     add("--profile", choices=_PROFILES, help="the preset that a chapter's profile would take")
-    add("--out", type=Path, default=Path("runs/gpt"), metavar="FOLDER",
-        help="where everything is written (default: runs/gpt)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs/gpt"),
+        metavar="FOLDER",
+        help="where everything is written (default: runs/gpt)",
+    )
     add("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--threads", type=int, help="CPU threads (default: torch's own choice)")
@@ -139,8 +144,11 @@ def run(recipe, options, command):
             if not options.resume or not (options.out / "recipe.json").is_file():
                 content = json.dumps(recipe.to_dict(), indent=1) + "\n"
                 write_atomically(options.out / "recipe.json", content.encode())
-        log = Log(options.out if world.first else None, progress=world.first and not options.quiet,
-                  tensorboard=options.tensorboard and world.first)  # fmt: skip
+        log = Log(
+            options.out if world.first else None,
+            progress=world.first and not options.quiet,
+            tensorboard=options.tensorboard and world.first,
+        )
         length = recipe.model.max_len
         begin = text.end_of_text
         prompt = text.validation[:1].tolist() if begin is None else [begin]
@@ -148,15 +156,19 @@ def run(recipe, options, command):
             model,
             lambda step: windows.batch(step, config.batch_size, world.rank, world.size),
             config,
-            evaluate=lambda m: validation_loss(m, text.validation, length,
-                                               windows=config.evaluate_windows,
-                                               precision=config.precision),
+            evaluate=lambda m: validation_loss(
+                m,
+                text.validation,
+                length,
+                windows=config.evaluate_windows,
+                precision=config.precision,
+            ),
             sample=lambda m: sample_text(m, text.tokenizer, prompt, 80),
             folder=options.out,
             resume=options.resume,
             log=log,
             fingerprint=text.fingerprint,
-        )  # fmt: skip
+        )
         made = card.Made(recipe, history, command, device)
         card.write_model(options.out / "model", model, text, made, world, say)
         return history

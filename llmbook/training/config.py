@@ -19,10 +19,20 @@ PARALLEL = ("auto", "none", "ddp", "fsdp")
 
 # What a resumed run may change: none of it touches what the next update computes. More steps or
 # another cooldown change the schedule, which is the wish of whoever asks for them.
-FREE_TO_CHANGE = frozenset({
-    "steps", "cooldown", "log_every", "evaluate_every", "evaluate_windows", "checkpoint_every",
-    "keep", "compile", "checkpoint_activations", "parallel",
-})  # fmt: skip
+FREE_TO_CHANGE = frozenset(
+    {
+        "steps",
+        "cooldown",
+        "log_every",
+        "evaluate_every",
+        "evaluate_windows",
+        "checkpoint_every",
+        "keep",
+        "compile",
+        "checkpoint_activations",
+        "parallel",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +75,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        _whole(self, 1, "steps", "batch_size", "accumulate", "log_every", "keep",
-               "evaluate_windows")  # fmt: skip
+        _whole(
+            self, 1, "steps", "batch_size", "accumulate", "log_every", "keep", "evaluate_windows"
+        )
         _whole(self, 0, "warmup", "evaluate_every", "checkpoint_every", "seed")
         _number(self, "lr", "eps", above=0)
         _number(self, "weight_decay", "clip", least=0)

@@ -120,7 +120,7 @@ def last_backward(module, last):
     return contextlib.nullcontext()
 
 
-# ------------------------------------------------------------------ numbers and tensors of all
+# --- numbers and tensors of all
 
 
 def sum_over(world, tensor):

@@ -54,10 +54,19 @@ VOCABULARY = 1280
 SENTINELS = tuple(f"<extra_id_{i}>" for i in range(16))
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", END_OF_TEXT, *SENTINELS)
 RECIPE = TrainConfig(
-    steps=900, batch_size=16, optimizer="muon", lr=3e-3, schedule="trapezoid", warmup=50,
-    final_lr=0.0, weight_decay=0.1, precision="float32", log_every=25, evaluate_every=150,
+    steps=900,
+    batch_size=16,
+    optimizer="muon",
+    lr=3e-3,
+    schedule="trapezoid",
+    warmup=50,
+    final_lr=0.0,
+    weight_decay=0.1,
+    precision="float32",
+    log_every=25,
+    evaluate_every=150,
     checkpoint_every=0,
-)  # fmt: skip
+)
 _EXACT = 120  # first steps whose loss a card keeps one by one
 
 
@@ -96,22 +105,51 @@ def build(family, vocab_size, special, max_len=LENGTH):
     What one spends on a head or on cross-attention, it saves in the feed-forward networks.
     """
     if family == "encoder":
-        model = BertForMaskedLM(BertConfig(
-            vocab_size=vocab_size, max_len=max_len + 2, d_model=128, n_layers=4, n_heads=4,
-            d_ff=496, dropout=0.0, attention_dropout=0.0, pad_id=special.pad, init_std=0.06,
-        ))  # fmt: skip
+        model = BertForMaskedLM(
+            BertConfig(
+                vocab_size=vocab_size,
+                max_len=max_len + 2,
+                d_model=128,
+                n_layers=4,
+                n_heads=4,
+                d_ff=496,
+                dropout=0.0,
+                attention_dropout=0.0,
+                pad_id=special.pad,
+                init_std=0.06,
+            )
+        )
         table = model.body.positions.weight  # learned, from a start in which near ones are alike
         table.data.copy_(0.08 * sinusoidal(torch.arange(len(table)), table.shape[1]))
         return model
     if family == "decoder":
-        return GPT(GPTConfig(vocab_size=vocab_size, max_len=max_len, d_model=128, n_layers=4,
-                             n_heads=4, d_ff=512, eos_id=special.end))  # fmt: skip
+        return GPT(
+            GPTConfig(
+                vocab_size=vocab_size,
+                max_len=max_len,
+                d_model=128,
+                n_layers=4,
+                n_heads=4,
+                d_ff=512,
+                eos_id=special.end,
+            )
+        )
     if family == "encoder_decoder":
-        return T5(T5Config(
-            vocab_size=vocab_size, d_model=128, n_heads=4, head_dim=32, d_ff=416,
-            n_encoder_layers=2, n_decoder_layers=2, dropout=0.0, pad_id=special.pad,
-            start_id=special.pad, eos_id=special.end,
-        ))  # fmt: skip
+        return T5(
+            T5Config(
+                vocab_size=vocab_size,
+                d_model=128,
+                n_heads=4,
+                head_dim=32,
+                d_ff=416,
+                n_encoder_layers=2,
+                n_decoder_layers=2,
+                dropout=0.0,
+                pad_id=special.pad,
+                start_id=special.pad,
+                eos_id=special.end,
+            )
+        )
     raise ValueError(f"family must be one of {', '.join(FAMILIES)}: got {family!r}")
 
 
@@ -125,13 +163,22 @@ def ask(family, text, targets, special, vocab_size, generator):
     rows = text.tolist()
     if family == "encoder":
         batch = masked_batch(
-            [[special.cls, *row, special.sep] for row in rows], mask_id=special.mask,
-            pad_id=special.pad, vocab_size=vocab_size, special_ids=(special.cls, special.sep),
-            share=MASKED, generator=generator,
-        )  # fmt: skip
+            [[special.cls, *row, special.sep] for row in rows],
+            mask_id=special.mask,
+            pad_id=special.pad,
+            vocab_size=vocab_size,
+            special_ids=(special.cls, special.sep),
+            share=MASKED,
+            generator=generator,
+        )
     else:
-        batch = span_batch(rows, sentinels=special.sentinels, pad_id=special.pad,
-                           eos_id=special.end, generator=generator)  # fmt: skip
+        batch = span_batch(
+            rows,
+            sentinels=special.sentinels,
+            pad_id=special.pad,
+            eos_id=special.end,
+            generator=generator,
+        )
     return batch["input_ids"], batch["targets"]
 
 
@@ -184,13 +231,18 @@ def read_corpus(tokenizer=None, size="quick"):
         tokenizer = BPETokenizer.train_fast(texts[0], VOCABULARY, SPECIAL_TOKENS)
     end = tokenizer.special_tokens[END_OF_TEXT]
     streams = [pack((tokenizer.encode(t, ()) for t in side), end) for side in texts]
-    card = {"train": sides[0].card(), "validation": sides[1].card(),
-            "train_tokens": len(streams[0]), "validation_tokens": len(streams[1])}  # fmt: skip
+    card = {
+        "train": sides[0].card(),
+        "validation": sides[1].card(),
+        "train_tokens": len(streams[0]),
+        "validation_tokens": len(streams[1]),
+    }
     return *streams, tokenizer, card
 
 
-def pretrain(family, train_ids, validation_ids, tokenizer, config=RECIPE, *, device="cpu",
-             log=None):  # fmt: skip
+def pretrain(
+    family, train_ids, validation_ids, tokenizer, config=RECIPE, *, device="cpu", log=None
+):
     """Train one family from fresh weights: (model in evaluation mode, `History`)."""
     special, vocab_size = Special.of(tokenizer), len(tokenizer)
     questions = Questions(family, train_ids, special, vocab_size, config.batch_size, config.seed)
@@ -228,7 +280,7 @@ def write(folder, family, model, tokenizer, history, data, config, command):
         "tokens": config.steps * config.batch_size * LENGTH,
         "data": data,
         **machine(device),
-        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "llmbook": llmbook.__version__,
         "command": command,
         "seconds": round(history.seconds, 1),
@@ -244,9 +296,13 @@ def write(folder, family, model, tokenizer, history, data, config, command):
 def thinned(steps, losses, points=100):
     """A curve of at most so many points: means over equal stretches, at each stretch's end."""
     size = max(1, -(-len(losses) // points))
-    return [[steps[min(i + size, len(losses)) - 1],
-             round(sum(losses[i : i + size]) / len(losses[i : i + size]), 4)]
-            for i in range(0, len(losses), size)]  # fmt: skip
+    return [
+        [
+            steps[min(i + size, len(losses)) - 1],
+            round(sum(losses[i : i + size]) / len(losses[i : i + size]), 4),
+        ]
+        for i in range(0, len(losses), size)
+    ]
 
 
 def shipped_folder(family):
@@ -257,16 +313,19 @@ def shipped_folder(family):
 def trio(device="cpu"):
     """The models that come with the book: ({family: model}, tokenizer, {family: card})."""
     models = {family: load(family, device=device) for family in FAMILIES}
-    cards = {family: json.loads((shipped_folder(family) / "card.json").read_text("utf-8"))
-             for family in FAMILIES}  # fmt: skip
+    cards = {
+        family: json.loads((shipped_folder(family) / "card.json").read_text("utf-8"))
+        for family in FAMILIES
+    }
     return models, BPETokenizer.load(shipped_folder("encoder")), cards
 
 
 def main(argv=None):
     """Pretrain the three, one after the other, and write their folders."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m llmbook.training.families",
-                                     description=__doc__.splitlines()[0])  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m llmbook.training.families", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/families"))
     parser.add_argument("--only", choices=FAMILIES, help="one of the three")
     parser.add_argument("--steps", type=int, default=RECIPE.steps)
@@ -280,11 +339,14 @@ def main(argv=None):
     command = shlex.join(["python", "-m", "llmbook.training.families", *argv])
     train_ids, validation_ids, tokenizer, data = read_corpus()
     for family in FAMILIES if options.only is None else (options.only,):
-        model, history = pretrain(family, train_ids, validation_ids, tokenizer, config,
-                                  device=options.device, log=Log())  # fmt: skip
+        model, history = pretrain(
+            family, train_ids, validation_ids, tokenizer, config, device=options.device, log=Log()
+        )
         card = write(options.out, family, model, tokenizer, history, data, config, command)
-        print(f"{family}: {card['model']}, {card['seconds']:.0f} s, validation "
-              f"{card['validation_curve'][-1][1]}")  # fmt: skip
+        print(
+            f"{family}: {card['model']}, {card['seconds']:.0f} s, validation "
+            f"{card['validation_curve'][-1][1]}"
+        )
     return 0
 
 

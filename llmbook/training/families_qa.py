@@ -134,11 +134,16 @@ def span_scores(predicted, answers):
     mean, over questions, of that of the tokens that both spans have.
     """
     exact = (predicted == answers).all(1)
-    shared = (torch.minimum(predicted[:, 1], answers[:, 1]) + 1
-              - torch.maximum(predicted[:, 0], answers[:, 0])).clamp(min=0)  # fmt: skip
+    shared = (
+        torch.minimum(predicted[:, 1], answers[:, 1])
+        + 1
+        - torch.maximum(predicted[:, 0], answers[:, 0])
+    ).clamp(min=0)
     lengths = (predicted[:, 1] - predicted[:, 0]) + (answers[:, 1] - answers[:, 0]) + 2
-    return {"exact match": exact.double().mean().item(),
-            "F1": (2 * shared / lengths).double().mean().item()}  # fmt: skip
+    return {
+        "exact match": exact.double().mean().item(),
+        "F1": (2 * shared / lengths).double().mean().item(),
+    }
 
 
 def by_chance(questions):
@@ -146,18 +151,23 @@ def by_chance(questions):
 
     Either one of all spans of at most LONGEST tokens, or the right words of one of the facts.
     """
-    spans = [sum(b - a + 2 - k for k in range(1, LONGEST + 1))
-             for a, b in (q.passage for q in questions)]  # fmt: skip
-    return {"any span": sum(1 / n for n in spans) / len(spans),
-            "any fact": sum(1 / len(q.facts) for q in questions) / len(questions)}  # fmt: skip
+    spans = [
+        sum(b - a + 2 - k for k in range(1, LONGEST + 1))
+        for a, b in (q.passage for q in questions)
+    ]
+    return {
+        "any span": sum(1 / n for n in spans) / len(spans),
+        "any fact": sum(1 / len(q.facts) for q in questions) / len(questions),
+    }
 
 
 def teach(model, kind, tokenizer, special, *, steps, batch_size=32, lr=1.5e-3, seed=0):
     """Teach a `BertForQuestionAnswering` one kind of question, in place; new ones each step."""
 
     def batch_at(step):
-        questions = make_questions(batch_size, kind, tokenizer, special, unseen=False,
-                                   seed=f"{seed}/{step}")  # fmt: skip
+        questions = make_questions(
+            batch_size, kind, tokenizer, special, unseen=False, seed=f"{seed}/{step}"
+        )
         return question_batch(questions, special)
 
     config = quick_config(steps, seed, lr, batch_size)

@@ -38,14 +38,7 @@ from llmbook.training.families import (
     trio,
 )
 from llmbook.training.families_qa import ASKS, by_chance, examine, make_questions, teach
-from llmbook.training.families_tasks import (
-    TASKS,
-    Task,
-    finetune,
-    make_task,
-    measure,
-    quick_config,
-)
+from llmbook.training.families_tasks import TASKS, Task, finetune, make_task, measure, quick_config
 from llmbook.training.log import Log
 from llmbook.training.loop import train
 from llmbook.training.objectives import next_sentence_batch, pad
@@ -107,7 +100,7 @@ def reviews_part(steps, seed):
     return out
 
 
-# --- names in posts ------------------------------------------------------------------------------
+# --- names in posts
 
 
 class DecoderTagger(nn.Module):
@@ -194,7 +187,7 @@ def names_part(steps, seed):
     return out
 
 
-# --- answers in a passage ------------------------------------------------------------------------
+# --- answers in a passage
 
 
 def qa_part(steps, seed):
@@ -215,12 +208,13 @@ def qa_part(steps, seed):
             model = BertForQuestionAnswering.on(body)
             history = teach(model, kind, tokenizer, special, steps=steps, seed=seed)
             out[kind][start] = examine(model, asked, special)
-            print(f"{kind}, {start}: {out[kind][start]}, loss {history.losses[-1]:.3f}",
-                  flush=True)  # fmt: skip
+            print(
+                f"{kind}, {start}: {out[kind][start]}, loss {history.losses[-1]:.3f}", flush=True
+            )
     return out
 
 
-# --- next-sentence prediction --------------------------------------------------------------------
+# --- next-sentence prediction
 
 
 def nsp_part(steps, seed):
@@ -237,9 +231,13 @@ def nsp_part(steps, seed):
     task = make_task("library", tokenizer)
     torch.manual_seed(seed)
     fresh = build("encoder", len(tokenizer), special).eval()
-    out = {"fresh weights": [probe(fresh.body, task, special)],
-           "as shipped": [probe(models["encoder"].body, task, special)],
-           "with NSP": [], "without NSP": [], "next sentence told": []}  # fmt: skip
+    out = {
+        "fresh weights": [probe(fresh.body, task, special)],
+        "as shipped": [probe(models["encoder"].body, task, special)],
+        "with NSP": [],
+        "without NSP": [],
+        "next sentence told": [],
+    }
     for s in range(seed, seed + NSP_SEEDS):
         for name in ("with NSP", "without NSP"):
             model = go_on(models["encoder"], documents, special, steps, s, name == "with NSP")
@@ -294,11 +292,23 @@ def in_pieces(ids, end, size=60):
 def nsp_batch(documents, special, vocab_size, seed):
     """Sixteen pairs: (ids, targets, is_random, attention mask, segments)."""
     batch = next_sentence_batch(
-        documents, 16, cls_id=special.cls, sep_id=special.sep, mask_id=special.mask,
-        pad_id=special.pad, vocab_size=vocab_size, max_len=126,
-        generator=torch.Generator().manual_seed(seed))  # fmt: skip
-    return (batch["input_ids"], batch["targets"], batch["is_random"],
-            batch["attention_mask"], batch["segment_ids"])  # fmt: skip
+        documents,
+        16,
+        cls_id=special.cls,
+        sep_id=special.sep,
+        mask_id=special.mask,
+        pad_id=special.pad,
+        vocab_size=vocab_size,
+        max_len=126,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return (
+        batch["input_ids"],
+        batch["targets"],
+        batch["is_random"],
+        batch["attention_mask"],
+        batch["segment_ids"],
+    )
 
 
 def go_on(encoder, documents, special, steps, seed, with_nsp):
@@ -329,7 +339,8 @@ def next_sentences_told(model, documents, special, batches=25):
     right = []
     for i in range(batches):
         ids, _, is_random, mask, segments = nsp_batch(
-            documents, special, model.config.vocab_size, 10**6 + i)  # fmt: skip
+            documents, special, model.config.vocab_size, 10**6 + i
+        )
         _, answers = model(ids, mask, segment_ids=segments)
         right.append(answers.argmax(-1) == is_random)
     return torch.cat(right).double().mean().item()
@@ -340,8 +351,9 @@ def main(argv=None):
     from llmbook.bench.race import machine
 
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m llmbook.training.families_table",
-                                     description=__doc__.splitlines()[0])  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m llmbook.training.families_table", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -366,9 +378,12 @@ def main(argv=None):
         steps = FIRST_STEPS if name == "first" else LONGER.get(name, 1) * options.steps
         record[name] = parts[name](steps, options.seed)
         record.setdefault("_runs", {})[name] = {
-            **here, "command": command, "steps": steps, "seed": options.seed,
+            **here,
+            "command": command,
+            "steps": steps,
+            "seed": options.seed,
             "seconds": round(time.monotonic() - began),
-        }  # fmt: skip
+        }
         write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
     return 0
 

@@ -23,7 +23,6 @@ from llmbook.data import documentation
 from llmbook.decoding import generate
 from llmbook.tasks import IGNORED
 from llmbook.training.config import TrainConfig
-from llmbook.training.families import Special
 from llmbook.training.log import Log
 from llmbook.training.loop import train
 from llmbook.training.objectives import pad
@@ -96,8 +95,11 @@ def _library(tokenizer, seed):
 
 
 def _signature(tokenizer, seed):
-    texts = {document.name.split(".")[-1] + document.signature
-             for document in documentation("train") if document.signature}  # fmt: skip
+    texts = {
+        document.name.split(".")[-1] + document.signature
+        for document in documentation("train")
+        if document.signature
+    }
     encoded = [tokenizer.encode(text, ()) for text in sorted(texts) if is_signature(text)]
     pairs = [([], ids) for ids in encoded if len(ids) < _LONGEST]
     return _task("signature", pairs, [([], [])] * 200, seed, sampled=True)
@@ -109,8 +111,9 @@ def _camel(tokenizer, seed):
         counts.update(re.findall(r"[a-z]{3,8}", document.name.split(".")[-1].lower()))
     words = [word for word, _ in counts.most_common(200)]
     rng = random.Random(seed)
-    names = list(dict.fromkeys(tuple(rng.choices(words, k=rng.choice((2, 2, 3))))
-                               for _ in range(8000)))  # fmt: skip
+    names = list(
+        dict.fromkeys(tuple(rng.choices(words, k=rng.choice((2, 2, 3)))) for _ in range(8000))
+    )
     sides = {True: [], False: []}
     for name in names:
         source = tokenizer.encode("_".join(name), ())
@@ -129,7 +132,7 @@ def _task(name, train, test, seed, sampled=False):
     return Task(name, train, test[:400], canvas, sampled)
 
 
-# --- how each family is asked --------------------------------------------------------------------
+# --- how each family is asked
 
 
 def task_batch(family, pairs, special, canvas, generator=None):
@@ -167,10 +170,20 @@ def task_loss(model, *batch):
 
 def quick_config(steps, seed, lr=1e-3, batch_size=32):
     """How everything here is fine-tuned: AdamW, a short warm-up, then a straight line to 0."""
-    return TrainConfig(steps=steps, batch_size=batch_size, lr=lr, schedule="linear", final_lr=0.0,
-                       warmup=min(20, max(1, steps // 5)), weight_decay=0.01,
-                       precision="float32", log_every=max(1, steps // 10), evaluate_every=0,
-                       checkpoint_every=0, seed=seed)  # fmt: skip
+    return TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        schedule="linear",
+        final_lr=0.0,
+        warmup=min(20, max(1, steps // 5)),
+        weight_decay=0.01,
+        precision="float32",
+        log_every=max(1, steps // 10),
+        evaluate_every=0,
+        checkpoint_every=0,
+        seed=seed,
+    )
 
 
 def finetune(model, family, task, special, *, steps, batch_size=32, lr=1e-3, seed=0):
@@ -190,8 +203,13 @@ def finetune(model, family, task, special, *, steps, batch_size=32, lr=1e-3, see
 def answer(model, family, sources, special, canvas, *, sampled=False, seed=0):
     """What a model answers to sources (lists of ids): lists of ids, up to their end."""
     device = next(model.parameters()).device
-    how = {"temperature": 1.0 if sampled else 0.0, "seed": seed, "max_new_tokens": canvas,
-           "eos_id": special.end, "pad_id": special.pad}  # fmt: skip
+    how = {
+        "temperature": 1.0 if sampled else 0.0,
+        "seed": seed,
+        "max_new_tokens": canvas,
+        "eos_id": special.end,
+        "pad_id": special.pad,
+    }
     if family == "encoder_decoder":
         ids, mask = pad([source or [special.cls] for source in sources], special.pad)
         rows = generate(model, ids.to(device), mask.to(device), start_id=special.pad, **how)
@@ -212,8 +230,9 @@ def _fill(model, sources, special, canvas, sampled, seed):
     model.eval()
     device = next(model.parameters()).device
     dice = torch.Generator().manual_seed(seed)
-    ids, mask = pad([[special.cls, *s, special.sep] + [special.mask] * canvas for s in sources],
-                    special.pad)  # fmt: skip
+    ids, mask = pad(
+        [[special.cls, *s, special.sep] + [special.mask] * canvas for s in sources], special.pad
+    )
     rows = torch.arange(len(sources))
     at = torch.tensor([[len(s) + 2 + i for i in range(canvas)] for s in sources])
     for _ in range(canvas):
@@ -238,6 +257,13 @@ def _until(row, end):
 
 def measure(model, family, task, tokenizer, special, seed=0):
     """The model's score on a task, and its first answers as text."""
-    answers = answer(model, family, [source for source, _ in task.test], special, task.canvas,
-                     sampled=task.sampled, seed=seed)  # fmt: skip
+    answers = answer(
+        model,
+        family,
+        [source for source, _ in task.test],
+        special,
+        task.canvas,
+        sampled=task.sampled,
+        seed=seed,
+    )
     return task.score(answers, tokenizer), [tokenizer.decode(a) for a in answers[:6]]

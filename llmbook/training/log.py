@@ -93,8 +93,15 @@ class Log:
     def step(self, step, loss, lr, grad_norm, tokens):
         """A training step on `tokens` tokens: loss, grad_norm may be tensors, on any device."""
         now = time.monotonic()
-        row = {**self._row, "step": step, "loss": loss, "lr": lr, "grad_norm": grad_norm,
-               "tokens": tokens, "seconds": now - self._clock}  # fmt: skip
+        row = {
+            **self._row,
+            "step": step,
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": grad_norm,
+            "tokens": tokens,
+            "seconds": now - self._clock,
+        }
         self._clock, self._row = now, {}
         self._pending.append(row)
 
@@ -176,7 +183,7 @@ def _plain_rows(rows):
     return rows
 
 
-# ---------------------------------------------------------------------------------- the files
+# --- the files
 
 
 def _as_csv(rows, head=False):
@@ -220,7 +227,7 @@ def _read_rows(folder, before):
     return [row for row in read_log(folder) if row["step"] < before]
 
 
-# ------------------------------------------------------------------------ notebook, TensorBoard
+# --- notebook, TensorBoard
 
 
 class LivePlot:
@@ -268,7 +275,5 @@ def _tensorboard(folder):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ImportError(
-            "tensorboard=True needs the package: pip install tensorboard"
-        ) from error
+        raise ImportError("tensorboard=True needs the package: pip install tensorboard") from error
     return SummaryWriter(None if folder is None else str(folder / "tensorboard"))

@@ -153,9 +153,19 @@ class Update:
 
 
 def train(
-    model, batch_at, config, *, loss=None, count=None, evaluate=None, sample=None, folder=None,
-    resume=False, log=None, fingerprint=None,
-):  # fmt: skip
+    model,
+    batch_at,
+    config,
+    *,
+    loss=None,
+    count=None,
+    evaluate=None,
+    sample=None,
+    folder=None,
+    resume=False,
+    log=None,
+    fingerprint=None,
+):
     """Train a model, and return the `History` of its run.
 
     model: on its device, with float32 weights; updated in place. batch_at(step): the batch of a
@@ -176,8 +186,10 @@ def train(
     """
     world = distributed.current_world()
     update = Update(model, config, loss, count, world)
-    facts = {"config": {k: v for k, v in vars(config).items() if k not in FREE_TO_CHANGE},
-             "fingerprint": fingerprint}  # fmt: skip
+    facts = {
+        "config": {k: v for k, v in vars(config).items() if k not in FREE_TO_CHANGE},
+        "fingerprint": fingerprint,
+    }
     saver = None if folder is None else Checkpoints(Path(folder) / "checkpoints", config.keep)
     start = _begin(saver, update, facts, resume, world)
     if world.rank and not start:
@@ -278,8 +290,10 @@ def _check_finite(rows, saver, scaler):
         if not bad or (scaler is not None and bad == ["grad_norm"]):
             continue
         steps = saver.steps() if saver else []
-        last = f"the last good checkpoint is {saver.path(steps[-1])}" if steps else (
-            "there is no checkpoint"
+        last = (
+            f"the last good checkpoint is {saver.path(steps[-1])}"
+            if steps
+            else ("there is no checkpoint")
         )
         raise TrainingDiverged(
             f"{' and '.join(bad)} of step {row['step']} not finite: loss={row['loss']}, "

@@ -33,9 +33,19 @@ PAD, START, END = 0, 1, 2
 SPECIAL = 3  # ids below it; the tokenizer's begin there
 SEARCHES = {"greedy": {}, "beam 4": dict(beams=4, length_penalty=0.6)}
 LONGEST = 60  # tokens of a translation
-CPU = TrainConfig(steps=2000, batch_size=64, optimizer="muon", lr=0.01, weight_decay=0.01,
-                  schedule="linear", warmup=200, final_lr=0.0, evaluate_every=250,
-                  checkpoint_every=100, precision="float32")  # fmt: skip
+CPU = TrainConfig(
+    steps=2000,
+    batch_size=64,
+    optimizer="muon",
+    lr=0.01,
+    weight_decay=0.01,
+    schedule="linear",
+    warmup=200,
+    final_lr=0.0,
+    evaluate_every=250,
+    checkpoint_every=100,
+    precision="float32",
+)
 GPU = dataclasses.replace(CPU, steps=6000, batch_size=128, warmup=600, precision="auto")
 RUNS = {  # by the kind of device: less than an hour of one CPU core; more on a GPU
     "cpu": (CPU, dict(pieces=4000, d_model=192, layers=3, dropout=0.1)),
@@ -101,13 +111,26 @@ def translate(model, tokenizer, texts, size=100, **search):
         rows = [(numbers(tokenizer, text), [END]) for text in texts[at : at + size]]
         source, _, mask = (t.to(device) for t in tensors(rows))
         told = generate(model, source, mask, max_new_tokens=LONGEST, **search)
-        out += [tokenizer.decode([t - SPECIAL for t in row if t >= SPECIAL])
-                for row in told[:, 1:].tolist()]  # fmt: skip
+        out += [
+            tokenizer.decode([t - SPECIAL for t in row if t >= SPECIAL])
+            for row in told[:, 1:].tolist()
+        ]
     return out
 
 
-def learn(config, *, pieces, d_model, layers, dropout, limit=None, device="cpu", folder=None,
-          resume=False, log=None):  # fmt: skip
+def learn(
+    config,
+    *,
+    pieces,
+    d_model,
+    layers,
+    dropout,
+    limit=None,
+    device="cpu",
+    folder=None,
+    resume=False,
+    log=None,
+):
     """Train on Multi30k and measure: {"BLEU": {search: score}, "parameters": …, …}.
 
     config: a `TrainConfig`. pieces: entries of the tokenizer that both languages share. d_model,
@@ -120,9 +143,20 @@ def learn(config, *, pieces, d_model, layers, dropout, limit=None, device="cpu",
     pairs, unseen, tests = (multi30k(s)[:limit] for s in ("train", "validation", "test"))
     tokenizer = BPETokenizer.train_fast([text for pair in pairs for text in pair], pieces)
     torch.manual_seed(config.seed)
-    model = Transformer(TransformerConfig(
-        SPECIAL + len(tokenizer), d_model, 4, n_encoder_layers=layers, n_decoder_layers=layers,
-        placement="pre", dropout=dropout, pad_id=PAD, bos_id=START, eos_id=END)).to(device)
+    model = Transformer(
+        TransformerConfig(
+            SPECIAL + len(tokenizer),
+            d_model,
+            4,
+            n_encoder_layers=layers,
+            n_decoder_layers=layers,
+            placement="pre",
+            dropout=dropout,
+            pad_id=PAD,
+            bos_id=START,
+            eos_id=END,
+        )
+    ).to(device)
     held_out = Captions(unseen, tokenizer, 100)
 
     def evaluate(model):
@@ -136,13 +170,24 @@ def learn(config, *, pieces, d_model, layers, dropout, limit=None, device="cpu",
         return total / terms
 
     history = train(
-        model, Captions(pairs, tokenizer, config.batch_size, config.seed), config, loss=loss_of,
-        count=lambda source, target, mask: count_targets(target), evaluate=evaluate, log=log,
-        folder=folder, resume=resume,
-        fingerprint=[len(pairs), len(tokenizer), d_model, layers, dropout])  # fmt: skip
-    found = {"BLEU": {}, "parameters": model.n_parameters, "pairs": len(pairs),
-             "epochs": round(config.steps * config.batch_size / len(pairs), 2),
-             "validation": [[at, round(nats, 4)] for at, nats in history.validation]}  # fmt: skip
+        model,
+        Captions(pairs, tokenizer, config.batch_size, config.seed),
+        config,
+        loss=loss_of,
+        count=lambda source, target, mask: count_targets(target),
+        evaluate=evaluate,
+        log=log,
+        folder=folder,
+        resume=resume,
+        fingerprint=[len(pairs), len(tokenizer), d_model, layers, dropout],
+    )
+    found = {
+        "BLEU": {},
+        "parameters": model.n_parameters,
+        "pairs": len(pairs),
+        "epochs": round(config.steps * config.batch_size / len(pairs), 2),
+        "validation": [[at, round(nats, 4)] for at, nats in history.validation],
+    }
     english, german = zip(*tests, strict=True)
     for name, search in SEARCHES.items():
         began = time.monotonic()
@@ -160,8 +205,9 @@ def main(argv=None):
     from llmbook.bench.race import machine
 
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m llmbook.training.multi30k",
-                                     description=__doc__.splitlines()[0])  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m llmbook.training.multi30k", description=__doc__.splitlines()[0]
+    )
     add = parser.add_argument
     add("--device", default="cpu", help="decides what is left out of the following")
     for name in ("steps", "batch_size", "pieces", "d_model", "layers"):
@@ -186,18 +232,35 @@ def main(argv=None):
     command = shlex.join(["python", "-m", "llmbook.training.multi30k", *argv])
     began = time.monotonic()
     try:
-        found = learn(config, **sizes, limit=options.limit, device=device, folder=options.folder,
-                      resume=options.resume, log=Log(options.folder))  # fmt: skip
+        found = learn(
+            config,
+            **sizes,
+            limit=options.limit,
+            device=device,
+            folder=options.folder,
+            resume=options.resume,
+            log=Log(options.folder),
+        )
     except Interrupted as stop:
         again = command if options.resume else f"{command} --resume"
         print(f"\n{stop}\nresume with: {again}", file=sys.stderr)
         return 130
-    except (DownloadFailed, ImportError, ValueError, TrainingDiverged,
-            CheckpointNotWritten) as error:  # fmt: skip
+    except (
+        DownloadFailed,
+        ImportError,
+        ValueError,
+        TrainingDiverged,
+        CheckpointNotWritten,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    found["_run"] = {**here, "command": command, "seconds": round(time.monotonic() - began),
-                     "training": dataclasses.asdict(config), "sizes": sizes}  # fmt: skip
+    found["_run"] = {
+        **here,
+        "command": command,
+        "seconds": round(time.monotonic() - began),
+        "training": dataclasses.asdict(config),
+        "sizes": sizes,
+    }
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     write_atomically(options.out, text.encode())
     print(f"recorded in {options.out}")

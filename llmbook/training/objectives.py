@@ -15,8 +15,7 @@ import torch
 
 from llmbook.tasks import IGNORED
 
-
-# --- masked tokens -------------------------------------------------------------------------------
+# --- masked tokens
 
 
 def mask_tokens(ids, *, mask_id, vocab_size, special_ids=(), share=0.15, generator=None):
@@ -46,17 +45,23 @@ def mask_tokens(ids, *, mask_id, vocab_size, special_ids=(), share=0.15, generat
     return inputs, ids.masked_fill(~chosen, IGNORED)
 
 
-def masked_batch(texts, *, mask_id, pad_id, vocab_size, special_ids=(), share=0.15,
-                 generator=None):  # fmt: skip
+def masked_batch(
+    texts, *, mask_id, pad_id, vocab_size, special_ids=(), share=0.15, generator=None
+):
     """A batch for `BertForMaskedLM.loss` from lists of token ids; see `mask_tokens`."""
     ids, attention_mask = pad(texts, pad_id)
-    inputs, targets = mask_tokens(ids, mask_id=mask_id, vocab_size=vocab_size, share=share,
-                                  special_ids={*special_ids, pad_id},
-                                  generator=generator)  # fmt: skip
+    inputs, targets = mask_tokens(
+        ids,
+        mask_id=mask_id,
+        vocab_size=vocab_size,
+        share=share,
+        special_ids={*special_ids, pad_id},
+        generator=generator,
+    )
     return {"input_ids": inputs, "targets": targets, "attention_mask": attention_mask}
 
 
-# --- next sentence -------------------------------------------------------------------------------
+# --- next sentence
 
 
 def sentence_pairs(documents, n, *, generator=None):
@@ -99,21 +104,37 @@ def join_pair(a, b, *, cls_id, sep_id, max_len):
     return [cls_id, *a, sep_id, *b, sep_id], [0] * (len(a) + 2) + [1] * (len(b) + 1)
 
 
-def next_sentence_batch(documents, n, *, cls_id, sep_id, mask_id, pad_id, vocab_size, max_len,
-                        share=0.15, generator=None):  # fmt: skip
+def next_sentence_batch(
+    documents,
+    n,
+    *,
+    cls_id,
+    sep_id,
+    mask_id,
+    pad_id,
+    vocab_size,
+    max_len,
+    share=0.15,
+    generator=None,
+):
     """A batch for `BertForPreTraining.loss`: n pairs of sentences, with tokens hidden too."""
     pairs = sentence_pairs(documents, n, generator=generator)
     joined = [join_pair(a, b, cls_id=cls_id, sep_id=sep_id, max_len=max_len) for a, b, _ in pairs]
     batch = masked_batch(
-        [ids for ids, _ in joined], mask_id=mask_id, pad_id=pad_id, vocab_size=vocab_size,
-        special_ids=(cls_id, sep_id), share=share, generator=generator,
-    )  # fmt: skip
+        [ids for ids, _ in joined],
+        mask_id=mask_id,
+        pad_id=pad_id,
+        vocab_size=vocab_size,
+        special_ids=(cls_id, sep_id),
+        share=share,
+        generator=generator,
+    )
     segments, _ = pad([segments for _, segments in joined], 0)
     is_random = torch.tensor([flag for *_, flag in pairs])
     return {**batch, "segment_ids": segments, "is_random": is_random}
 
 
-# --- span corruption -----------------------------------------------------------------------------
+# --- span corruption
 
 
 def random_spans(length, *, share=0.15, mean_length=3.0, generator=None):
@@ -177,7 +198,7 @@ def span_batch(texts, *, sentinels, pad_id, eos_id, share=0.15, mean_length=3.0,
     return _text_to_text(inputs, targets, pad_id)
 
 
-# --- denoising -----------------------------------------------------------------------------------
+# --- denoising
 
 
 def infill(ids, *, mask_id, share=0.3, mean_length=3.0, generator=None):
@@ -220,8 +241,18 @@ def shuffle_sentences(ids, *, end_ids, generator=None):
     return [token for i in order for token in sentences[i]]
 
 
-def denoising_batch(texts, *, mask_id, pad_id, bos_id, eos_id, end_ids=(), share=0.3,
-                    mean_length=3.0, generator=None):  # fmt: skip
+def denoising_batch(
+    texts,
+    *,
+    mask_id,
+    pad_id,
+    bos_id,
+    eos_id,
+    end_ids=(),
+    share=0.3,
+    mean_length=3.0,
+    generator=None,
+):
     """A batch for `Bart.loss` from lists of token ids: sentences shuffled, then infilled.
 
     bos_id and eos_id stand around inputs and targets, and are never damaged. Without end_ids the
@@ -232,14 +263,15 @@ def denoising_batch(texts, *, mask_id, pad_id, bos_id, eos_id, end_ids=(), share
         damaged = list(ids)
         if end_ids:
             damaged = shuffle_sentences(damaged, end_ids=end_ids, generator=generator)
-        damaged = infill(damaged, mask_id=mask_id, share=share, mean_length=mean_length,
-                         generator=generator)  # fmt: skip
+        damaged = infill(
+            damaged, mask_id=mask_id, share=share, mean_length=mean_length, generator=generator
+        )
         inputs.append([bos_id, *damaged, eos_id])
         targets.append([bos_id, *ids, eos_id])
     return _text_to_text(inputs, targets, pad_id)
 
 
-# --- pieces --------------------------------------------------------------------------------------
+# --- pieces
 
 
 def pad(texts, pad_id):

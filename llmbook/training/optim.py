@@ -164,8 +164,9 @@ def clip_gradients(parameters, max_norm):
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.tensor(0.0)
-    norms = [n.full_tensor() if hasattr(n, "full_tensor") else n
-             for n in torch._foreach_norm(gradients)]  # fmt: skip
+    norms = [
+        n.full_tensor() if hasattr(n, "full_tensor") else n for n in torch._foreach_norm(gradients)
+    ]
     norm = torch.linalg.vector_norm(torch.stack(norms))
     if max_norm:
         parts = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]

@@ -129,22 +129,21 @@ def _same_names(what, got, expected):
         raise ValueError(f"{what} doesn't fit: {len(odd)} names differ, {odd[0]} the first")
 
 
-# --------------------------------------------------------------------- random number generators
+# --- random number generators
 
 
 def _random_state():
     kind, keys, position, has_gauss, cached = np.random.get_state()
-    tensors = {
-        "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(keys.astype(np.int64)),
-    }
+    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64))}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
     version, numbers, gauss = random.getstate()
     python = {
-        "version": version, "state": list(numbers), "gauss": gauss,
+        "version": version,
+        "state": list(numbers),
+        "gauss": gauss,
         "numpy": [kind, position, has_gauss, cached],
-    }  # fmt: skip
+    }
     return {"tensors": tensors, "python": python}
 
 

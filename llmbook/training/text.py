@@ -81,18 +81,38 @@ class CharacterTokenizer:
         """Write tokenizer.json into a folder; the `tokenizers` library loads the same ids."""
         vocab = {c: i for i, c in enumerate(self.characters.characters)}
         added = [
-            {"id": i, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
-             "normalized": False, "special": True}
+            {
+                "id": i,
+                "content": name,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
             for name, i in self.special_tokens.items()
-        ]  # fmt: skip
+        ]
         content = {
-            "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
-            "normalizer": None, "pre_tokenizer": None, "post_processor": None,
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": added,
+            "normalizer": None,
+            "pre_tokenizer": None,
+            "post_processor": None,
             "decoder": {"type": "Fuse"},
-            "model": {"type": "BPE", "dropout": None, "unk_token": None, "vocab": vocab,
-                      "continuing_subword_prefix": None, "end_of_word_suffix": None,
-                      "fuse_unk": False, "byte_fallback": False, "merges": []},
-        }  # fmt: skip
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "vocab": vocab,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "merges": [],
+            },
+        }
         Path(path, "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -111,8 +131,12 @@ def read_text(config):
     if min(map(len, streams)) < 2:
         raise ValueError(f"{config.source} has too little text to train on")
     size = sum(len(text.encode()) for text in validation)
-    card = {**card, "train_tokens": len(streams[0]), "validation_tokens": len(streams[1]),
-            "validation_bytes": size}  # fmt: skip
+    card = {
+        **card,
+        "train_tokens": len(streams[0]),
+        "validation_tokens": len(streams[1]),
+        "validation_bytes": size,
+    }
     return Text(*streams, tokenizer, end, size, card)
 
 
@@ -135,8 +159,12 @@ def _documents(config):
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} must be UTF-8 text: {error}") from error
     cut = int(0.9 * len(text))
-    card = {"source": config.source, "characters": len(text), "validation": "the last tenth",
-            "sha256": hashlib.sha256(text.encode()).hexdigest()}  # fmt: skip
+    card = {
+        "source": config.source,
+        "characters": len(text),
+        "validation": "the last tenth",
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
     return [text[:cut]], [text[cut:]], card
 
 

@@ -43,7 +43,7 @@ SOLUTIONS = {f.__name__: f for f in (
     scaled_attention, masked_weights, additive_weights, merge, attention_share, needed_score)}
 
 
-# --- the formula ---
+# --- the formula
 
 def no_scale(Q, K, V):
     return (Q @ K.T).softmax(-1) @ V
@@ -77,7 +77,7 @@ def width_of_the_values(Q, K, V):
     return (Q @ K.T / math.sqrt(V.shape[-1])).softmax(-1) @ V
 
 
-# --- masks ---
+# --- masks
 
 def mask_after_softmax(scores, mask):
     return scores.softmax(-1) * mask
@@ -109,7 +109,7 @@ def shared_equally(scores, mask):
     return mask / mask.sum(-1, keepdim=True).clamp(min=1)
 
 
-# --- Bahdanau ---
+# --- Bahdanau
 
 def no_tanh(s, H, W, U, v):
     return ((W @ s + H @ U.T) @ v).softmax(0)
@@ -135,7 +135,7 @@ def state_left_out(s, H, W, U, v):
     return (torch.tanh(H @ U.T) @ v).softmax(0)
 
 
-# --- merging ---
+# --- merging
 
 def plain_sums(one, two):
     (m1, l1, o1), (m2, l2, o2) = one, two
@@ -181,7 +181,7 @@ def mean_of_the_halves(one, two):
     return max(m1, m2), (l1 + l2) / 2, (o1 + o2) / 2
 
 
-# --- counting ---
+# --- counting
 
 def scores_alone(n, d):
     return 2 * n * n * d / (2 * n * n * d + 24 * d * d * n)
@@ -207,7 +207,7 @@ def as_a_percentage(n, d):
     return 100 * n / (n + 6 * d)
 
 
-# --- bounded scores ---
+# --- bounded scores
 
 def others_at_zero(n, weight):
     return math.log(weight * (n - 1) / (1 - weight))

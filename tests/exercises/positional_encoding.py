@@ -5,8 +5,7 @@ import math
 import torch
 from einops import rearrange
 
-
-# --- turn ----------------------------------------------------------------------------------------
+# --- turn
 
 
 def turn(pe, k):
@@ -59,7 +58,7 @@ def turn_assumes_it_starts_at_zero(pe, k):
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
-# --- rotary_half ---------------------------------------------------------------------------------
+# --- rotary_half
 
 
 def rotary_half(x, positions):
@@ -120,7 +119,7 @@ def rotary_half_pairs_with_the_sign_on_the_wrong_half(x, positions):
     return torch.cat([a * cos + b * sin, a * sin + b * cos], dim=-1)
 
 
-# --- alibi ---------------------------------------------------------------------------------------
+# --- alibi
 
 
 def alibi(heads, queries, keys):
@@ -177,7 +176,7 @@ def alibi_transposed(heads, queries, keys):
     return alibi(heads, keys, queries).transpose(1, 2)
 
 
-# --- to_half_split -------------------------------------------------------------------------------
+# --- to_half_split
 
 
 def to_half_split(weight, n_heads):
@@ -211,7 +210,7 @@ def to_half_split_swaps_heads_and_pairs(weight, n_heads):
     return rearrange(weight, "(i h two) d -> (h two i) d", h=n_heads, two=2)
 
 
-# --- never_round ---------------------------------------------------------------------------------
+# --- never_round
 
 
 def never_round(head_dim, base, length):

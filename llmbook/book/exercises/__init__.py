@@ -40,8 +40,10 @@ class Exercise:
 def exercise(id, *, title, difficulty, minutes):
     """Register the check function below it as the exercise `id` (`"chapter/name"`)."""
     if difficulty not in DIFFICULTY or minutes <= 0 or id.count("/") != 1 or id in _registry:
-        raise ValueError(f"exercise {id!r}: an unused id 'chapter/name', difficulty 1 to 3 and minutes > 0 "
-                         f"are expected: got difficulty={difficulty}, minutes={minutes}")
+        raise ValueError(
+            f"exercise {id!r}: an unused id 'chapter/name', difficulty 1 to 3 and minutes > 0 "
+            f"are expected: got difficulty={difficulty}, minutes={minutes}"
+        )
 
     def register(function):
         _registry[id] = Exercise(id, title, difficulty, minutes, function)
@@ -92,10 +94,14 @@ def agree(got, want, advice, tolerance=1e-6):
     try:
         got = torch.as_tensor(got).detach().to(torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise NotYet(f"A number, array or tensor is expected, and this is {type(got).__name__}.") from error
+        raise NotYet(
+            f"A number, array or tensor is expected, and this is {type(got).__name__}."
+        ) from error
     want = torch.as_tensor(want).detach().to(torch.float64)
     if got.shape != want.shape:
-        raise NotYet(f"The shape is {tuple(got.shape)}, and {tuple(want.shape)} is expected. {advice}")
+        raise NotYet(
+            f"The shape is {tuple(got.shape)}, and {tuple(want.shape)} is expected. {advice}"
+        )
     if not torch.allclose(got, want, rtol=tolerance, atol=tolerance):
         raise NotYet(advice)
 
@@ -112,9 +118,12 @@ def _judge(item, answer):
     except NotYet as advice:
         state = "unanswered" if "returns nothing yet" in str(advice) else "not yet"
         return state, str(advice)
-    except Exception as error:  # noqa: BLE001 - whatever a reader's code raises is shown, never thrown
+    except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        return "not yet", f"It stopped with {type(error).__name__}: {error} (line {last.lineno}: {last.line})"
+        return (
+            "not yet",
+            f"It stopped with {type(error).__name__}: {error} (line {last.lineno}: {last.line})",
+        )
     finally:
         np.random.set_state(numpy_state)
 
@@ -129,12 +138,22 @@ def check(id, answer):
     known = {e.id: e for e in exercises(chapter)}
     if id not in known:
         near = difflib.get_close_matches(str(id), known or _registry, n=1)
-        raise ValueError(f"unknown exercise {id!r}" + (f": did you mean {near[0]!r}?" if near else
-                         f"; this chapter has {sorted(known) or 'none'}"))
+        raise ValueError(
+            f"unknown exercise {id!r}"
+            + (
+                f": did you mean {near[0]!r}?"
+                if near
+                else f"; this chapter has {sorted(known) or 'none'}"
+            )
+        )
     state, message = _judge(known[id], answer)
     result = CheckResult(id, state, message)
     mark = {"right": "✓ right", "not yet": "✗ not yet", "unanswered": "· unanswered"}[state]
-    box = (f'<div class="exercise-result exercise-{state.replace(" ", "-")}" role="status">'
-           f"<strong>{mark}</strong> {html.escape(message)}</div>")
-    publish(f"{mark}: {message}", box, {CHECK_MIME: {"id": id, "state": state, "message": message}})
+    box = (
+        f'<div class="exercise-result exercise-{state.replace(" ", "-")}" role="status">'
+        f"<strong>{mark}</strong> {html.escape(message)}</div>"
+    )
+    publish(
+        f"{mark}: {message}", box, {CHECK_MIME: {"id": id, "state": state, "message": message}}
+    )
     return result

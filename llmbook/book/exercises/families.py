@@ -22,8 +22,10 @@ def prefix_mask(answer):
             if not got.diagonal().all():
                 raise NotYet("Each token may read itself.")
             if got[:n_prefix, n_prefix:].any():
-                raise NotYet("The prefix must not see what comes after it: then the answer would "
-                             "be in the question.")
+                raise NotYet(
+                    "The prefix must not see what comes after it: then the answer would "
+                    "be in the question."
+                )
             if not got[:n_prefix, :n_prefix].all():
                 raise NotYet("Within the prefix everybody reads everybody, to the right too.")
         agree(got, want, "Start from the causal mask and open the columns of the prefix.")
@@ -47,13 +49,20 @@ def corrupt(answer):
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         raise NotYet("Return two tensors: the inputs and the targets.")
     inputs, targets = _corrupt(ids, selected, fate, random_ids, 4)
-    agree(got[1], targets, "Targets: the original token where it was selected (kept ones too), "
-          "−100 everywhere else.")
+    agree(
+        got[1],
+        targets,
+        "Targets: the original token where it was selected (kept ones too), −100 everywhere else.",
+    )
     if torch.is_tensor(got[0]) and got[0].shape == inputs.shape:
         if bool((got[0] != ids)[~selected].any()):
             raise NotYet("A token that was not selected has changed.")
-    agree(got[0], inputs, "Of the selected: fate below 0.8 becomes mask_id, from 0.8 to 0.9 the "
-          "random token, from 0.9 on nothing changes.")
+    agree(
+        got[0],
+        inputs,
+        "Of the selected: fate below 0.8 becomes mask_id, from 0.8 to 0.9 the "
+        "random token, from 0.9 on nothing changes.",
+    )
     return "Right: three fates, and one set of questions."
 
 
@@ -63,10 +72,16 @@ def reading_cost(answer):
         cached, again = sum(lengths), 0
         for k in range(len(lengths)):
             again += sum(lengths[: k + 1])
-        agree(call(answer, list(lengths), True), cached,
-              "With a cache every token is read once, whatever the turn.")
-        agree(call(answer, list(lengths), False), again,
-              "Without: at each turn all turns so far are read, the new one included.")
+        agree(
+            call(answer, list(lengths), True),
+            cached,
+            "With a cache every token is read once, whatever the turn.",
+        )
+        agree(
+            call(answer, list(lengths), False),
+            again,
+            "Without: at each turn all turns so far are read, the new one included.",
+        )
     return "Right. For n equal turns the ratio is (n + 1) / 2."
 
 
@@ -88,6 +103,10 @@ def gpt_parameters(answer):
                 raise NotYet("Two norms in each block, each with a weight and a bias.")
             if missing == max_len * d:
                 raise NotYet("GPT-2 has a learned vector for each position.")
-        agree(got, want, "Embeddings, positions, then in each block 4d² + 8d² weights, 9d biases "
-              "and two norms; one norm at the end.")
+        agree(
+            got,
+            want,
+            "Embeddings, positions, then in each block 4d² + 8d² weights, 9d biases "
+            "and two norms; one norm at the end.",
+        )
     return "Right, to the last weight."

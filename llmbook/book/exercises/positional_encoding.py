@@ -44,8 +44,9 @@ def rotary_half(answer):
     x, where = _randn(5, 10), torch.tensor([0, 3, 4, 11, 2])
     want = Rotary(10, layout="half").rotate(x, where)
     got = call(answer, x, where)
-    advice = ("With a, b = x.chunk(2, -1): (a cos - b sin, a sin + b cos), frequencies "
-              "10000^(-2i/d).")
+    advice = (
+        "With a, b = x.chunk(2, -1): (a cos - b sin, a sin + b cos), frequencies 10000^(-2i/d)."
+    )
     if _close(got, Rotary(10, layout="interleaved").rotate(x, where)):
         advice = "These are neighbouring pairs. Here number i is paired with number i + d/2."
     elif _close(got, Rotary(10, layout="half").rotate(x, -where)):
@@ -64,28 +65,40 @@ def alibi(answer):
         allowed = causal_mask(queries, keys)
         got = torch.as_tensor(call(answer, heads, queries, keys)).detach().double()
         if got.shape != want.shape:
-            raise NotYet(f"The shape is {tuple(got.shape)}, and (heads, queries, keys) = "
-                         f"{tuple(want.shape)} is expected.")
+            raise NotYet(
+                f"The shape is {tuple(got.shape)}, and (heads, queries, keys) = "
+                f"{tuple(want.shape)} is expected."
+            )
         if got.isnan().any():
             raise NotYet("There are NaNs: infinity times zero is NaN. Fill the mask in last.")
         hidden = got == -math.inf
         if not hidden.any():
             raise NotYet("Nothing is masked: keys after the query must get -inf.")
-        strictly = causal_mask(queries, keys) & ~torch.eye(keys, dtype=torch.bool)[keys - queries:]
+        strictly = (
+            causal_mask(queries, keys) & ~torch.eye(keys, dtype=torch.bool)[keys - queries :]
+        )
         if torch.equal(hidden, ~strictly.expand_as(hidden)):
             raise NotYet("A token may look at itself: only later keys get -inf.")
         if not torch.equal(hidden, ~allowed.expand_as(hidden)):
-            raise NotYet("The mask is not where it should be: the last query stands at the last "
-                         "key, so query i has position i + keys - queries.")
+            raise NotYet(
+                "The mask is not where it should be: the last query stands at the last "
+                "key, so query i has position i + keys - queries."
+            )
         got, want = got.masked_fill(hidden, 0), want.masked_fill(~allowed, 0)
         if _close(got, -want):
             raise NotYet("Far keys are to be penalised, not rewarded: the bias is negative.")
-        agree(got, want, "The slope of head h = 1 … n is 2^(-8h/n), and the bias is minus slope "
-                         "times distance.", 1e-5)
+        agree(
+            got,
+            want,
+            "The slope of head h = 1 … n is 2^(-8h/n), and the bias is minus slope "
+            "times distance.",
+            1e-5,
+        )
 
 
-@exercise("positional_encoding/to_half_split", title="Convert a checkpoint", difficulty=3,
-          minutes=20)
+@exercise(
+    "positional_encoding/to_half_split", title="Convert a checkpoint", difficulty=3, minutes=20
+)
 def to_half_split(answer):
     n_heads, head_dim = 3, 10
     weight = _randn(n_heads * head_dim, 7)
@@ -110,11 +123,20 @@ def to_half_split(answer):
     return "Right: the scores of every head are what they were."
 
 
-@exercise("positional_encoding/never_round", title="Which hands never went round?", difficulty=2,
-          minutes=10)
+@exercise(
+    "positional_encoding/never_round",
+    title="Which hands never went round?",
+    difficulty=2,
+    minutes=10,
+)
 def never_round(answer):
-    for head_dim, base, length in ((8, 10_000.0, 32), (64, 500_000.0, 8192), (22, 700.0, 100),
-                                   (10, 1000.0, 26), (6, 10_000.0, 45)):
+    for head_dim, base, length in (
+        (8, 10_000.0, 32),
+        (64, 500_000.0, 8192),
+        (22, 700.0, 100),
+        (10, 1000.0, 26),
+        (6, 10_000.0, 45),
+    ):
         turned = (length - 1) * rotary_frequencies(head_dim, base)
         want = int((turned < 2 * math.pi).sum())
         got = call(answer, head_dim, base, length)

@@ -20,12 +20,20 @@ def cut(answer):
             raise NotYet("Return two tensors: inputs, targets.")
         n = (tokens - 1) // length
         if torch.as_tensor(got[0]).shape != (n, length):
-            raise NotYet(f"From {tokens} tokens come {n} whole windows of {length}, as each also needs a "
-                         f"target for its last input: got inputs {tuple(torch.as_tensor(got[0]).shape)}.")
-        agree(got[0], ids[: n * length].view(n, length),
-              "The inputs are the stream itself, cut into equal pieces one after the other.")
-        agree(got[1], ids[1 : n * length + 1].view(n, length),
-              "The target of each input is the token after it in the stream, also at a window's end.")
+            raise NotYet(
+                f"From {tokens} tokens come {n} whole windows of {length}, as each also needs a "
+                f"target for its last input: got inputs {tuple(torch.as_tensor(got[0]).shape)}."
+            )
+        agree(
+            got[0],
+            ids[: n * length].view(n, length),
+            "The inputs are the stream itself, cut into equal pieces one after the other.",
+        )
+        agree(
+            got[1],
+            ids[1 : n * length + 1].view(n, length),
+            "The target of each input is the token after it in the stream, also at a window's end.",
+        )
     return "Right. The last target of a window is the first input of the next."
 
 
@@ -36,26 +44,39 @@ def masked_loss(answer):
     got = call(answer, logits, targets)
     if torch.is_tensor(got) and got.numel() == 1 and abs(got.item() * 9 - want.item() * 6) < 1e-9:
         raise NotYet("The sum is right. It is divided by 9, and only 6 of the targets count.")
-    agree(got, want, "The mean of −log p over the rows whose target is not −100. In nats: the natural "
-          "logarithm.")
+    agree(
+        got,
+        want,
+        "The mean of −log p over the rows whose target is not −100. In nats: the natural "
+        "logarithm.",
+    )
     big = logits.clone()
     big[0, 0] = 1000.0
     big[2, 3] = -1000.0  # the token that came
     got = call(answer, big, targets)
     if not torch.isfinite(torch.as_tensor(got)).all():
-        raise NotYet("With a logit of 1,000 it is no longer finite: exp(1000) is too large. Use logsumexp.")
-    agree(got, torch.nn.functional.cross_entropy(big, targets),
-          "Right for small logits, not for ±1,000: is a clamp or an ε in the way? A token with "
-          "probability e⁻¹⁰⁰⁰ is a surprise of 1,000.")
+        raise NotYet(
+            "With a logit of 1,000 it is no longer finite: exp(1000) is too large. Use logsumexp."
+        )
+    agree(
+        got,
+        torch.nn.functional.cross_entropy(big, targets),
+        "Right for small logits, not for ±1,000: is a clamp or an ε in the way? A token with "
+        "probability e⁻¹⁰⁰⁰ is a surprise of 1,000.",
+    )
     return "Right, and safe."
 
 
 @exercise("pretraining/to_bits", title="Whose model is better?", difficulty=1, minutes=5)
 def to_bits(answer):
     for nats, tokens, n_bytes in ((2.3, 1000, 2670), (1.1, 777, 791), (5.0, 31, 400)):
-        agree(call(answer, nats, tokens, n_bytes), nats * tokens / math.log(2) / n_bytes,
-              "The whole text's surprise is nats times tokens; in bits, divided by ln 2; then share it "
-              "out among the bytes.", tolerance=1e-9)
+        agree(
+            call(answer, nats, tokens, n_bytes),
+            nats * tokens / math.log(2) / n_bytes,
+            "The whole text's surprise is nats times tokens; in bits, divided by ln 2; then share it "
+            "out among the bytes.",
+            tolerance=1e-9,
+        )
     return "Right. Now two models with different tokenizers can be compared."
 
 
@@ -71,8 +92,12 @@ def adamw_step(answer):
         theta, m, v = _adamw(theta, g, m, v, t, **setting)
         agree(got[1], m, "m is the running mean of the gradients, without the correction.")
         agree(got[2], v, "v is the running mean of the squared gradients, without the correction.")
-        agree(got[0], theta, f"m and v are right; theta after step {t} is not. Divide both means by "
-              "1 − βᵗ, add ε after the root, and keep the decay outside of the fraction.")
+        agree(
+            got[0],
+            theta,
+            f"m and v are right; theta after step {t} is not. Divide both means by "
+            "1 − βᵗ, add ε after the root, and keep the decay outside of the fraction.",
+        )
     return "Right, three steps long."
 
 
@@ -87,12 +112,19 @@ def rate(answer):
     for steps, warmup, peak, final in ((50, 7, 0.3, 0.02), (33, 1, 1.0, 0.0), (20, 5, 2.0, 0.5)):
         for step in range(steps + 1):
             x = (step - warmup) / (steps - warmup)
-            want = (peak * (step + 1) / warmup if step < warmup
-                    else final + (peak - final) * (1 + math.cos(math.pi * x)) / 2)
+            want = (
+                peak * (step + 1) / warmup
+                if step < warmup
+                else final + (peak - final) * (1 + math.cos(math.pi * x)) / 2
+            )
             where = "in the warm-up" if step < warmup else "on the cosine"
-            agree(call(answer, step, steps, warmup, peak, final), want,
-                  f"Step {step} of {steps}, {where} (warmup={warmup}, peak={peak}, final={final}): "
-                  f"expected {want:.4f}.", tolerance=1e-9)
+            agree(
+                call(answer, step, steps, warmup, peak, final),
+                want,
+                f"Step {step} of {steps}, {where} (warmup={warmup}, peak={peak}, final={final}): "
+                f"expected {want:.4f}.",
+                tolerance=1e-9,
+            )
     return "Right: peak/warmup at first, peak at the top, final at the end."
 
 
@@ -106,8 +138,11 @@ def clip(answer):
             raise NotYet("Return a list with one tensor for each that was given.")
         factor = min(1.0, max_norm / norm)
         for mine, g in zip(got, grads, strict=True):
-            advice = ("These gradients are below the limit already: leave them as they are."
-                      if factor == 1 else "One norm over all the tensors together, one factor for "
-                      "all of them: directions must stay.")
+            advice = (
+                "These gradients are below the limit already: leave them as they are."
+                if factor == 1
+                else "One norm over all the tensors together, one factor for "
+                "all of them: directions must stay."
+            )
             agree(mine, g * factor, advice, tolerance=1e-5)
     return "Right. The direction stays; only the length changes."

@@ -17,8 +17,12 @@ def half_life(answer):
             raise NotYet("That is the gate. Which bias makes a sigmoid give it?")
         if np.isscalar(got) and abs(got + want) < 1e-6:
             raise NotYet("Check the sign: a larger bias opens the gate.")
-        agree(got, want, f"With your bias, is half of the content left after {steps} steps? "
-              "Compute sigmoid(bias) ** steps.")
+        agree(
+            got,
+            want,
+            f"With your bias, is half of the content left after {steps} steps? "
+            "Compute sigmoid(bias) ** steps.",
+        )
     return "Right. For long lags this is close to ln(steps / 0.69): linear in the log of the lag."
 
 
@@ -32,8 +36,12 @@ def clip(answer):
         if len(got) != len(gradients):
             raise NotYet(f"{len(gradients)} arrays go in, {len(got)} come out.")
         for g, mine in zip(got, gradients):
-            agree(g, mine * limit / norm, "Use one factor for all arrays: limit over the norm of "
-                  "everything together, the root of the sum of all squares.")
+            agree(
+                g,
+                mine * limit / norm,
+                "Use one factor for all arrays: limit over the norm of "
+                "everything together, the root of the sum of all squares.",
+            )
     small = call(answer, gradients, 1.7 * norm)
     for g, mine in zip(small, gradients):
         agree(g, mine, "A gradient below the limit must come back unchanged.")
@@ -48,8 +56,11 @@ def join(answer):
     if not isinstance(got, tuple | list) or len(got) != 2:
         raise NotYet("Return a pair (a, b), the step that does both.")
     agree(got[0], a * c, "What multiplies h after both steps?")
-    agree(got[1], c * b + d, "Put the first step into the second: a2 (a1 h + b1) + b2. Which b "
-          "still gets multiplied?")
+    agree(
+        got[1],
+        c * b + d,
+        "Put the first step into the second: a2 (a1 h + b1) + b2. Which b still gets multiplied?",
+    )
     return "Right. Joining is associative, and that is all a scan needs."
 
 
@@ -63,14 +74,18 @@ def swap(answer):
         if np.shape(call(answer, weight)) != weight.shape:
             raise NotYet(f"{name} has shape {weight.shape} and must keep it.")
     ours = [np.asarray(call(answer, weight)) for weight in (w, u, b)]
-    agree(_gru(*ours, x, h, keeps=True), _gru(w, u, b, x, h, keeps=False),
-          "Run both networks on one step. You need 1 - sigmoid(s) = sigmoid(something), in the rows "
-          "of z and in no others.")
+    agree(
+        _gru(*ours, x, h, keeps=True),
+        _gru(w, u, b, x, h, keeps=False),
+        "Run both networks on one step. You need 1 - sigmoid(s) = sigmoid(something), in the rows "
+        "of z and in no others.",
+    )
     return "Right: 1 - sigmoid(s) = sigmoid(-s), so the rows of z change sign."
 
 
 def _gru(w, u, b, x, h, keeps):
     """One GRU step without a second bias; `keeps`: z = 1 keeps the old state."""
+
     def s(v):
         return 1 / (1 + np.exp(-v))
 
@@ -86,10 +101,16 @@ def last(answer):
     got = call(answer, outputs, lengths)
     agree(np.shape(got), (4, 6), "One row per sequence, forward and backward half side by side.")
     got = np.asarray(got)
-    agree(got[:, :3], np.stack([outputs[i, n - 1, :3] for i, n in enumerate(lengths)]),
-          "The forward half: where does a sequence of length n end? Padding comes after it.")
-    agree(got[:, 3:], outputs[:, 0, 3:],
-          "The backward half has read everything when it arrives at which step?")
+    agree(
+        got[:, :3],
+        np.stack([outputs[i, n - 1, :3] for i, n in enumerate(lengths)]),
+        "The forward half: where does a sequence of length n end? Padding comes after it.",
+    )
+    agree(
+        got[:, 3:],
+        outputs[:, 0, 3:],
+        "The backward half has read everything when it arrives at which step?",
+    )
     return "Right. The backward direction ends where the text begins."
 
 
@@ -111,11 +132,11 @@ def truncated(answer):
                 error = w.T @ delta
         advice = {
             1: "With k = 1 each error leaves one mark, at its own step: slope of tanh at "
-               "states[t + 1], times states[t].",
+            "states[t + 1], times states[t].",
             4: "k = 1 is right. When an error goes one step back, what multiplies it? And does it "
-               "leave k marks, no more and no fewer?",
+            "leave k marks, no more and no fewer?",
             steps: "Small k are right. With k as large as the text every error must reach the "
-                   "first step, and stop there.",
+            "first step, and stop there.",
         }[k]
         agree(got, want, advice)
     return "Right. With k = 1 the network learns as if it had no past."

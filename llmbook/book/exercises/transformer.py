@@ -29,11 +29,16 @@ def add_and_norm(answer):
             if torch.allclose(got[0], pre) and torch.allclose(got[1], post):
                 raise NotYet("Both are there, with the names swapped: post is the paper's.")
             if torch.allclose(got[1], _norm(x) + _sublayer(_norm(x))):
-                raise NotYet("With pre-norm the norm is for the sub-layer alone: what is added "
-                             "to is the stream as it came.")
+                raise NotYet(
+                    "With pre-norm the norm is for the sub-layer alone: what is added "
+                    "to is the stream as it came."
+                )
         agree(got[0], post, "Post-norm: add first, then normalise the sum.")
-        agree(got[1], pre, "Pre-norm: x goes round the norm untouched; only the sub-layer sees it "
-              "normalised.")
+        agree(
+            got[1],
+            pre,
+            "Pre-norm: x goes round the norm untouched; only the sub-layer sees it normalised.",
+        )
     return "Right. One line each, and a different way to train."
 
 
@@ -45,8 +50,12 @@ def decoder_inputs(answer):
         got = call(answer, targets, bos, pad)
         if torch.is_tensor(got) and got.shape == want.shape and (got < 0).any():
             raise NotYet("There is a −100 left, which no embedding has a row for: put pad there.")
-        agree(got, want, "What does the decoder know when it must say targets[:, t]? The first "
-              f"row's inputs are {want[0].tolist()} for targets {targets[0].tolist()}.")
+        agree(
+            got,
+            want,
+            "What does the decoder know when it must say targets[:, t]? The first "
+            f"row's inputs are {want[0].tolist()} for targets {targets[0].tolist()}.",
+        )
     return "Right: at each place it has read what stands before."
 
 
@@ -56,9 +65,13 @@ def noam(answer):
         for step in (1, warmup // 2, warmup, 3 * warmup):
             want = d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)
             when = "before" if step < warmup else "after" if step > warmup else "at"
-            agree(call(answer, step, d_model, warmup), want,
-                  f"Not yet {when} the end of the warm-up, step {step} of {warmup} with "
-                  f"d_model={d_model}: {want:.3g} is expected.", tolerance=1e-9)
+            agree(
+                call(answer, step, d_model, warmup),
+                want,
+                f"Not yet {when} the end of the warm-up, step {step} of {warmup} with "
+                f"d_model={d_model}: {want:.3g} is expected.",
+                tolerance=1e-9,
+            )
     return "Right. The two curves meet exactly at step w."
 
 
@@ -71,11 +84,17 @@ def smooth(answer):
         got = call(answer, logits, targets, eps)
         other = F.cross_entropy(logits, targets, label_smoothing=eps * 7 / 6)
         if eps and torch.is_tensor(got) and got.ndim == 0 and torch.allclose(got.double(), other):
-            raise NotYet("Nearly: here ε is spread over all V tokens, the right one among them; "
-                         "yours spreads it over the wrong ones only.")
-        agree(got, want, f"ε = {eps}: (1 − ε) times the usual loss plus ε times the mean of "
-              "−log p over all tokens; rows with target −100 do not count, neither above nor "
-              "below the fraction.")
+            raise NotYet(
+                "Nearly: here ε is spread over all V tokens, the right one among them; "
+                "yours spreads it over the wrong ones only."
+            )
+        agree(
+            got,
+            want,
+            f"ε = {eps}: (1 − ε) times the usual loss plus ε times the mean of "
+            "−log p over all tokens; rows with target −100 do not count, neither above nor "
+            "below the fraction.",
+        )
     return "Right, and equal to torch's."
 
 
@@ -89,8 +108,12 @@ def visible(answer):
             raise NotYet(f"A bool tensor is expected, True = may attend, and this is {got.dtype}.")
         if torch.is_tensor(got) and got.shape == want.shape and torch.equal(got, ~want):
             raise NotYet("The other way round: True means may attend.")
-        agree(got, want, "Entry (b, i, j): j ≤ i, and j is a token of sentence b, no padding. "
-              "Compare the rows of the shortest sentence.")
+        agree(
+            got,
+            want,
+            "Entry (b, i, j): j ≤ i, and j is a token of sentence b, no padding. "
+            "Compare the rows of the shortest sentence.",
+        )
     return "Right. Two masks, joined by and."
 
 
@@ -109,9 +132,14 @@ def count(answer):
         biases = case[2] * (12 * case[1] + 2 * case[3] + 2 * case[1])
         if isinstance(got, (int, float)) and got == want - biases:
             raise NotYet("The matrices and norms are right. Every linear layer has a bias, too.")
-        agree(got, want, f"V, d, layers, d_ff = {case}: {want:,} are expected, and this is "
-              f"{got!r}. Count one encoder layer: attention 4d² + 4d, the FFN's two matrices and "
-              "two biases, two norms with weight and bias.", tolerance=1e-12)
+        agree(
+            got,
+            want,
+            f"V, d, layers, d_ff = {case}: {want:,} are expected, and this is "
+            f"{got!r}. Count one encoder layer: attention 4d² + 4d, the FFN's two matrices and "
+            "two biases, two norms with weight and bias.",
+            tolerance=1e-12,
+        )
     return "Right, to the last parameter: 63,082,496 for the base model."
 
 
@@ -147,11 +175,15 @@ def translate(answer):
         if got[:1] == [1]:
             raise NotYet("Nearly: bos begins what the decoder reads and is no part of the text.")
         if got != text[:-1]:
-            raise NotYet(f"{text[:-1]} is expected and {got} came out. The logits of the last "
-                         "place name the next token; it is appended, and all is read again.")
+            raise NotYet(
+                f"{text[:-1]} is expected and {got} came out. The logits of the last "
+                "place name the next token; it is appended, and all is read again."
+            )
     endless, _ = _speaker([4] * 50)
     got = [int(t) for t in call(answer, endless, torch.tensor([5]), 1, 2, 7)]
     if got != [4] * 7:
-        raise NotYet("A model that never stops must be stopped after `most` tokens: 7 are "
-                     f"expected, {len(got)} came out.")
+        raise NotYet(
+            "A model that never stops must be stopped after `most` tokens: 7 are "
+            f"expected, {len(got)} came out."
+        )
     return "Right. That is all of greedy decoding; a cache makes it fast."
