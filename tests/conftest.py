@@ -11,7 +11,7 @@ resolve_folders()  # nbval runs a chapter in its own folder
 os.environ.setdefault("LLMBOOK_PROFILE", "quick")  # what profile = "auto" means in nbval's kernels
 os.environ.setdefault("MPLBACKEND", "agg")
 
-from built_book import book  # noqa: E402, F401 - a fixture
+from helpers.built_book import book  # noqa: E402, F401 - a fixture
 
 
 @pytest.hookimpl(trylast=True)

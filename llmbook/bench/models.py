@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from llmbook.bench.race import positive, run_pair
 from llmbook.models.bert import BertConfig, BertForMaskedLM
 from llmbook.models.gpt import GPT, GPTConfig
-from llmbook.models.layout import stored_tensors
+from llmbook.models.pretrained.layout import stored_tensors
 
 TOLERANCE = 1e-4
 

@@ -2,11 +2,10 @@
 
 `documentation()` and `question_answers()` need nothing but what is installed. `fetch(name)` and
 the readers named after the sets get pinned files, from `LLMBOOK_DATA` or the network, when called.
-Generated tasks are in `llmbook.tasks`.
+Generated tasks are in `llmbook.data.tasks`.
 """
 
 from llmbook.data.catalogue import DOWNLOADS, Download
-from llmbook.data.characters import PRINTABLE, Characters, batches
 from llmbook.data.corpus import (
     Corpus,
     Document,
@@ -18,6 +17,7 @@ from llmbook.data.corpus import (
 from llmbook.data.downloads import DamagedFile, DownloadFailed, available, fetch
 from llmbook.data.folders import cache_folder, data_folder, resolve_folders
 from llmbook.data.sets import instructions, multi30k, preferences, sst2, tiny_shakespeare, wnut17
+from llmbook.tokenization.characters import PRINTABLE, Characters, batches
 
 __all__ = [
     "DOWNLOADS",

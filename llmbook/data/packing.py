@@ -13,7 +13,7 @@ import hashlib
 import numpy as np
 import torch
 
-from llmbook.data.characters import at_least
+from llmbook.tokenization.characters import at_least
 
 
 def pack(documents, end_of_text=None):

@@ -9,7 +9,7 @@ import os
 import torch
 
 from llmbook.device import capability
-from llmbook.kernels.config import CHIPS, chip_of
+from llmbook.kernels.attention_tiles import CHIPS, chip_of
 
 
 def interpreting():

@@ -26,7 +26,7 @@ import triton.language as tl
 
 from llmbook.device import capability
 from llmbook.kernels import interpreting
-from llmbook.kernels.config import chip_of, tile
+from llmbook.kernels.attention_tiles import chip_of, tile
 
 
 @triton.jit

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmbook.layers import FeedForward, LayerNorm, Residual
-from llmbook.models import hf_config
 from llmbook.models.common import (
     check_choices,
     check_heads,
@@ -24,7 +23,8 @@ from llmbook.models.common import (
     token_mask,
 )
 from llmbook.models.encoder_decoder import EncoderDecoder
-from llmbook.models.layout import Layout
+from llmbook.models.pretrained import config_json
+from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
 
 FIRST_POSITION = 2  # the row of a position table that the first token takes
@@ -201,7 +201,7 @@ class Bart(EncoderDecoder):
     @classmethod
     def config_from(cls, stored):
         """Our config from config.json's content."""
-        hf_config.require(
+        config_json.require(
             stored,
             encoder_layerdrop=0.0,
             decoder_layerdrop=0.0,
@@ -209,18 +209,18 @@ class Bart(EncoderDecoder):
             add_final_layer_norm=False,
             static_position_embeddings=False,
         )
-        found = hf_config.fields_from(stored, _FIELDS)
+        found = config_json.fields_from(stored, _FIELDS)
         if "activation" in found:
-            found["activation"] = hf_config.activation_from(found["activation"])
+            found["activation"] = config_json.activation_from(found["activation"])
         return BartConfig(**found)
 
     def config_to(self):
         """config.json's content."""
         return {
-            **hf_config.fields_to(self.config, _FIELDS),
+            **config_json.fields_to(self.config, _FIELDS),
             "model_type": "bart",
             "is_encoder_decoder": True,
-            "activation_function": hf_config.activation_to(self.config.activation),
+            "activation_function": config_json.activation_to(self.config.activation),
             "forced_eos_token_id": self.config.eos_id,
         }
 

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmbook.layers import ACTIVATIONS, FeedForward, LayerNorm, Residual
-from llmbook.models import hf_config
 from llmbook.models.common import (
     check_choices,
     check_heads,
@@ -25,8 +24,8 @@ from llmbook.models.common import (
     init_normal,
     token_mask,
 )
-from llmbook.models.layout import Layout
-from llmbook.models.pretrained import Pretrained
+from llmbook.models.pretrained import Pretrained, config_json
+from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
 
 
@@ -212,13 +211,13 @@ class BertModel(Pretrained, nn.Module):
     @classmethod
     def config_from(cls, stored):
         """Our config from config.json's content."""
-        hf_config.require(
+        config_json.require(
             stored, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False
         )
         config = RobertaConfig if cls.architecture.startswith("Roberta") else BertConfig
-        found = hf_config.fields_from(stored, _FIELDS, labels=hf_config.labels_from(stored))
+        found = config_json.fields_from(stored, _FIELDS, labels=config_json.labels_from(stored))
         if "activation" in found:
-            found["activation"] = hf_config.activation_from(found["activation"])
+            found["activation"] = config_json.activation_from(found["activation"])
         if config is RobertaConfig and "max_len" in found:
             found["max_len"] -= found.get("pad_id", 1) + 1
         return config(**found)
@@ -227,11 +226,11 @@ class BertModel(Pretrained, nn.Module):
         """config.json's content."""
         c = self.config
         return {
-            **hf_config.fields_to(c, _FIELDS),
+            **config_json.fields_to(c, _FIELDS),
             "model_type": "roberta" if isinstance(c, RobertaConfig) else "bert",
-            "hidden_act": hf_config.activation_to(c.activation),
+            "hidden_act": config_json.activation_to(c.activation),
             "max_position_embeddings": c.max_len + c.first_position,
-            **hf_config.labels_to(c.labels),
+            **config_json.labels_to(c.labels),
         }
 
 

@@ -16,9 +16,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from llmbook.layers import ACTIVATIONS, FeedForward, LayerNorm
-from llmbook.models import hf_config
-from llmbook.models.layout import Layout
-from llmbook.models.pretrained import Pretrained
+from llmbook.models.pretrained import Pretrained, config_json
+from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
 
 
@@ -188,14 +187,14 @@ class GPT(Pretrained, nn.Module):
     @classmethod
     def config_from(cls, stored):
         """Our config from config.json's content."""
-        hf_config.require(
+        config_json.require(
             stored,
             scale_attn_weights=True,
             add_cross_attention=False,
             scale_attn_by_inverse_layer_idx=False,
         )
-        found = hf_config.fields_from({**_DEFAULTS, **stored}, _FIELDS)
-        found["activation"] = hf_config.activation_from(found["activation"])
+        found = config_json.fields_from({**_DEFAULTS, **stored}, _FIELDS)
+        found["activation"] = config_json.activation_from(found["activation"])
         for name in ("embedding_dropout", "attention_dropout"):
             if found[name] == found["dropout"]:
                 del found[name]
@@ -207,9 +206,9 @@ class GPT(Pretrained, nn.Module):
         own = (c.embedding_dropout, c.attention_dropout)
         dropout = [c.dropout if p is None else p for p in own]
         return {
-            **hf_config.fields_to(c, _FIELDS),
+            **config_json.fields_to(c, _FIELDS),
             "model_type": "gpt2",
-            "activation_function": hf_config.activation_to(c.activation),
+            "activation_function": config_json.activation_to(c.activation),
             "embd_pdrop": dropout[0],
             "attn_pdrop": dropout[1],
             "bos_token_id": c.eos_id,

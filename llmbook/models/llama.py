@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmbook.layers import GatedFeedForward, RMSNorm
-from llmbook.models import hf_config
 from llmbook.models.common import (
     check_choices,
     check_heads,
@@ -25,8 +24,8 @@ from llmbook.models.common import (
     init_normal,
     token_mask,
 )
-from llmbook.models.layout import Layout
-from llmbook.models.pretrained import Pretrained
+from llmbook.models.pretrained import Pretrained, config_json
+from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import Rotary
 
@@ -212,12 +211,12 @@ class Llama(Pretrained, nn.Module):
     def config_from(cls, stored):
         """Our config from config.json's content."""
         rope = {**(stored.get("rope_scaling") or {}), **(stored.get("rope_parameters") or {})}
-        hf_config.require(rope, partial_rotary_factor=1.0)
-        hf_config.require(stored, partial_rotary_factor=1.0)
+        config_json.require(rope, partial_rotary_factor=1.0)
+        config_json.require(stored, partial_rotary_factor=1.0)
         defaults = {"eps": 1e-6, "max_len": 2048}  # theirs, where config.json says nothing
-        found = {**defaults, **hf_config.fields_from(stored, _FIELDS)}
+        found = {**defaults, **config_json.fields_from(stored, _FIELDS)}
         if "activation" in found:
-            found["activation"] = hf_config.activation_from(found["activation"])
+            found["activation"] = config_json.activation_from(found["activation"])
         if isinstance(found.get("eos_id"), list):
             found["eos_id"] = tuple(found["eos_id"])
         base = rope.get("rope_theta", stored.get("rope_theta", 10_000.0))
@@ -236,9 +235,9 @@ class Llama(Pretrained, nn.Module):
         head_dim = c.head_dim or c.d_model // c.n_heads
         rope = {"rope_theta": c.rope_base, **_scaling_to(c.rope_scaling)}
         return {
-            **hf_config.fields_to(c, _FIELDS),
+            **config_json.fields_to(c, _FIELDS),
             "model_type": "llama",
-            "hidden_act": hf_config.activation_to(c.activation),
+            "hidden_act": config_json.activation_to(c.activation),
             "num_key_value_heads": c.n_kv_heads or c.n_heads,
             "head_dim": head_dim,
             "rope_parameters": rope,

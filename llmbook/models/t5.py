@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from llmbook.layers import FeedForward, GatedFeedForward, Residual, RMSNorm
-from llmbook.models import hf_config
 from llmbook.models.common import check_choices, check_ids, check_sizes, token_mask
 from llmbook.models.encoder_decoder import EncoderDecoder
-from llmbook.models.layout import Layout
+from llmbook.models.pretrained import config_json
+from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import T5RelativeBias
 
@@ -198,7 +198,7 @@ class T5(EncoderDecoder):
     @classmethod
     def config_from(cls, stored):
         """Our config from config.json's content."""
-        found = hf_config.fields_from(stored, _FIELDS)
+        found = config_json.fields_from(stored, _FIELDS)
         gate, _, activation = stored.get("feed_forward_proj", "relu").rpartition("-")
         if gate not in ("", "gated"):
             raise ValueError(
@@ -213,17 +213,17 @@ class T5(EncoderDecoder):
             **found,
             gated=bool(gate),
             scale_output=scale,
-            activation=hf_config.activation_from(activation),
+            activation=config_json.activation_from(activation),
         )
 
     def config_to(self):
         """config.json's content."""
         c = self.config
-        activation = hf_config.activation_to(c.activation)
+        activation = config_json.activation_to(c.activation)
         if c.gated:
             activation = "gated-" + ("gelu" if activation == "gelu_new" else activation)
         return {
-            **hf_config.fields_to(c, _FIELDS),
+            **config_json.fields_to(c, _FIELDS),
             "model_type": "t5",
             "is_encoder_decoder": True,
             "feed_forward_proj": activation,

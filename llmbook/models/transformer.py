@@ -19,7 +19,7 @@ from torch import nn
 from llmbook.layers import FeedForward, GatedFeedForward, LayerNorm, Residual
 from llmbook.models.common import check_ids, check_sizes, token_mask
 from llmbook.models.encoder_decoder import EncoderDecoder
-from llmbook.models.layout import Layout
+from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import sinusoidal
 

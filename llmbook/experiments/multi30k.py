@@ -1,0 +1,271 @@
+"""English to German: `python -m llmbook.experiments.multi30k` trains and measures a `Transformer`.
+
+Captions of photographs in subword pieces, label smoothing, warm-up; then the BLEU of greedy and of
+beam search on the Flickr test set of 2016. What is measured is written as JSON, with examples,
+loss curves, hardware, versions, command and commit. A run that was stopped goes on with --resume.
+Sources: Elliott et al. 2016 (the captions), Vaswani et al. 2017 (the model), Post 2018 (BLEU).
+"""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import llmbook
+from llmbook.data import DownloadFailed, multi30k
+from llmbook.data.corruption import pad
+from llmbook.data.folders import write_atomically
+from llmbook.data.tasks import IGNORED
+from llmbook.decoding import generate
+from llmbook.models.transformer import Transformer, TransformerConfig
+from llmbook.tokenization import BPETokenizer
+from llmbook.training.checkpoint import CheckpointNotWritten
+from llmbook.training.config import TrainConfig
+from llmbook.training.log import Log
+from llmbook.training.loop import Interrupted, TrainingDiverged, count_targets, train
+
+PAD, START, END = 0, 1, 2
+SPECIAL = 3  # ids below it; the tokenizer's begin there
+SEARCHES = {"greedy": {}, "beam 4": dict(beams=4, length_penalty=0.6)}
+LONGEST = 60  # tokens of a translation
+CPU = TrainConfig(
+    steps=2000,
+    batch_size=64,
+    optimizer="muon",
+    lr=0.01,
+    weight_decay=0.01,
+    schedule="linear",
+    warmup=200,
+    final_lr=0.0,
+    evaluate_every=250,
+    checkpoint_every=100,
+    precision="float32",
+)
+GPU = dataclasses.replace(CPU, steps=6000, batch_size=128, warmup=600, precision="auto")
+RUNS = {  # by the kind of device: less than an hour of one CPU core; more on a GPU
+    "cpu": (CPU, dict(pieces=4000, d_model=192, layers=3, dropout=0.1)),
+    "cuda": (GPU, dict(pieces=8000, d_model=256, layers=3, dropout=0.3)),
+}
+TARGET = Path(llmbook.__file__).parent / "book" / "recorded" / "multi30k.json"
+
+
+def run_for(device):
+    """(config, sizes) for `learn` on a device: what one CPU core can do, or more on a GPU."""
+    return RUNS["cuda" if torch.device(device).type == "cuda" else "cpu"]
+
+
+class Captions:
+    """Pairs of captions as tokens, and the batch of each step.
+
+    pairs: [(english, german), …]. `batch(step)`: source ids, targets, source mask. Rows of similar
+    length stand together, so that there is little padding; each epoch is shuffled anew, tied to
+    seed and epoch alone.
+    """
+
+    def __init__(self, pairs, tokenizer, size, seed=0):
+        self.rows = [tuple(numbers(tokenizer, text) for text in pair) for pair in pairs]
+        self.size, self.seed, self._epoch, self._batches = size, seed, None, []
+
+    def __call__(self, step):
+        epoch, at = divmod(step, -(-len(self.rows) // self.size))
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._cut(epoch)
+        return tensors([self.rows[i] for i in self._batches[at]])
+
+    def _cut(self, epoch):
+        dice = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+        order = torch.randperm(len(self.rows), generator=dice).tolist()
+        for at in range(0, len(order), 40 * self.size):
+            pool = slice(at, at + 40 * self.size)
+            order[pool] = sorted(order[pool], key=lambda i: len(self.rows[i][0]))
+        batches = [order[at : at + self.size] for at in range(0, len(order), self.size)]
+        return [batches[i] for i in torch.randperm(len(batches), generator=dice).tolist()]
+
+
+def numbers(tokenizer, text):
+    """A caption's token ids, with the end behind."""
+    return [SPECIAL + i for i in tokenizer.encode(text)] + [END]
+
+
+def tensors(rows):
+    """[(source, target), …] → source (rows, tokens), targets (rows, tokens), source mask."""
+    source, mask = pad([source for source, _ in rows], PAD)
+    target, _ = pad([target for _, target in rows], IGNORED)
+    return source, target, mask
+
+
+def loss_of(model, source, target, mask, smoothing=0.1):
+    """The model's loss on a batch, with smoothed labels: a scalar in nats a token."""
+    return model.loss(source, target, mask, smoothing=smoothing)
+
+
+def translate(model, tokenizer, texts, size=100, **search):
+    """German for English texts: a list of strings. `search`: what `generate` takes."""
+    device, out = next(model.parameters()).device, []
+    for at in range(0, len(texts), size):
+        rows = [(numbers(tokenizer, text), [END]) for text in texts[at : at + size]]
+        source, _, mask = (t.to(device) for t in tensors(rows))
+        told = generate(model, source, mask, max_new_tokens=LONGEST, **search)
+        out += [
+            tokenizer.decode([t - SPECIAL for t in row if t >= SPECIAL])
+            for row in told[:, 1:].tolist()
+        ]
+    return out
+
+
+def learn(
+    config,
+    *,
+    pieces,
+    d_model,
+    layers,
+    dropout,
+    limit=None,
+    device="cpu",
+    folder=None,
+    resume=False,
+    log=None,
+):
+    """Train on Multi30k and measure: {"BLEU": {search: score}, "parameters": …, …}.
+
+    config: a `TrainConfig`. pieces: entries of the tokenizer that both languages share. d_model,
+    layers, dropout: of each stack, with four heads. limit: pairs to read, all when None. folder,
+    resume: as in `train`. Raises ModuleNotFoundError without sacrebleu and DownloadFailed without
+    the captions, before anything is trained.
+    """
+    import sacrebleu
+
+    pairs, unseen, tests = (multi30k(s)[:limit] for s in ("train", "validation", "test"))
+    tokenizer = BPETokenizer.train_fast([text for pair in pairs for text in pair], pieces)
+    torch.manual_seed(config.seed)
+    model = Transformer(
+        TransformerConfig(
+            SPECIAL + len(tokenizer),
+            d_model,
+            4,
+            n_encoder_layers=layers,
+            n_decoder_layers=layers,
+            placement="pre",
+            dropout=dropout,
+            pad_id=PAD,
+            bos_id=START,
+            eos_id=END,
+        )
+    ).to(device)
+    held_out = Captions(unseen, tokenizer, 100)
+
+    def evaluate(model):
+        """Nats a token on the validation captions, labels as they are."""
+        total = terms = 0
+        for step in range(-(-len(unseen) // 100)):
+            batch = [t.to(device) for t in held_out(step)]
+            n = int(count_targets(batch[1]))
+            total += n * float(loss_of(model, *batch, smoothing=0.0))
+            terms += n
+        return total / terms
+
+    history = train(
+        model,
+        Captions(pairs, tokenizer, config.batch_size, config.seed),
+        config,
+        loss=loss_of,
+        count=lambda source, target, mask: count_targets(target),
+        evaluate=evaluate,
+        log=log,
+        folder=folder,
+        resume=resume,
+        fingerprint=[len(pairs), len(tokenizer), d_model, layers, dropout],
+    )
+    found = {
+        "BLEU": {},
+        "parameters": model.n_parameters,
+        "pairs": len(pairs),
+        "epochs": round(config.steps * config.batch_size / len(pairs), 2),
+        "validation": [[at, round(nats, 4)] for at, nats in history.validation],
+    }
+    english, german = zip(*tests, strict=True)
+    for name, search in SEARCHES.items():
+        began = time.monotonic()
+        told = translate(model, tokenizer, english, **search)
+        bleu = sacrebleu.BLEU()
+        found["BLEU"][name] = round(bleu.corpus_score(told, [german]).score, 2)
+        found["sacrebleu"] = str(bleu.get_signature())
+        print(f"{name}: BLEU {found['BLEU'][name]}, {time.monotonic() - began:.0f} s", flush=True)
+        found["examples"] = list(zip(english, told, german, strict=True))[:5]
+    return found
+
+
+def main(argv=None):
+    """Learn, and write the record."""
+    from llmbook.bench.race import machine
+
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="python -m llmbook.experiments.multi30k", description=__doc__.splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--device", default="cpu", help="decides what is left out of the following")
+    for name in ("steps", "batch_size", "pieces", "d_model", "layers"):
+        add(f"--{name.replace('_', '-')}", type=int)
+    add("--lr", type=float)
+    add("--dropout", type=float)
+    add("--seed", type=int, default=0)
+    add("--threads", type=int, default=1)
+    add("--limit", type=int, help="pairs to read; default: all")
+    add("--folder", type=Path, default=Path("runs/multi30k"), help="for log and checkpoints")
+    add("--out", type=Path, default=TARGET)
+    add("--resume", action="store_true", help="go on from the last checkpoint")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    here = machine(device)  # before anything that is written changes the checkout
+    config, sizes = run_for(device)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    own = {name: given[name] for name in ("steps", "batch_size", "lr", "seed") if name in given}
+    config = dataclasses.replace(config, **own, warmup=own.get("steps", config.steps) // 10)
+    sizes = {name: given.get(name, value) for name, value in sizes.items()}
+    command = shlex.join(["python", "-m", "llmbook.experiments.multi30k", *argv])
+    began = time.monotonic()
+    try:
+        found = learn(
+            config,
+            **sizes,
+            limit=options.limit,
+            device=device,
+            folder=options.folder,
+            resume=options.resume,
+            log=Log(options.folder),
+        )
+    except Interrupted as stop:
+        again = command if options.resume else f"{command} --resume"
+        print(f"\n{stop}\nresume with: {again}", file=sys.stderr)
+        return 130
+    except (
+        DownloadFailed,
+        ImportError,
+        ValueError,
+        TrainingDiverged,
+        CheckpointNotWritten,
+    ) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    found["_run"] = {
+        **here,
+        "command": command,
+        "seconds": round(time.monotonic() - began),
+        "training": dataclasses.asdict(config),
+        "sizes": sizes,
+    }
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(options.out, text.encode())
+    print(f"recorded in {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,474 @@
+"""The trio and its tasks: equal sizes, the same text, objectives, curves, checkpoints, answers."""
+
+import json
+
+import pytest
+import torch
+
+from llmbook.experiments.families import models as families
+from llmbook.experiments.families.answers import (
+    ASKS,
+    KINDS,
+    LONGEST,
+    PLACES,
+    THINGS,
+    best_spans,
+    by_chance,
+    held_out,
+    make_questions,
+    question_batch,
+    span_scores,
+)
+from llmbook.experiments.families.models import (
+    FAMILIES,
+    Questions,
+    Special,
+    build,
+    first_steps,
+    held_out_loss,
+    pretrain,
+    read_corpus,
+    shipped_folder,
+    trio,
+)
+from llmbook.experiments.families.table import (
+    FEW_WINDOWS,
+    NSP_SEEDS,
+    TARGET,
+    TESTED,
+    f1,
+    found_names,
+    go_on,
+    in_pieces,
+    next_sentences_told,
+    probe,
+)
+from llmbook.experiments.families.tasks import (
+    TASKS,
+    Task,
+    answer,
+    is_signature,
+    make_task,
+    measure,
+    task_batch,
+)
+from llmbook.models import load, shipped
+from llmbook.models.bert import BertConfig, BertForPreTraining
+from llmbook.tokenization import BPETokenizer
+
+# How far the mean loss of steps 20 to 29 may lie from the recorded one. On the record's own corpus
+# it is the same to 0.001. On two subsets of the documents, nine in ten of them, as other versions
+# of Python would have: at most 0.035 (encoder 0.017, decoder 0.011, encoder-decoder 0.035).
+# Other weights and another order of the data, seeds 1 and 2: 0.02 to 0.25.
+BAND, FIRST, LAST = 0.1, 20, 30
+SLOW = pytest.mark.slow
+RETRAINED = [f if f == "decoder" else pytest.param(f, marks=SLOW) for f in FAMILIES]
+
+
+@pytest.fixture(scope="module")
+def shipped_trio():
+    return trio()
+
+
+@pytest.fixture(scope="module")
+def corpus(shipped_trio):
+    return read_corpus(shipped_trio[1])
+
+
+def test_the_three_ship_with_equal_sizes_one_tokenizer_and_a_card_each(shipped_trio):
+    models, tokenizer, cards = shipped_trio
+    assert set(FAMILIES) <= set(shipped())
+    counts = [model.n_parameters for model in models.values()]
+    assert max(counts) <= 1.02 * min(counts)
+    for family, model in models.items():
+        folder, card = shipped_folder(family), cards[family]
+        assert (folder / "model.safetensors").stat().st_size <= 3e6
+        own = BPETokenizer.load(folder)
+        assert own.to_json() == tokenizer.to_json() and len(own) == model.config.vocab_size
+        assert card["parameters"] == model.n_parameters
+        assert card["tokens"] == cards["decoder"]["tokens"]
+        assert card["data"]["train"]["sha256"] == cards["decoder"]["data"]["train"]["sha256"]
+        assert card["data"]["train"]["versions"]["python"]
+        for name in (
+            "commit",
+            "hardware",
+            "versions",
+            "date",
+            "command",
+            "seconds",
+            "recipe",
+            "objective",
+            "licence",
+        ):
+            assert card[name], name
+        assert "dirty" not in card["commit"]
+        assert len(card["first_losses"]) >= 100
+        validation = card["validation_curve"]
+        assert validation[-1][0] == card["recipe"]["steps"]
+        assert validation[-1][1] < validation[0][1] - 2
+        Special.of(own)
+
+
+def test_a_fresh_model_of_each_family_has_the_shipped_one_s_shape(shipped_trio):
+    models, tokenizer, _ = shipped_trio
+    for family, model in models.items():
+        fresh = build(family, len(tokenizer), Special.of(tokenizer))
+        assert {n: p.shape for n, p in fresh.named_parameters()} == {
+            n: p.shape for n, p in model.named_parameters()
+        }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transformers_loads_the_folder_to_the_same_logits(family, shipped_trio):
+    transformers = pytest.importorskip("transformers")
+    model = shipped_trio[0][family]
+    theirs, found = getattr(transformers, model.architecture).from_pretrained(
+        shipped_folder(family), output_loading_info=True, dtype=torch.float32
+    )
+    assert not found["missing_keys"] and not found["unexpected_keys"]
+    ids = torch.randint(30, 1280, (2, 17), generator=torch.Generator().manual_seed(0))
+    inputs = {"decoder_input_ids": ids[:, :5]} if family == "encoder_decoder" else {}
+    with torch.no_grad():
+        want = theirs.eval()(ids, **inputs).logits
+        got = model(ids, *inputs.values())
+    assert (got - want).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("family", RETRAINED)
+def test_the_first_steps_follow_the_recorded_curve(family, corpus, shipped_trio):
+    train_ids, _, tokenizer, _ = corpus
+    _, history = pretrain(family, train_ids, None, tokenizer, first_steps(LAST))
+    recorded = shipped_trio[2][family]["first_losses"]
+    here = sum(history.losses[FIRST:LAST]) / (LAST - FIRST)
+    there = sum(recorded[FIRST:LAST]) / (LAST - FIRST)
+    assert abs(here - there) <= BAND
+    assert abs(history.losses[0] - recorded[0]) <= 2 * BAND  # one batch: 0.09 on a subset
+
+
+def test_the_shipped_weights_have_the_validation_loss_that_their_cards_state(corpus, shipped_trio):
+    _, validation_ids, tokenizer, _ = corpus
+    special = Special.of(tokenizer)
+    for family, model in shipped_trio[0].items():
+        questions = Questions(family, validation_ids, special, len(tokenizer), seed=1)
+        stated = shipped_trio[2][family]["validation_curve"][-1][1]
+        assert abs(held_out_loss(model, questions, batches=4) - stated) <= 0.4
+
+
+def test_the_three_read_the_same_windows_in_the_same_order(shipped_trio):
+    _, tokenizer, _ = shipped_trio
+    special = Special.of(tokenizer)
+    ids = torch.randint(30, 1280, (4000,), generator=torch.Generator().manual_seed(1))
+    batches = {f: Questions(f, ids, special, len(tokenizer), batch_size=3)(2) for f in FAMILIES}
+    text, targets = batches["decoder"]
+    assert text.shape == (3, 128) and torch.equal(text[:, 1:], targets[:, :-1])
+    inputs, asked = batches["encoder"]
+    assert inputs.shape == (3, 130)
+    assert torch.equal(torch.where(asked >= 0, asked, inputs)[:, 1:-1], text)
+    assert (inputs[:, 0] == special.cls).all() and (inputs[:, -1] == special.sep).all()
+    assert abs((asked >= 0).double().mean().item() - families.MASKED) < 0.02
+    inputs, asked = batches["encoder_decoder"]
+    for row, answers, whole in zip(inputs.tolist(), asked.tolist(), text.tolist(), strict=True):
+        spans, current = {}, None
+        for token in answers:
+            if token in special.sentinels:
+                current = spans.setdefault(token, [])
+            elif token not in (special.end, -100):
+                current.append(token)
+        assert [t for x in row[:-1] for t in spans.get(x, [x])] == whole
+        assert row[-1] == special.end and sum(map(len, spans.values())) == 19
+
+
+def test_short_pieces_are_the_same_text_and_a_step_s_batch_never_varies(shipped_trio):
+    _, tokenizer, _ = shipped_trio
+    special = Special.of(tokenizer)
+    ids = torch.randint(30, 1280, (4000,), generator=torch.Generator().manual_seed(1))
+    whole, short = (Questions("encoder", ids, special, 1280, batch_size=3) for _ in range(2))
+    short.short_until = 5
+    inputs, asked = short(4)
+    assert inputs.shape == (12, 34) and short(5)[0].shape == (3, 130)
+    text = torch.where(asked >= 0, asked, inputs)[:, 1:-1].reshape(3, 128)
+    assert torch.equal(text, whole.windows.batch(4, 3)[0])
+    for a, b in zip(whole(7), whole(7), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_does_not_fit_is_refused(shipped_trio):
+    _, tokenizer, _ = shipped_trio
+    with pytest.raises(ValueError, match="family must be one of encoder, decoder"):
+        build("both", 1280, Special.of(tokenizer))
+    with pytest.raises(ValueError, match="n must be from 1 to 720: got 721"):
+        first_steps(721)
+    plain = BPETokenizer.train(["some text " * 30], 300)
+    with pytest.raises(ValueError, match=r"special token \[PAD\]"):
+        Special.of(plain)
+    with pytest.raises(ValueError, match="name must be one of library"):
+        make_task("other", tokenizer)
+
+
+# --- the tasks
+
+
+def test_the_tasks_keep_their_sides_apart_and_fit_the_models(shipped_trio):
+    _, tokenizer, _ = shipped_trio
+    for name in ("library", "camel"):
+        task = make_task(name, tokenizer)
+        assert len(task.train) > 1000 and len(task.test) >= 300
+        assert all(len(target) < task.canvas for _, target in task.train + task.test)
+    train = {tokenizer.decode(source) for source, _ in task.train}
+    for source, target in task.test:
+        name = tokenizer.decode(source)
+        assert name not in train
+        assert tokenizer.decode(target) == "".join(w.capitalize() for w in name.split("_"))
+    assert make_task("camel", tokenizer).test == task.test
+
+
+def test_a_signature_is_what_python_s_parser_takes_with_at_least_one_parameter():
+    for good in ("f(x)", "read(self, n=-1, *, size: int = 3)", "f(*args)", "f(a, /)"):
+        assert is_signature(good)
+    for bad in ("f()", "f(x", "f(1)", "f(x): pass\ndef g(y)", "x", "", "f(x)\n", "f(x) -> 3 4"):
+        assert not is_signature(bad)
+
+
+def test_batches_of_tasks_ask_for_the_target_and_its_end_and_nothing_else(shipped_trio):
+    _, tokenizer, _ = shipped_trio
+    s = Special.of(tokenizer)
+    pairs = [([50, 51, 52], [60]), ([53], [61, 62])]
+    inputs, targets = task_batch("decoder", pairs, s, 4)
+    assert inputs.tolist() == [[50, 51, 52, s.sep, 60], [53, s.sep, 61, 62, s.end]]
+    assert targets.tolist() == [[-100] * 3 + [60, s.end], [-100, 61, 62, s.end, -100]]
+    inputs, targets, mask = task_batch("encoder_decoder", pairs, s, 4)
+    assert inputs.tolist() == [[50, 51, 52], [53, s.pad, s.pad]] and mask.tolist()[1] == [1, 0, 0]
+    assert targets.tolist() == [[60, s.end, -100], [61, 62, s.end]]
+    g = torch.Generator().manual_seed(0)
+    holes = []
+    for _ in range(200):
+        inputs, targets, mask = task_batch("encoder", pairs, s, 4, g)
+        whole = torch.where(targets >= 0, targets, inputs)
+        assert whole[0].tolist() == [s.cls, 50, 51, 52, s.sep, 60, s.end, s.pad, s.pad]
+        assert (inputs[targets >= 0] == s.mask).all() and mask.sum(1).tolist() == [9, 7]
+        holes.append((targets >= 0).sum(1))
+    holes = torch.stack(holes)
+    assert holes.min() == 1 and holes.max() == 4  # from one hole to nothing but holes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_learns_to_answer_in_its_own_way(family, shipped_trio):
+    from llmbook.experiments.families.tasks import finetune
+
+    _, tokenizer, _ = shipped_trio
+    special, g = Special.of(tokenizer), torch.Generator().manual_seed(3)
+    words = torch.randint(300, 320, (40, 2), generator=g).tolist()
+    pairs = [(w, [400 + w[0] % 2, 500 + w[0] % 2]) for w in words]  # told by the first token
+    task = Task("toy", pairs, pairs[:20], 3)
+    torch.manual_seed(0)
+    model = load(family)
+    before, _ = measure(model, family, task, tokenizer, special)
+    finetune(model, family, task, special, steps=40, batch_size=16, lr=2e-3)
+    after, _ = measure(model, family, task, tokenizer, special)
+    assert before == 0 and after >= 0.9
+    sources = [source for source, _ in pairs[:4]]
+    drawn = answer(model, family, sources, special, 3, sampled=True, seed=1)
+    assert drawn == answer(model, family, sources, special, 3, sampled=True, seed=1)
+
+
+def test_f1_counts_exact_names():
+    tags = "B-person I-person O B-place O".split()
+    assert found_names(tags) == {(0, 1, "person"), (3, 3, "place")}
+    assert f1([tags], [tags]) == 1
+    assert f1([["B-person", "O", "O", "B-place", "O"]], [tags]) == 0.5
+    assert f1([["O"] * 5], [tags]) == 0
+
+
+def test_a_name_beyond_the_window_is_a_name_missed():
+    tags = "B-person O O O B-place".split()
+    assert f1([tags[:3]], [tags]) == pytest.approx(2 / 3)
+
+
+def test_the_recorded_table_has_every_part_task_and_family():
+    record = json.loads(TARGET.read_text("utf-8"))
+    assert (
+        set(record["_runs"])
+        == set(record) - {"_runs"}
+        == {"tasks", "first", "nsp", "sst2", "wnut17", "qa"}
+    )
+    for name in ("hardware", "versions", "date", "commit", "command", "steps", "seconds"):
+        assert all(run[name] for run in record["_runs"].values()), name
+    assert set(record["tasks"]) == set(TASKS)
+    for scores in (*record["tasks"].values(), record["sst2"]):
+        assert set(scores) == set(FAMILIES) and all(0 <= v <= 1 for v in scores.values())
+    assert set(record["wnut17"]) == {"encoder", "decoder"}
+    assert all(0 <= v <= 1 for v in record["wnut17"].values())
+    assert {name: len(values) for name, values in record["nsp"].items()} == {
+        "fresh weights": 1,
+        "as shipped": 1,
+        "with NSP": NSP_SEEDS,
+        "without NSP": NSP_SEEDS,
+        "next sentence told": NSP_SEEDS,
+    }
+    assert all(0 <= v <= 1 for values in record["nsp"].values() for v in values)
+    assert NSP_SEEDS >= 3
+    assert set(record["qa"]) == set(ASKS) and TESTED >= 500
+    for scores in record["qa"].values():
+        assert set(scores) == {"by chance", "as shipped", "fresh weights"}
+        assert set(scores["by chance"]) == {"any span", "any fact"}
+        for start in ("as shipped", "fresh weights"):
+            assert set(scores[start]) == {"exact match", "F1"}
+            assert 0 <= scores[start]["exact match"] <= scores[start]["F1"] <= 1
+    assert set(record["first"]) == set(FAMILIES)
+    assert all(len(losses) == 100 for losses in record["first"].values())
+
+
+def test_what_the_chapter_says_of_next_sentence_prediction_is_what_was_recorded():
+    nsp = json.loads(TARGET.read_text("utf-8"))["nsp"]
+    spread = max(max(nsp[name]) - min(nsp[name]) for name in ("with NSP", "without NSP"))
+    means = [sum(nsp[name]) / NSP_SEEDS for name in ("with NSP", "without NSP")]
+    assert abs(means[0] - means[1]) <= spread  # no difference that can be told from chance
+    assert max(nsp["as shipped"]) - min(nsp["fresh weights"]) < 0.05  # "nearly as much"
+
+
+@pytest.mark.parametrize("family", RETRAINED)
+def test_the_chapter_s_small_steps_repeat_their_record(family, corpus, shipped_trio):
+    train_ids, _, tokenizer, data = corpus
+    if data["train"]["sha256"] != shipped_trio[2][family]["data"]["train"]["sha256"]:
+        pytest.skip("other versions have another text, and two windows of it differ too much")
+    _, history = pretrain(
+        family, train_ids, None, tokenizer, first_steps(20, batch_size=FEW_WINDOWS)
+    )
+    recorded = json.loads(TARGET.read_text("utf-8"))["first"][family][:20]
+    assert max(abs(a - b) for a, b in zip(history.losses, recorded, strict=True)) < 0.02
+
+
+# --- answers in a passage
+
+
+@pytest.mark.parametrize("kind", ASKS)
+def test_qa_asks_unseen_pairs_and_the_answer_is_a_span_of_the_passage(kind, shipped_trio):
+    _, tokenizer, _ = shipped_trio
+    special = Special.of(tokenizer)
+    assert all(len(tokenizer.encode(" " + w, ())) == 1 for w in (*THINGS, *PLACES, *KINDS))
+    pairs = {}
+    for unseen in (False, True):
+        questions = make_questions(300, kind, tokenizer, special, unseen=unseen, seed=1)
+        again = make_questions(300, kind, tokenizer, special, unseen=unseen, seed=1)
+        other = make_questions(300, kind, tokenizer, special, unseen=unseen, seed=2)
+        assert questions == again and questions != other
+        pairs[unseen] = {
+            (named[-1], words)
+            for q in questions
+            for fact in q.facts
+            for named in fact[:1]
+            for words in fact
+        }
+        assert all(held_out(*pair) == unseen for pair in pairs[unseen])
+        for q in questions:
+            thing = q.facts[q.asked][0][-1]
+            assert len({named[-1] for named, _ in q.facts}) == 3  # one of them is meant
+            first, last = q.passage
+            assert first <= q.start <= q.end <= last and q.end - q.start < LONGEST
+            answer = tokenizer.decode(q.ids[q.start : q.end + 1]).split()
+            assert answer == list(q.facts[q.asked][kind == "where"])
+            text = ". ".join(f"{' '.join(a)} in {' '.join(b)}" for a, b in q.facts) + "."
+            assert tokenizer.decode(q.ids[first : last + 1]).strip() == text
+            asked = tokenizer.decode(q.ids[1 : first - 1]).strip()
+            assert asked == ASKS[kind].format(thing)
+            assert q.segments == [0] * first + [1] * (len(q.ids) - first)
+        assert {q.end - q.start for q in questions} == {0, 1, 2}
+        assert {q.asked for q in questions} == {0, 1, 2}
+    assert not pairs[False] & pairs[True]
+
+
+def test_qa_takes_the_best_span_of_the_passage_and_counts_it_by_its_place(shipped_trio):
+    scores = torch.zeros(3, 6, 2)
+    scores[0, 0] = 9.0  # outside the passage
+    scores[0, 2, 0], scores[0, 3, 1] = 2.0, 2.0
+    scores[1, 4, 0], scores[1, 2, 1] = 2.0, 3.0  # the best end lies before the best start
+    scores[2, 1, 0], scores[2, 5, 1], scores[2, 3, 1] = 2.0, 2.0, 1.0  # too long together
+    allowed = torch.arange(6).expand(3, 6) > 0
+    predicted = best_spans(scores, allowed)
+    assert predicted[0].tolist() == [2, 3] and predicted[2].tolist() == [1, 3]
+    start, end = predicted[1].tolist()
+    assert end == 2 and 1 <= start <= 2
+    answers = torch.tensor([[2, 3], [3, 5], [4, 4], [1, 1]])
+    guesses = torch.tensor([[2, 3], [4, 4], [1, 2], [1, 3]])
+    found = span_scores(guesses, answers)
+    assert found["exact match"] == 0.25
+    assert found["F1"] == pytest.approx((1 + 2 / 4 + 0 + 2 / 4) / 4)
+    _, tokenizer, _ = shipped_trio
+    special = Special.of(tokenizer)
+    questions = make_questions(4, "where", tokenizer, special, unseen=True)
+    ids, mask, segments, allowed, answers = question_batch(questions, special)
+    chance = by_chance(questions)
+    assert chance["any fact"] == pytest.approx(1 / 3)
+    every = [
+        sum(1 for i in range(b - a + 1) for k in range(3) if i + k <= b - a)
+        for a, b in (q.passage for q in questions)
+    ]
+    assert chance["any span"] == pytest.approx(sum(1 / n for n in every) / 4)
+    for i, q in enumerate(questions):
+        inside = allowed[i].nonzero().flatten().tolist()
+        assert (inside[0], inside[-1]) == q.passage and mask[i].sum() == len(q.ids)
+        assert ids[i, : len(q.ids)].tolist() == q.ids and answers[i].tolist() == [q.start, q.end]
+        assert segments[i, inside].all() and not segments[i, : inside[0]].any()
+
+
+# --- going on with pairs
+
+
+def test_documents_are_cut_into_pieces_and_short_ones_left_out():
+    end, count = 0, list(range(1, 100))
+    documents = in_pieces([*count[:25], end, *count[:35], end, *count[:41], end], end, size=10)
+    pieces = [count[i : i + 10] for i in (0, 10, 20)]
+    assert documents == [pieces[:2], pieces]  # a piece begins where over 20 tokens are left
+
+
+def test_the_probe_tells_labels_that_are_in_the_text_and_no_others(shipped_trio):
+    models, tokenizer, _ = shipped_trio
+    special, g = Special.of(tokenizer), torch.Generator().manual_seed(4)
+    texts = torch.randint(300, 330, (300, 9), generator=g).tolist()
+    coins = torch.randint(2, (300,), generator=g).tolist()
+    for i, coin in enumerate(coins):
+        texts[i][4] = 340 + coin
+    told = [(text, [400 + coin]) for text, coin in zip(texts, coins, strict=True)]
+    blind = [
+        (text, target) for (text, _), (_, target) in zip(told, told[1:] + told[:1], strict=True)
+    ]
+    body = models["encoder"].body
+    right, chance = (
+        probe(body, Task("toy", pairs[:200], pairs[200:], 2), special) for pairs in (told, blind)
+    )
+    assert right >= 0.95 and 0.3 <= chance <= 0.7
+
+
+def test_going_on_without_nsp_leaves_its_head_alone_and_with_nsp_teaches_it(shipped_trio):
+    models, tokenizer, _ = shipped_trio
+    special, g = Special.of(tokenizer), torch.Generator().manual_seed(5)
+    documents = [torch.randint(300, 330, (3, 20), generator=g).tolist() for _ in range(8)]
+    trained = {}
+    for steps in (1, 3):
+        for with_nsp in (False, True):
+            model = go_on(models["encoder"], documents, special, steps, 0, with_nsp)
+            trained[steps, with_nsp] = model.next_sentence.weight.detach()
+            assert not torch.equal(model.head.dense.weight, models["encoder"].head.dense.weight)
+    assert torch.equal(trained[1, False], trained[3, False])
+    assert (trained[3, True] - trained[3, False]).abs().max() > 1e-4
+
+
+def test_the_share_of_next_sentences_told_counts_right_answers(shipped_trio):
+    _, tokenizer, _ = shipped_trio
+    special, g = Special.of(tokenizer), torch.Generator().manual_seed(5)
+    documents = [torch.randint(300, 330, (3, 20), generator=g).tolist() for _ in range(8)]
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        max_len=64,
+        d_model=8,
+        n_layers=1,
+        n_heads=1,
+        d_ff=8,
+        pad_id=special.pad,
+    )
+    model, shares = BertForPreTraining(config).eval(), []
+    for constant in (0, 1):  # always "the next one", always "a random one"
+        torch.nn.init.zeros_(model.next_sentence.weight)
+        model.next_sentence.bias.data = torch.eye(2)[constant]
+        shares.append(next_sentences_told(model, documents, special, batches=4))
+    assert sum(shares) == 1 and 0.3 < shares[0] < 0.7

@@ -1,0 +1,75 @@
+"""Cutting a text into pieces before BPE: the library's pieces, around every edge of a class."""
+
+import json
+import random
+from importlib import resources
+
+import pytest
+from helpers.tokenization_subject import AWKWARD
+from hypothesis import given, settings
+from tokenizers import Regex, pre_tokenizers
+
+from llmbook.tokenization import split
+from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS
+
+
+def agree_on_pieces(code_points, pattern):
+    cut = pre_tokenizers.Split(Regex(LIBRARY_PATTERNS[pattern]), "isolated")
+    characters = [chr(c) for c in code_points if not 0xD800 <= c < 0xE000 and c < 0x110000]
+    for start in range(0, len(characters), 2_000):
+        text = "".join(f"a{c} {c}7{c}.{c}{c}" for c in characters[start : start + 2_000])
+        assert split(text, pattern) == [piece for piece, _ in cut.pre_tokenize_str(text)]
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
+def test_pieces_equal_the_librarys_around_every_edge_of_a_class(pattern):
+    from llmbook.tokenization.pretokenize import _ranges
+
+    table = resources.files("llmbook.tokenization").joinpath("unicode.json")
+    table = json.loads(table.read_text())
+    edges = [c for name in ("letters", "numbers") for two in _ranges(table[name]) for c in two]
+    near = {c + d for c in edges for d in (-1, 0, 1)} | set(range(0x3100))
+    agree_on_pieces(sorted(near | set(random.Random(1).sample(range(0x110000), 10_000))), pattern)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
+def test_pieces_equal_the_librarys_around_every_code_point(pattern):
+    agree_on_pieces(range(0x110000), pattern)
+
+
+def test_letters_and_numbers_are_those_of_this_pythons_unicode_where_it_knows_them():
+    import unicodedata
+
+    from llmbook.tokenization.pretokenize import _compiled
+
+    letter = _compiled("gpt2", 0x10FFFF)
+    for c in map(chr, range(0x110000)):
+        kind = unicodedata.category(c)
+        if kind != "Cn":
+            together = letter.match(f"a{c}").end() == 2
+            assert together == (kind[0] == "L"), (hex(ord(c)), kind)
+
+
+@given(AWKWARD)
+@settings(max_examples=100, deadline=None)
+def test_pieces_joined_are_the_text_and_ascii_takes_the_same_way(text):
+    for pattern in LIBRARY_PATTERNS:
+        assert "".join(split(text, pattern)) == text
+        marked = split("猫\n" + text, pattern)  # no longer ASCII
+        if text.isascii() and not text[:1].isspace():
+            assert marked == [*split("猫\n", pattern), *split(text, pattern)]
+
+
+def test_what_the_patterns_do_with_words_spaces_and_digits():
+    assert split("I'll pay  $12345.\n") == ["I", "'ll", " pay", " ", " $", "12345", ".", "\n"]
+    assert split("I'LL pay  $12345.\n", "gpt4") == [
+        "I",
+        "'LL",
+        " pay",
+        " ",
+        " $",
+        "123",
+        "45",
+        ".\n",
+    ]
