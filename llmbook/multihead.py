@@ -1,4 +1,4 @@
-"""Multi-head attention: several small attentions side by side, and the cache for decoding.
+"""Multi-head attention: several small attentions side by side.
 
     MultiHead(X, C) = [head_1 … head_h] W_O,  head_i = attention(X W_Q^i, C W_K^i, C W_V^i)
 
@@ -13,70 +13,7 @@ from einops import rearrange
 from torch import nn
 
 from llmbook.attention import attention, attention_weights
-
-
-class KVCache:
-    """One layer's keys and values of the tokens seen so far: room for max_len, `length` held.
-
-    keys, values: (batch, n_kv_heads, max_len, head_dim). Costs 2 · batch · n_kv_heads · max_len ·
-    head_dim numbers (`nbytes`), whatever the number of query heads.
-    """
-
-    def __init__(self, batch, n_kv_heads, max_len, head_dim, *, device=None, dtype=None):
-        for name, size in (("batch", batch), ("max_len", max_len)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1: got {size}")
-        shape = (batch, n_kv_heads, max_len, head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.length = 0
-
-    @property
-    def max_len(self):
-        """Number of tokens that there is room for."""
-        return self.keys.shape[2]
-
-    @property
-    def nbytes(self):
-        """Bytes held, filled or not."""
-        return 2 * self.keys.numel() * self.keys.element_size()
-
-    def append(self, k, v):
-        """Add tokens; return all keys and values so far (batch, n_kv_heads, length, head_dim)."""
-        batch, heads, tokens, head_dim = k.shape
-        expected = (self.keys.shape[0], self.keys.shape[1], tokens, self.keys.shape[3])
-        if tuple(k.shape) != expected or k.shape != v.shape:
-            raise ValueError(
-                "keys and values must fit the cache's (batch, n_kv_heads, ·, head_dim) = "
-                f"{expected}: got {tuple(k.shape)} and {tuple(v.shape)}"
-            )
-        if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
-            raise ValueError("the cache is for generating: call the model under torch.no_grad()")
-        if k.dtype != self.keys.dtype:
-            raise TypeError(f"the cache holds {self.keys.dtype}: got keys in {k.dtype}")
-        end = self.length + tokens
-        if end > self.max_len:
-            raise ValueError(
-                f"the cache is full: max_len={self.max_len}, {self.length} held, {tokens} to add"
-            )
-        self.keys[:, :, self.length : end] = k
-        self.values[:, :, self.length : end] = v
-        self.length = end
-        return self.held()
-
-    def held(self):
-        """The keys and values held: two views (batch, n_kv_heads, length, head_dim)."""
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-    def crop(self, length):
-        """Forget the tokens from position `length` on, as rejected guesses in decoding are."""
-        if not 0 <= length <= self.length:
-            raise ValueError(f"length must be between 0 and the {self.length} held: got {length}")
-        self.length = length
-
-    def reorder(self, rows):
-        """Let row i of the batch continue row rows[i] (beam search); the batch may change size."""
-        self.keys, self.values = self.keys[rows], self.values[rows]
+from llmbook.cache import KVCache
 
 
 class MultiHeadAttention(nn.Module):
@@ -236,8 +173,14 @@ class MultiHeadAttention(nn.Module):
         return (k, v) if cache is None else cache.append(k, v)
 
     def new_cache(self, batch, max_len, dtype=None):
-        """An empty `KVCache` for this layer, on its device; the weights' dtype unless told."""
+        """An empty `KVCache` for this layer, on its device; the weights' dtype unless told.
+
+        Under autocast it is autocast's dtype, in which keys and values are then computed.
+        """
         weight = self.in_proj_weight
+        device = weight.device.type
+        if dtype is None and torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
+            dtype = torch.get_autocast_dtype(device)
         return KVCache(
             batch,
             self.n_kv_heads,

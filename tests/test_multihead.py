@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from llmbook.attention import attention, causal_mask, padding_mask
-from llmbook.multihead import KVCache, MultiHeadAttention
+from llmbook.cache import KVCache
+from llmbook.multihead import MultiHeadAttention
 
 
 @pytest.fixture(autouse=True)

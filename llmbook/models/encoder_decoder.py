@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmbook.cache import EncoderDecoderCache
 from llmbook.models.common import check_ids
 from llmbook.models.pretrained import Pretrained
-from llmbook.multihead import KVCache
 
 
 class EncoderDecoder(Pretrained, nn.Module):
@@ -62,57 +62,9 @@ class EncoderDecoder(Pretrained, nn.Module):
 
     def new_cache(self, batch, max_len):
         """An empty cache for `max_len` target tokens."""
-        return EncoderDecoderCache(self, batch, max_len)
-
-
-class EncoderDecoderCache:
-    """What writing keeps: the source's memory, and keys and values of every decoder layer.
-
-    Self-attention's grow with each target; cross-attention's are made once from the memory.
-    """
-
-    def __init__(self, model, batch, max_len):
-        self.selves = [layer.attend.sublayer.new_cache(batch, max_len) for layer in model.decoder]
-        self.crosses = [None] * len(self.selves)
-        self.memory = self.mask = None
-
-    @property
-    def length(self):
-        """Number of target tokens held."""
-        return self.selves[0].length
-
-    @property
-    def nbytes(self):
-        """Bytes of all keys and values, filled or not."""
-        return sum(one.nbytes for one in (*self.selves, *self.crosses) if one is not None)
-
-    def layer(self, i, memory):
-        """The caches of layer i's two attentions; the second is sized by the memory."""
-        if self.crosses[i] is None:
-            own = self.selves[i].keys
-            self.crosses[i] = KVCache(
-                own.shape[0],
-                own.shape[1],
-                memory.shape[1],
-                own.shape[3],
-                device=own.device,
-                dtype=own.dtype,
-            )
-        return self.selves[i], self.crosses[i]
-
-    def reorder(self, rows):
-        """Let row i of the batch continue row rows[i] (beam search); the batch may change size."""
-        for one in (*self.selves, *self.crosses):
-            if one is not None:
-                one.reorder(rows)
-        if self.memory is not None:
-            self.memory = self.memory[rows]
-            self.mask = None if self.mask is None else self.mask[rows]
-
-    def crop(self, length):
-        """Forget the target tokens from position `length` on."""
-        for one in self.selves:
-            one.crop(length)
+        return EncoderDecoderCache(
+            layer.attend.sublayer.new_cache(batch, max_len) for layer in self.decoder
+        )
 
 
 def shift_right(targets, start_id, pad_id):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from llmbook.cache import Caches
 from llmbook.layers import ACTIVATIONS, FeedForward, LayerNorm
 from llmbook.models.pretrained import Pretrained, config_json
 from llmbook.models.pretrained.layout import Layout
@@ -126,14 +127,14 @@ class GPT(Pretrained, nn.Module):
         """Logits of the next token at every position: (batch, tokens, vocab_size).
 
         attention_mask: (batch, tokens so far), 1 or True for tokens and 0 for padding, on either
-        side; positions count the tokens alone. cache: a list from `new_cache`, filled with earlier
+        side; positions count the tokens alone. cache: from `new_cache`, filled with earlier
         tokens; input_ids are then the new ones only.
         """
         return self.head(self.hidden(input_ids, attention_mask, cache=cache))
 
     def hidden(self, input_ids, attention_mask=None, *, cache=None):
         """The final normalised hidden states: (batch, tokens, d_model)."""
-        past = 0 if cache is None else cache[0].length
+        past = 0 if cache is None else cache.length
         positions, mask = self._positions(input_ids, attention_mask, past)
         x = self.dropout(self.tokens(input_ids) + self.positions(positions))
         for i, block in enumerate(self.blocks):
@@ -149,12 +150,12 @@ class GPT(Pretrained, nn.Module):
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
 
     def new_cache(self, batch, max_len):
-        """Empty caches, one a layer, for `max_len` tokens."""
+        """Empty `Caches` for `max_len` tokens."""
         if max_len > self.config.max_len:
             raise ValueError(
                 f"max_len must be at most the model's {self.config.max_len}: got {max_len}"
             )
-        return [block.attention.new_cache(batch, max_len) for block in self.blocks]
+        return Caches(block.attention.new_cache(batch, max_len) for block in self.blocks)
 
     def _positions(self, input_ids, attention_mask, past):
         if input_ids.ndim != 2 or input_ids.dtype != torch.int64:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmbook.cache import Caches
 from llmbook.layers import GatedFeedForward, RMSNorm
 from llmbook.models.common import (
     check_choices,
@@ -169,7 +170,7 @@ class Llama(Pretrained, nn.Module):
         """Logits of the next token at every position: (batch, tokens, vocab_size).
 
         attention_mask (batch, tokens so far): 1 or True for tokens and 0 for padding, on either
-        side; positions count the tokens alone. cache: a list from `new_cache`, filled with earlier
+        side; positions count the tokens alone. cache: from `new_cache`, filled with earlier
         tokens; input_ids are then the new ones only.
         """
         return self.head(self.hidden(input_ids, attention_mask, cache=cache))
@@ -177,7 +178,7 @@ class Llama(Pretrained, nn.Module):
     def hidden(self, input_ids, attention_mask=None, *, cache=None):
         """The final normalised hidden states: (batch, tokens, d_model)."""
         check_ids("input_ids", input_ids)
-        past = 0 if cache is None else cache[0].length
+        past = 0 if cache is None else cache.length
         batch, total = input_ids.shape[0], past + input_ids.shape[1]
         mask = token_mask(attention_mask, batch, total)
         if mask is None:
@@ -196,8 +197,8 @@ class Llama(Pretrained, nn.Module):
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
     def new_cache(self, batch, max_len):
-        """Empty caches, one a layer, for `max_len` tokens; rotary positions have no last."""
-        return [block.attention.new_cache(batch, max_len) for block in self.blocks]
+        """Empty `Caches` for `max_len` tokens; rotary positions have no last."""
+        return Caches(block.attention.new_cache(batch, max_len) for block in self.blocks)
 
     # --- checkpoints
 
