@@ -11,7 +11,7 @@ import pytest
 
 from llmbook import __main__ as command_line
 from llmbook import device
-from llmbook.book.execute import find_root
+from llmbook.book.root import find_root
 
 ROOT = find_root(Path(__file__).parent)
 PINS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
@@ -67,7 +67,9 @@ def test_every_requirement_is_pinned_exactly_and_satisfies_the_ranges_of_pyproje
     ranges = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
     colab = dict(
         re.findall(
-            r"^([\w.-]+)==(\S+)", (ROOT / "tests/colab/packages.txt").read_text(), re.MULTILINE
+            r"^([\w.-]+)==(\S+)",
+            (ROOT / "tests/book/colab/packages.txt").read_text(),
+            re.MULTILINE,
         )
     )
     for text in ranges:

@@ -4,7 +4,8 @@ A chapter uses four names: `start`, `claim`, `check` and `recorded`.
 """
 
 from llmbook.book.chapter import start
-from llmbook.book.claims import claim, recorded
-from llmbook.book.exercises import check
+from llmbook.book.check import check
+from llmbook.book.claims import claim
+from llmbook.book.records import recorded
 
 __all__ = ["check", "claim", "recorded", "start"]

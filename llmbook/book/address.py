@@ -5,10 +5,11 @@ Colab) and the README's links. `_config.yml` is the one that is read back.
 """
 
 import argparse
-import json
 import re
 
 import llmbook
+from llmbook.book.notebook import as_text, committed_form
+from llmbook.book.root import address, chapters, find_root, read_notebook
 
 _MARK = re.compile(
     r"(?P<begin>^(?:#|<!--) address: begin.*\n)(?P<body>(?:.*\n)*?)(?P<end>^(?:#|<!--) address: end)",
@@ -23,32 +24,6 @@ def normalise(url):
     if not _URL.fullmatch(url):
         raise ValueError(f"the address must read like https://github.com/OWNER/NAME: got {url!r}")
     return url
-
-
-def address(root):
-    """The address that `_config.yml` holds, or "" while there is none."""
-    found = re.search(
-        r"^repository:\n  url: (\S+)$",
-        (root / "_config.yml").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-    return found.group(1) if found else ""
-
-
-def first_cell(where):
-    """The source of every chapter's first cell, given the address ("" when unknown)."""
-    head = (
-        "# On Colab this installs the book's package; elsewhere it does nothing.\nimport sys\n\n"
-    )
-    head += 'if "google.colab" in sys.modules:\n'
-    if where:
-        return head + f'    %pip install -q "llmbook @ git+{where}@v{llmbook.__version__}"'
-    return head + (
-        "    raise RuntimeError(\n"
-        '        "This copy of the book does not know its repository. Set it "\n'
-        '        "with `python -m llmbook address URL`, then open the chapter "\n'
-        '        "from there.")'
-    )
 
 
 def config_block(where):
@@ -84,9 +59,6 @@ def _replace(text, block, file):
 
 def set_address(root, where):
     """Write the address into `_config.yml`, README.md and every chapter; "" removes it."""
-    from llmbook.book.execute import chapters
-    from llmbook.book.notebook import as_text, committed_form
-
     where = normalise(where) if where else ""
     notebooks = chapters(root)
     for file, block in (
@@ -96,14 +68,12 @@ def set_address(root, where):
         text = (root / file).read_text(encoding="utf-8")
         (root / file).write_text(_replace(text, block, file), encoding="utf-8")
     for path in notebooks:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(as_text(committed_form(notebook, where)), encoding="utf-8")
+        text = as_text(committed_form(read_notebook(path), where))
+        path.write_text(text, encoding="utf-8")
 
 
 def main(argv=None):
     """`python -m llmbook address URL`: write it everywhere; without URL print what is set."""
-    from llmbook.book.execute import find_root
-
     parser = argparse.ArgumentParser(
         prog="python -m llmbook address",
         description=__doc__,

@@ -13,14 +13,8 @@ from pathlib import Path
 
 from llmbook.book.chapter import RUN_MIME
 from llmbook.book.claims import CLAIM_MIME, parse_bound
-from llmbook.book.execute import (
-    ExecutionFailed,
-    ensure_executed,
-    find_chapter,
-    find_root,
-    outputs_with,
-    read_notebook,
-)
+from llmbook.book.execute import ExecutionFailed, ensure_executed
+from llmbook.book.root import find_chapter, find_root, outputs_with, read_notebook
 
 
 def margin_problem(values, bound):

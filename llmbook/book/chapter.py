@@ -10,6 +10,7 @@ import torch
 
 from llmbook import device as devices
 from llmbook.book.display import publish
+from llmbook.book.records import ledger_chapters, rows_of
 
 PROFILES = ("smoke", "quick", "gpu", "full")
 RUN_MIME = "application/vnd.llmbook.run+json"
@@ -77,10 +78,9 @@ def start(chapter, profile="auto", seed=0):
     Returns a `Run`. Raises ValueError for an unknown chapter, profile or seed.
     """
     global _current
-    from llmbook.book.claims import ledger_chapters
     from llmbook.figures import style
 
-    if chapter not in ledger_chapters():
+    if not rows_of(chapter):
         raise ValueError(f"chapter must be one of {', '.join(ledger_chapters())}: got {chapter!r}")
     profile = resolve_profile(profile)
     seed_everything(seed)

@@ -6,38 +6,20 @@ with the evidence; evidence that does not hold stops the chapter.
 """
 
 import difflib
-import functools
 import html
-import json
 import math
 import operator
-from importlib import resources
 
 from llmbook.book.chapter import current_run
 from llmbook.book.display import publish
+from llmbook.book.records import ledger, recorded, rows_of
 
 CLAIM_MIME = "application/vnd.llmbook.claim+json"
-VERDICTS = ("correct", "loose", "dated", "debatable", "wrong")
 _RELATIONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 class ClaimError(AssertionError):
     """The evidence does not support the claim, so the chapter stops."""
-
-
-@functools.cache
-def ledger():
-    """Every row of the ledger by id, in the order of the chapters' files."""
-    rows = {}
-    for file in sorted(resources.files("llmbook.book").joinpath("ledger").iterdir(), key=str):
-        if file.name.endswith(".json"):
-            rows.update({row["id"]: row for row in json.loads(file.read_text(encoding="utf-8"))})
-    return rows
-
-
-def ledger_chapters():
-    """The names of the chapters that the ledger knows."""
-    return sorted({row["chapter"] for row in ledger().values()})
 
 
 def _plain(name, value):
@@ -75,7 +57,11 @@ def within(value, bound):
     return bool(values) and all(_RELATIONS[relation](v, limit) for v in values)
 
 
-def _row(id):
+def _row(id, chapter):
+    """The row of the ledger: from the running chapter's own file where it stands there."""
+    own = rows_of(chapter) if chapter else {}
+    if id in own:
+        return own[id]
     rows = ledger()
     if id not in rows:
         near = difflib.get_close_matches(str(id), rows, n=1)
@@ -98,7 +84,8 @@ def claim(id, measured, *, holds=None, bounds=None):
 
     Raises ClaimError when the evidence does not hold, ValueError or TypeError for bad arguments.
     """
-    row, run = _row(id), current_run()
+    run = current_run()
+    row = _row(id, run.chapter if run else None)
     if run is not None and row["chapter"] != run.chapter:
         raise ValueError(
             f"claim {id!r} belongs to chapter {row['chapter']!r}, not {run.chapter!r}"
@@ -137,17 +124,6 @@ def claim(id, measured, *, holds=None, bounds=None):
     publish(
         _as_text(row, record), _as_html(row, record), {CLAIM_MIME: record | {"measured": in_order}}
     )
-
-
-@functools.cache
-def recorded(chapter):
-    """The calibrated spread: {claim id: {measured name: [one value per seed]}}, plus `"_run"`.
-
-    `"_run"` tells hardware, versions, seeds, command, date and commit. Empty when nothing has been
-    recorded for the chapter.
-    """
-    file = resources.files("llmbook.book").joinpath("recorded", f"{chapter}.json")
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def format_value(value):

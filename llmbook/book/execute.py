@@ -11,12 +11,12 @@ import datetime
 import hashlib
 import json
 import os
-import re
 import threading
 import time
 from pathlib import Path
 
 from llmbook.book.chapter import PROFILES, RUN_MIME
+from llmbook.book.root import chapters, find_chapter, find_root, outputs_with, read_notebook
 from llmbook.data import resolve_folders
 
 CELL_TIMEOUT = {"smoke": 300, "quick": 600, "gpu": 7200, "full": 86400}  # seconds
@@ -24,37 +24,6 @@ CELL_TIMEOUT = {"smoke": 300, "quick": 600, "gpu": 7200, "full": 86400}  # secon
 
 class ExecutionFailed(RuntimeError):
     """One or more chapters did not run to the end; the message names them and the first error."""
-
-
-def find_root(start=None):
-    """The book's folder: the nearest one above `start` (the current folder) that has `_toc.yml`."""
-    start = Path(start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / "_toc.yml").is_file():
-            return folder
-    raise FileNotFoundError(f"no book here: neither {start} nor a folder above it holds _toc.yml")
-
-
-def chapters(root=None):
-    """The chapter notebooks, in the order of `_toc.yml`."""
-    root = find_root(root)
-    listed = re.findall(
-        r"^\s*-?\s*file:\s*(\S+)\s*$", (root / "_toc.yml").read_text(), re.MULTILINE
-    )
-    return [path for name in listed if (path := root / f"{name}.ipynb").is_file()]
-
-
-def find_chapter(name, root=None):
-    """The notebook of a chapter, given its name or a path."""
-    known = {path.stem: path for path in chapters(root)}
-    if name in known:
-        return known[name]
-    path = Path(name)
-    if path.suffix == ".ipynb" and path.is_file():
-        return path.resolve()
-    raise ValueError(
-        f"chapter must be one of {', '.join(known)} or a path to a notebook: got {name!r}"
-    )
 
 
 def _digest(notebook, profile, seed):
@@ -114,21 +83,6 @@ class _PeakMemory(threading.Thread):
     def __exit__(self, *_):
         self._over.set()
         self.join()
-
-
-def outputs_with(notebook, mime):
-    """The data of every output of a notebook that carries the MIME type, in order."""
-    return [
-        out["data"][mime]
-        for cell in notebook["cells"]
-        for out in cell.get("outputs", [])
-        if mime in out.get("data", {})
-    ]
-
-
-def read_notebook(path):
-    """A notebook's JSON."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _finish(path, profile, seconds, megabytes):

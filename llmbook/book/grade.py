@@ -4,14 +4,9 @@ import argparse
 import json
 
 from llmbook.book.chapter import PROFILES
-from llmbook.book.execute import (
-    ExecutionFailed,
-    ensure_executed,
-    find_chapter,
-    outputs_with,
-    read_notebook,
-)
-from llmbook.book.exercises import CHECK_MIME, exercises
+from llmbook.book.check import CHECK_MIME, exercises
+from llmbook.book.execute import ExecutionFailed, ensure_executed
+from llmbook.book.root import find_chapter, outputs_with, read_notebook
 
 
 def grade(notebook, profile="quick"):

@@ -7,14 +7,31 @@ import argparse
 import json
 from pathlib import Path
 
-from llmbook.book.address import address, first_cell
-from llmbook.book.execute import chapters, executed_path, find_chapter, find_root, read_notebook
+import llmbook
+from llmbook.book.execute import executed_path
+from llmbook.book.root import address, chapters, find_chapter, find_root, read_notebook
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
 LINE = 75  # characters of code that a page shows without scrolling
+
+
+def first_cell(where):
+    """The source of every chapter's first cell, given the address ("" when unknown)."""
+    head = (
+        "# On Colab this installs the book's package; elsewhere it does nothing.\nimport sys\n\n"
+    )
+    head += 'if "google.colab" in sys.modules:\n'
+    if where:
+        return head + f'    %pip install -q "llmbook @ git+{where}@v{llmbook.__version__}"'
+    return head + (
+        "    raise RuntimeError(\n"
+        '        "This copy of the book does not know its repository. Set it "\n'
+        '        "with `python -m llmbook address URL`, then open the chapter "\n'
+        '        "from there.")'
+    )
 
 
 def _text_outputs(outputs):

@@ -9,7 +9,9 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from llmbook.book.claims import CLAIM_MIME, VERDICTS, ledger, recorded
+from llmbook.book.claims import CLAIM_MIME
+from llmbook.book.records import VERDICTS, ledger, recorded
+from llmbook.book.root import read_notebook
 
 _OWN_MIME = "application/vnd.llmbook."
 
@@ -110,7 +112,7 @@ def _page_output(out):
 
 def _notebook(executed):
     if isinstance(executed, (str, Path)):
-        return json.loads(Path(executed).read_text(encoding="utf-8"))
+        return read_notebook(executed)
     return executed
 
 

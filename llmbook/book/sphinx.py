@@ -15,6 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from llmbook.book import assets, execute, report
 from llmbook.book.claims import format_value
+from llmbook.book.root import chapters as listed_chapters
 
 logger = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -147,7 +148,7 @@ class Report(SphinxDirective):
         return self.draw(chapters)
 
     def _in_book_order(self, executed):
-        order = {path.stem: i for i, path in enumerate(execute.chapters(self.env.srcdir))}
+        order = {path.stem: i for i, path in enumerate(listed_chapters(self.env.srcdir))}
         return sorted(executed.items(), key=lambda item: order.get(Path(item[0]).name, len(order)))
 
     def address(self, chapter, anchor=""):

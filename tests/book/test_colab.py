@@ -16,7 +16,7 @@ import pytest
 
 import llmbook
 from llmbook.book.address import set_address
-from llmbook.book.execute import chapters, find_root
+from llmbook.book.root import chapters, find_root
 
 pytestmark = pytest.mark.colab
 ROOT = find_root(Path(__file__).parent)

@@ -9,14 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbook.book import execute
-from llmbook.book.execute import (
-    ExecutionFailed,
-    ensure_executed,
-    executed_path,
-    find_root,
-    read_notebook,
-)
+from llmbook.book.execute import ExecutionFailed, ensure_executed, executed_path
+from llmbook.book.root import chapters, find_chapter, find_root, read_notebook
 
 ROOT = find_root(Path(__file__).parent)
 
@@ -64,14 +58,14 @@ def root(tmp_path):
 
 
 def test_chapters_are_the_notebooks_of_the_table_of_contents_in_order(root):
-    assert [p.stem for p in execute.chapters(root)] == ["one", "two"]
-    assert execute.find_chapter("two", root).name == "two.ipynb"
+    assert [p.stem for p in chapters(root)] == ["one", "two"]
+    assert find_chapter("two", root).name == "two.ipynb"
     with pytest.raises(ValueError, match="one of one, two"):
-        execute.find_chapter("three", root)
+        find_chapter("three", root)
 
 
 def test_a_chapter_is_executed_once_and_again_only_when_what_it_is_made_of_changes(root, capsys):
-    one = execute.chapters(root)[0]
+    one = chapters(root)[0]
     (copy,) = ensure_executed([one], "smoke", 3)
     told = read_notebook(copy)
     assert "smoke 3" in json.dumps(told)
@@ -100,7 +94,7 @@ def test_a_chapter_is_executed_once_and_again_only_when_what_it_is_made_of_chang
 
 
 def test_outputs_in_the_source_do_not_ask_for_a_new_execution(root):
-    one = execute.chapters(root)[0]
+    one = chapters(root)[0]
     before = executed_path(one)
     text = json.loads(one.read_text())
     text["cells"][1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "x"}]
@@ -109,7 +103,7 @@ def test_outputs_in_the_source_do_not_ask_for_a_new_execution(root):
 
 
 def test_a_failing_chapter_is_named_and_the_others_still_run(root, capsys):
-    one, two = execute.chapters(root)
+    one, two = chapters(root)
     one.write_text(
         notebook(('profile = "auto"\nseed = 0', ["parameters"]), ("print('before'); 1 / 0", []))
     )
@@ -186,7 +180,7 @@ def test_calibration_runs_each_seed_and_refuses_fewer_than_three(root, monkeypat
 
 def test_grading_takes_the_last_check_and_lists_what_was_never_checked(tmp_path, monkeypatch):
     from llmbook.book import grade
-    from llmbook.book.exercises import CHECK_MIME
+    from llmbook.book.check import CHECK_MIME
 
     states = [
         ("rnn_lstm/clip", "not yet"),

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmbook.book.execute import chapters, find_root
-from llmbook.book.exercises import NotYet, agree, call, check, exercise, exercises
+from llmbook.book.check import NotYet, agree, call, check, exercise, exercises
+from llmbook.book.root import chapters, find_root
 
 ROOT = find_root(Path(__file__).parent)
 CHAPTERS = chapters(ROOT)

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 import llmbook
-from llmbook.book.address import address, first_cell, normalise, set_address
-from llmbook.book.execute import chapters, find_root, read_notebook
-from llmbook.book.notebook import as_text, committed_form, long_lines, tidy
+from llmbook.book.address import normalise, set_address
+from llmbook.book.notebook import as_text, committed_form, first_cell, long_lines, tidy
+from llmbook.book.root import address, chapters, find_root, read_notebook
 
 ROOT = find_root(Path(__file__).parent)
 CHAPTERS = chapters(ROOT)

@@ -13,7 +13,8 @@ from helpers.browser import browser  # noqa: F401 - a fixture
 from helpers.built_book import ROOT, book, build, served  # noqa: F401 - book is a fixture
 
 from llmbook.book import report
-from llmbook.book.execute import chapters, executed_path
+from llmbook.book.execute import executed_path
+from llmbook.book.root import chapters
 
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 LIMIT = 1_500_000  # bytes of a chapter's page, without the files that pages share

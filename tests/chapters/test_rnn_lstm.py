@@ -9,7 +9,7 @@ import matplotlib
 import pytest
 
 from llmbook.book.claims import ClaimError
-from llmbook.book.execute import find_root
+from llmbook.book.root import find_root
 
 matplotlib.use("Agg")
 NOTEBOOK = find_root(Path(__file__).parent) / "chapters" / "rnn_lstm.ipynb"

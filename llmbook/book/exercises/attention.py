@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from llmbook.book.exercises import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, exercise
 
 
 def _normal(seed, *shapes):

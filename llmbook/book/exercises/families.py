@@ -2,7 +2,7 @@
 
 import torch
 
-from llmbook.book.exercises import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, exercise
 
 
 def _prefix(n_prefix, n):

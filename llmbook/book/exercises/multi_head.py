@@ -5,7 +5,7 @@ import math
 import torch
 from einops import rearrange, repeat
 
-from llmbook.book.exercises import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, exercise
 
 
 def _random(seed, *shapes):

@@ -5,7 +5,7 @@ import math
 import torch
 
 from llmbook.attention import causal_mask
-from llmbook.book.exercises import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, exercise
 from llmbook.positions import Rotary, alibi_bias, convert_layout, rotary_frequencies, sinusoidal
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from llmbook.book.exercises import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, exercise
 
 
 @exercise("rnn_lstm/half_life", title="A memory of your choice", difficulty=1, minutes=10)

@@ -2,7 +2,7 @@
 
 import math
 
-from llmbook.book.exercises import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, exercise
 
 
 def _pair_counts(words):

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from llmbook.book.exercises import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, exercise
 
 
 def _random(seed, *shapes):

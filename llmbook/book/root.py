@@ -1,0 +1,72 @@
+"""Where the book lies: its folder, its chapters, its repository's address, its notebooks' JSON."""
+
+import json
+import re
+from pathlib import Path
+
+
+def find_root(start=None):
+    """The book's folder: the nearest one that has `_toc.yml`, from `start` (or here) upwards."""
+    start = Path(start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "_toc.yml").is_file():
+            return folder
+    raise FileNotFoundError(f"no book here: neither {start} nor a folder above it holds _toc.yml")
+
+
+def chapters(root=None):
+    """The chapter notebooks, in the order of `_toc.yml`."""
+    root = find_root(root)
+    listed = re.findall(
+        r"^\s*-?\s*file:\s*(\S+)\s*$", (root / "_toc.yml").read_text(), re.MULTILINE
+    )
+    return [path for name in listed if (path := root / f"{name}.ipynb").is_file()]
+
+
+def find_chapter(name, root=None):
+    """The notebook of a chapter, given its name or a path."""
+    known = {path.stem: path for path in chapters(root)}
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.suffix == ".ipynb" and path.is_file():
+        return path.resolve()
+    raise ValueError(
+        f"chapter must be one of {', '.join(known)} or a path to a notebook: got {name!r}"
+    )
+
+
+def address(root):
+    """The repository's address that `_config.yml` holds, or "" while there is none."""
+    found = re.search(
+        r"^repository:\n  url: (\S+)$",
+        (root / "_config.yml").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    return found.group(1) if found else ""
+
+
+def read_notebook(path):
+    """A notebook's JSON. Raises ValueError, naming the file, for what is not a notebook."""
+    try:
+        notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise ValueError(f"{path} is not a notebook: {error}") from error
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    if not isinstance(cells, list) or not all(_is_cell(cell) for cell in cells):
+        raise ValueError(f"{path} is not a notebook: it has no list of cells (nbformat 4)")
+    return notebook
+
+
+def _is_cell(cell):
+    return isinstance(cell, dict) and isinstance(cell.get("outputs", []), list)
+
+
+def outputs_with(notebook, mime):
+    """The data of every output of a notebook that carries the MIME type, in order."""
+    return [
+        out["data"][mime]
+        for cell in notebook["cells"]
+        for out in cell.get("outputs", [])
+        if mime in out.get("data", {})
+    ]
