@@ -7,9 +7,10 @@ that this program runs in another folder finds the same place. A program that st
 """
 
 import hashlib
+import json
 import os
-import tempfile
 import time
+import uuid
 from pathlib import Path
 
 _STALE_SECONDS = 24 * 3600
@@ -64,27 +65,42 @@ def resolve_folders():
 
 def sha256_of(path):
     """sha256 of a file's bytes, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path, data):
-    """Write bytes so that `path` holds what it held before or all of `data`, never a part."""
+    """Write a file so that it holds what it held before or all of `data`, never a part.
+
+    data: bytes, or a text, which is written in UTF-8. The folder is made where it is missing; the
+    file may be read by whom the system's settings allow, as any new file.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_parts(path.parent)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix="tmp")
+    part = path.parent / f"tmp{uuid.uuid4().hex[:8]}"
+    # not tempfile's: its files are for their owner alone
+    handle = os.open(
+        part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
+    )
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+
+
+def write_json(path, content):
+    """Write what JSON can hold, as `write_atomically` does: indented by one, letters as they are.
+
+    Raises TypeError for anything else, and ValueError for nan and infinity, which are no JSON.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, text + "\n")
 
 
 def remove_stale_parts(folder):

@@ -7,10 +7,10 @@ and the cache; how a model reads, writes and scores tokens stands in its own fil
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from llmbook.cache import EncoderDecoderCache
+from llmbook.losses import label_smoothing
 from llmbook.models.common import check_ids
 from llmbook.models.pretrained import Pretrained
 
@@ -72,22 +72,3 @@ def shift_right(targets, start_id, pad_id):
     start = torch.full_like(targets[:, :1], start_id)
     shifted = torch.cat([start, targets[:, :-1]], 1)
     return shifted.masked_fill(shifted < 0, pad_id)
-
-
-def label_smoothing(logits, targets, smoothing=0.1, ignore_index=-100):
-    """Mean cross-entropy against (1 − ε) · one-hot + ε/V, in nats: scalar.
-
-        loss = −(1 − ε) log p(target) − ε · mean over the V tokens of log p
-
-    logits (n, V); targets (n,) int64, `ignore_index` where nothing counts. Equal to
-    `torch.nn.functional.cross_entropy(…, label_smoothing=ε)`, which serves where ε = 0. Source:
-    Szegedy et al. 2016.
-    """
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"smoothing must be from 0 to 1: got {smoothing}")
-    if smoothing == 0:
-        return F.cross_entropy(logits, targets, ignore_index=ignore_index)
-    counts = targets != ignore_index
-    log_p = logits[counts].log_softmax(-1)
-    right = log_p.gather(-1, targets[counts][:, None])[:, 0]
-    return -((1 - smoothing) * right + smoothing * log_p.mean(-1)).mean()

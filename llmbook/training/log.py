@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from llmbook.checks import whole
 from llmbook.data.folders import write_atomically
 
 COLUMNS = ("step", "loss", "lr", "grad_norm", "tokens", "seconds", "validation")
@@ -171,6 +172,18 @@ def _duration(seconds):
     if seconds < 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def thinned(curve, points=200, digits=4):
+    """A curve of at most so many points, as lists [step, value]: what a record keeps of a run.
+
+    curve: (step, value) pairs. Each point is the mean of a stretch of equal length, the last one
+    perhaps shorter, at the stretch's last step.
+    """
+    curve = list(curve)
+    size = max(1, math.ceil(len(curve) / whole("points", points, least=1)))
+    stretches = (curve[i : i + size] for i in range(0, len(curve), size))
+    return [[s[-1][0], round(sum(v for _, v in s) / len(s), digits)] for s in stretches]
 
 
 def _plain_rows(rows):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmbook.models.encoder_decoder import label_smoothing
+from llmbook.losses import label_smoothing
 from llmbook.models.transformer import DecoderLayer, EncoderLayer, Transformer, TransformerConfig
 
 
@@ -206,7 +206,7 @@ def test_label_smoothing_equals_torchs_forward_and_gradient(epsilon):
     theirs = F.cross_entropy(logits, targets, label_smoothing=epsilon)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(*(torch.autograd.grad(x, logits)[0] for x in (ours, theirs)))
-    with pytest.raises(ValueError, match="smoothing must be from 0 to 1: got 1.5"):
+    with pytest.raises(ValueError, match="smoothing must be a number from 0 to 1: got 1.5"):
         label_smoothing(logits, targets, 1.5)
 
 
