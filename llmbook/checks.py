@@ -130,14 +130,15 @@ def token_ids(name, ids, *, vocab_size=None, max_len=None, ignored=None, axes="b
         raise ValueError(f"{name} must have at most max_len={max_len} tokens: got {ids.shape[-1]}")
     looked_at = vocab_size is not None and ids.device.type == "cpu" and ids.numel()
     if looked_at and not torch.compiler.is_compiling():
-        counted = ids if ignored is None else ids[ids != ignored]
-        if counted.numel():
-            low, high = (int(end) for end in counted.aminmax())
-            if low < 0 or high >= vocab_size:
-                raise ValueError(
-                    f"{name} must be from 0 to vocab_size − 1 = {vocab_size - 1}: "
-                    f"got {low if low < 0 else high}"
-                )
+        outside = (ids < 0) | (ids >= vocab_size)
+        if ignored is not None:
+            outside &= ids != ignored
+        if outside.any():
+            at = tuple(outside.nonzero()[0].tolist())
+            raise ValueError(
+                f"{name} must be from 0 to vocab_size − 1 = {vocab_size - 1}: "
+                f"got {int(ids[at])} at {at}"
+            )
     return ids
 
 

@@ -82,6 +82,12 @@ class MultiHeadAttention(nn.Module):
             nn.init.zeros_(self.in_proj_bias)
             nn.init.zeros_(self.out_proj.bias)
 
+    def init_normal(self, std):
+        """The packed Q, K, V normal with standard deviation std, their bias 0."""
+        nn.init.normal_(self.in_proj_weight, std=std)
+        if self.in_proj_bias is not None:
+            nn.init.zeros_(self.in_proj_bias)
+
     def forward(
         self, x, context=None, *, mask=None, bias=None, causal=False, positions=None, cache=None
     ):

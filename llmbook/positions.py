@@ -200,7 +200,7 @@ class Rotary:
         self.scaling, self.factor = scaling, factor
 
     def __call__(self, q, k, positions):
-        """Rotate q, k (batch, heads, tokens, head_dim); positions (tokens,) or (batch, 1, tokens)."""
+        """Rotate q and k, (batch, heads, tokens, head_dim), at (tokens,) or (batch, 1, tokens)."""
         return self.rotate(q, positions), self.rotate(k, positions)
 
     def rotate(self, x, positions):

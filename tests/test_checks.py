@@ -183,9 +183,9 @@ def test_token_ids_at_both_edges_of_the_vocabulary_are_accepted():
 
 
 @pytest.mark.parametrize("bad", [-1, 5, 400])
-def test_a_token_id_out_of_the_vocabulary_is_refused_with_the_id(bad):
+def test_a_token_id_out_of_the_vocabulary_is_refused_with_the_id_and_its_place(bad):
     ids = torch.tensor([[1, bad, 2]])
-    message = f"input_ids must be from 0 to vocab_size − 1 = 4: got {bad}"
+    message = f"input_ids must be from 0 to vocab_size − 1 = 4: got {bad} at (0, 1)"
     with pytest.raises(ValueError, match=says(message)):
         checks.token_ids("input_ids", ids, vocab_size=5)
 
@@ -194,9 +194,9 @@ def test_the_ignored_id_is_accepted_and_no_other_negative_one():
     ids = torch.tensor([[-100, 1]])
     checks.token_ids("targets", ids, vocab_size=5, ignored=-100)
     checks.token_ids("targets", torch.full((2, 2), -100), vocab_size=5, ignored=-100)
-    with pytest.raises(ValueError, match="got -1$"):
+    with pytest.raises(ValueError, match=r"got -1 at \(0, 0\)$"):
         checks.token_ids("targets", ids.clamp(min=-1), vocab_size=5, ignored=-100)
-    with pytest.raises(ValueError, match="got -100$"):
+    with pytest.raises(ValueError, match=r"got -100 at \(0, 0\)$"):
         checks.token_ids("targets", ids, vocab_size=5)
 
 

@@ -13,15 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmbook.checks import token_ids
 from llmbook.layers import FeedForward, LayerNorm, Residual
-from llmbook.models.common import (
-    check_choices,
-    check_heads,
-    check_ids,
-    check_sizes,
-    init_normal,
-    token_mask,
-)
+from llmbook.models.common import check_choices, check_heads, check_sizes, init_normal, token_mask
 from llmbook.models.encoder_decoder import EncoderDecoder
 from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
@@ -144,7 +138,8 @@ class Bart(EncoderDecoder):
 
     def encode(self, input_ids, attention_mask=None):
         """Read the source: memory (batch, tokens, d_model), and its mask or None."""
-        check_ids("input_ids", input_ids, self.config.max_len)
+        c = self.config
+        token_ids("input_ids", input_ids, vocab_size=c.vocab_size, max_len=c.max_len)
         mask = token_mask(attention_mask, *input_ids.shape)
         mask = None if mask is None else mask[:, None, None, :]
         x = self.embed(self.tokens, self.positions, self.norm, input_ids)
@@ -155,7 +150,7 @@ class Bart(EncoderDecoder):
     def decode(self, decoder_input_ids, memory, mask=None, cache=None):
         """Hidden states of the targets, given the memory: (batch, targets, d_model)."""
         past = 0 if cache is None else cache.length
-        check_ids("decoder_input_ids", decoder_input_ids, self.config.max_len - past)
+        token_ids("decoder_input_ids", decoder_input_ids, max_len=self.config.max_len - past)
         y = self.embed(
             self.target_tokens, self.target_positions, self.target_norm, decoder_input_ids, past
         )

@@ -15,15 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmbook.checks import token_ids
 from llmbook.layers import ACTIVATIONS, FeedForward, LayerNorm, Residual
-from llmbook.models.common import (
-    check_choices,
-    check_heads,
-    check_ids,
-    check_sizes,
-    init_normal,
-    token_mask,
-)
+from llmbook.models.common import check_choices, check_heads, check_sizes, init_normal, token_mask
 from llmbook.models.pretrained import Pretrained, config_json
 from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
@@ -121,12 +115,13 @@ class Body(nn.Module):
 
     def forward(self, input_ids, attention_mask=None, segment_ids=None):
         """Hidden states of the last layer: (batch, tokens) → (batch, tokens, d_model)."""
-        check_ids("input_ids", input_ids, self.config.max_len)
+        c = self.config
+        token_ids("input_ids", input_ids, vocab_size=c.vocab_size, max_len=c.max_len)
         mask = token_mask(attention_mask, *input_ids.shape)
         if segment_ids is None:
             segments = self.segments.weight[0]
         else:
-            check_ids("segment_ids", segment_ids)
+            token_ids("segment_ids", segment_ids, vocab_size=c.n_segments)
             segments = self.segments(segment_ids)
         x = self.tokens(input_ids) + self.positions(self._rows(input_ids)) + segments
         x = self.dropout(self.norm(x))

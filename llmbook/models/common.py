@@ -1,21 +1,10 @@
 """What the models share: checks of their input and configs, masks, initial weights."""
 
-import torch
 from torch import nn
 
 from llmbook.layers import ACTIVATIONS
-from llmbook.multihead import MultiHeadAttention
 
 # --- input
-
-
-def check_ids(name, ids, max_len=None):
-    """Raise unless ids are int64 (batch, tokens), of at most max_len tokens."""
-    if not isinstance(ids, torch.Tensor) or ids.dtype != torch.int64 or ids.ndim != 2:
-        got = f"{ids.dtype} {tuple(ids.shape)}" if hasattr(ids, "dtype") else type(ids).__name__
-        raise TypeError(f"{name} must be int64 (batch, tokens): got {got}")
-    if max_len is not None and ids.shape[1] > max_len:
-        raise ValueError(f"{name} must have at most max_len={max_len} tokens: got {ids.shape[1]}")
 
 
 def token_mask(attention_mask, batch, tokens):
@@ -66,13 +55,14 @@ def check_choices(config, *dropouts):
 
 
 def init_normal(model, std):
-    """Every matrix normal with standard deviation std, every bias 0; norms stay at 1 and 0."""
+    """Every matrix normal with standard deviation std, every bias 0; norms stay at 1 and 0.
+
+    A module with parameters of its own has a method `init_normal(std)` that draws them.
+    """
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=std)
-        elif isinstance(module, MultiHeadAttention):
-            nn.init.normal_(module.in_proj_weight, std=std)
-            if module.in_proj_bias is not None:
-                nn.init.zeros_(module.in_proj_bias)
+        elif hasattr(module, "init_normal"):
+            module.init_normal(std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from llmbook.cache import EncoderDecoderCache
+from llmbook.checks import token_ids
 from llmbook.losses import label_smoothing
-from llmbook.models.common import check_ids
 from llmbook.models.pretrained import Pretrained
 
 
@@ -28,6 +28,8 @@ class EncoderDecoder(Pretrained, nn.Module):
     config start_id and pad_id.
     """
 
+    reads_source = True  # what a caller asks instead of looking at the signature
+
     def forward(self, input_ids, decoder_input_ids, attention_mask=None, *, cache=None):
         """Logits of the next target token: (batch, targets, vocab_size).
 
@@ -36,7 +38,7 @@ class EncoderDecoder(Pretrained, nn.Module):
         from `new_cache`; its first call reads the source, later ones take the new targets only and
         leave input_ids aside.
         """
-        check_ids("decoder_input_ids", decoder_input_ids)
+        token_ids("decoder_input_ids", decoder_input_ids, vocab_size=self.config.vocab_size)
         if cache is None or cache.memory is None:
             memory, mask = self.encode(input_ids, attention_mask)
             if cache is not None:

@@ -7,17 +7,14 @@ Attention is causal: the logits at a position depend on the tokens up to it. Sou
 2019; Brown et al. 2020 for the initialisation as it is written here.
 """
 
-import math
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from llmbook.cache import Caches
-from llmbook.layers import ACTIVATIONS, FeedForward, LayerNorm
-from llmbook.models.pretrained import Pretrained, config_json
+from llmbook.layers import FeedForward, LayerNorm
+from llmbook.models.common import check_choices, check_heads, check_sizes
+from llmbook.models.decoder import Decoder
+from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
 
@@ -44,22 +41,14 @@ class GPTConfig:
     eos_id: int | None = None
 
     def __post_init__(self):
-        for name in ("vocab_size", "max_len", "d_model", "n_layers", "n_heads"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1: got {value!r}")
-        if self.d_model % self.n_heads:
-            raise ValueError(
-                f"n_heads must divide d_model: got d_model={self.d_model}, n_heads={self.n_heads}"
-            )
-        for name in ("dropout", "embedding_dropout", "attention_dropout"):
-            value = getattr(self, name)
-            if not 0 <= (value or 0) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1: got {value}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation must be one of {tuple(ACTIVATIONS)}: got {self.activation!r}"
-            )
+        check_sizes(self, "vocab_size", "max_len", "d_model", "n_layers", "n_heads")
+        if self.d_ff is not None:
+            check_sizes(self, "d_ff")
+        check_heads(self.d_model, self.n_heads)
+        check_choices(self, "dropout", "embedding_dropout", "attention_dropout")
+
+
+# --- the model
 
 
 class Block(nn.Module):
@@ -75,24 +64,29 @@ class Block(nn.Module):
         self.ffn = FeedForward(d, config.d_ff, activation=config.activation)
         self.dropout = nn.Dropout(p)
 
-    def forward(self, x, mask=None, cache=None):
-        """x (batch, tokens, d_model) → the same; mask as in `attention`, over all keys."""
-        x = x + self.dropout(self.attention(self.norm1(x), mask=mask, causal=True, cache=cache))
+    def forward(self, x, places, cache=None):
+        """x (batch, tokens, d_model) → the same; see `Decoder` for places and cache."""
+        attended = self.attention(self.norm1(x), mask=places.mask, causal=True, cache=cache)
+        x = x + self.dropout(attended)
         return x + self.dropout(self.ffn(self.norm2(x)))
 
+    def new_cache(self, batch, max_len):
+        """An empty cache for this block's keys and values."""
+        return self.attention.new_cache(batch, max_len)
 
-class GPT(Pretrained, nn.Module):
-    """A decoder-only language model: `model(input_ids) → logits`.
+    @property
+    def into_stream(self):
+        """The weights of what is added to the residual stream."""
+        return [self.attention.out_proj.weight, self.ffn.down.weight]
 
-    `checkpointing = True` on the model keeps only each block's input for the backward pass and
-    computes the rest again: less memory, one more forward pass.
-    """
+
+class GPT(Decoder):
+    """A decoder-only language model: `model(input_ids) → logits`."""
 
     architecture = "GPT2LMHeadModel"
 
     def __init__(self, config):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.positions = nn.Embedding(config.max_len, config.d_model)
         p = config.embedding_dropout
@@ -102,82 +96,18 @@ class GPT(Pretrained, nn.Module):
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.tokens.weight
-        self.checkpointing = False
         self.reset_parameters()
 
-    def reset_parameters(self):
-        """Weights normal with standard deviation 0.02, biases 0, norms 1.
+    @property
+    def max_len(self):
+        """The longest text: there is no vector for a later position."""
+        return self.config.max_len
 
-        What is added to the residual stream starts smaller by 1/√(2 n_layers): there are that many
-        additions, and the stream's size should not grow with depth.
-        """
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(module.weight, std=0.02)
-                if getattr(module, "bias", None) is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, MultiHeadAttention):
-                nn.init.normal_(module.in_proj_weight, std=0.02)
-                nn.init.zeros_(module.in_proj_bias)
-        for block in self.blocks:
-            for layer in (block.attention.out_proj, block.ffn.down):
-                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * self.config.n_layers))
+    def embed(self, input_ids, places):
+        """E[ids] + P[positions]: (batch, tokens, d_model)."""
+        return self.dropout(self.tokens(input_ids) + self.positions(places.positions))
 
-    def forward(self, input_ids, attention_mask=None, *, cache=None):
-        """Logits of the next token at every position: (batch, tokens, vocab_size).
-
-        attention_mask: (batch, tokens so far), 1 or True for tokens and 0 for padding, on either
-        side; positions count the tokens alone. cache: from `new_cache`, filled with earlier
-        tokens; input_ids are then the new ones only.
-        """
-        return self.head(self.hidden(input_ids, attention_mask, cache=cache))
-
-    def hidden(self, input_ids, attention_mask=None, *, cache=None):
-        """The final normalised hidden states: (batch, tokens, d_model)."""
-        past = 0 if cache is None else cache.length
-        positions, mask = self._positions(input_ids, attention_mask, past)
-        x = self.dropout(self.tokens(input_ids) + self.positions(positions))
-        for i, block in enumerate(self.blocks):
-            if self.checkpointing and self.training:
-                x = checkpoint(block, x, mask, use_reentrant=False)
-            else:
-                x = block(x, mask, None if cache is None else cache[i])
-        return self.norm(x)
-
-    def loss(self, input_ids, targets):
-        """Mean cross-entropy of the next tokens, in nats: scalar. Targets below 0 do not count."""
-        logits = self(input_ids)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
-
-    def new_cache(self, batch, max_len):
-        """Empty `Caches` for `max_len` tokens."""
-        if max_len > self.config.max_len:
-            raise ValueError(
-                f"max_len must be at most the model's {self.config.max_len}: got {max_len}"
-            )
-        return Caches(block.attention.new_cache(batch, max_len) for block in self.blocks)
-
-    def _positions(self, input_ids, attention_mask, past):
-        if input_ids.ndim != 2 or input_ids.dtype != torch.int64:
-            raise ValueError(
-                f"input_ids must be int64 (batch, tokens): got {input_ids.dtype} "
-                f"{tuple(input_ids.shape)}"
-            )
-        total = past + input_ids.shape[1]
-        if total > self.config.max_len:
-            raise ValueError(
-                f"the text must have at most max_len={self.config.max_len} tokens: got {total}"
-            )
-        if attention_mask is None:
-            return torch.arange(past, total, device=input_ids.device), None
-        if attention_mask.shape != (input_ids.shape[0], total):
-            raise ValueError(
-                f"attention_mask must be (batch, tokens so far) = {(input_ids.shape[0], total)}: "
-                f"got {tuple(attention_mask.shape)}"
-            )
-        keep = attention_mask.bool()
-        positions = (keep.long().cumsum(-1) - 1).clamp(min=0)[:, past:]
-        return positions, keep[:, None, None, :]
+    # --- checkpoints
 
     @property
     def layout(self):

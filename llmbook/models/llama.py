@@ -12,20 +12,12 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from llmbook.cache import Caches
 from llmbook.layers import GatedFeedForward, RMSNorm
-from llmbook.models.common import (
-    check_choices,
-    check_heads,
-    check_ids,
-    check_sizes,
-    init_normal,
-    token_mask,
-)
-from llmbook.models.pretrained import Pretrained, config_json
+from llmbook.models.common import check_choices, check_heads, check_sizes
+from llmbook.models.decoder import Decoder
+from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import Rotary
@@ -115,6 +107,9 @@ class LlamaConfig:
         return rotary
 
 
+# --- the model
+
+
 class Block(nn.Module):
     """Attention, then the gated feed-forward network, each on its normalised input."""
 
@@ -134,22 +129,30 @@ class Block(nn.Module):
         self.norm2 = RMSNorm(d, config.eps)
         self.ffn = GatedFeedForward(d, config.d_ff, config.activation, bias=config.ffn_bias)
 
-    def forward(self, x, mask, positions, cache=None):
-        """x (batch, tokens, d_model) → the same; mask over all keys, positions of the new ones."""
+    def forward(self, x, places, cache=None):
+        """x (batch, tokens, d_model) → the same; see `Decoder` for places and cache."""
         x = x + self.attention(
-            self.norm1(x), mask=mask, causal=True, positions=positions, cache=cache
+            self.norm1(x), mask=places.mask, causal=True, positions=places.positions, cache=cache
         )
         return x + self.ffn(self.norm2(x))
 
+    def new_cache(self, batch, max_len):
+        """An empty cache for this block's keys and values."""
+        return self.attention.new_cache(batch, max_len)
 
-class Llama(Pretrained, nn.Module):
-    """A decoder-only language model: `model(input_ids) → logits`."""
+    @property
+    def into_stream(self):
+        """The weights of what is added to the residual stream."""
+        return [self.attention.out_proj.weight, self.ffn.down.weight]
+
+
+class Llama(Decoder):
+    """A decoder-only language model: `model(input_ids) → logits`. Positions have no last one."""
 
     architecture = "LlamaForCausalLM"
 
     def __init__(self, config):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
         rotary = config.rotary()
         self.blocks = nn.ModuleList(Block(config, rotary) for _ in range(config.n_layers))
@@ -158,47 +161,6 @@ class Llama(Pretrained, nn.Module):
         if config.tied:
             self.head.weight = self.tokens.weight
         self.reset_parameters()
-
-    def reset_parameters(self):
-        """As GPT-2's: deviation 0.02, less for what is added to the residual stream."""
-        init_normal(self, 0.02)
-        for block in self.blocks:
-            for layer in (block.attention.out_proj, block.ffn.down):
-                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * self.config.n_layers))
-
-    def forward(self, input_ids, attention_mask=None, *, cache=None):
-        """Logits of the next token at every position: (batch, tokens, vocab_size).
-
-        attention_mask (batch, tokens so far): 1 or True for tokens and 0 for padding, on either
-        side; positions count the tokens alone. cache: from `new_cache`, filled with earlier
-        tokens; input_ids are then the new ones only.
-        """
-        return self.head(self.hidden(input_ids, attention_mask, cache=cache))
-
-    def hidden(self, input_ids, attention_mask=None, *, cache=None):
-        """The final normalised hidden states: (batch, tokens, d_model)."""
-        check_ids("input_ids", input_ids)
-        past = 0 if cache is None else cache.length
-        batch, total = input_ids.shape[0], past + input_ids.shape[1]
-        mask = token_mask(attention_mask, batch, total)
-        if mask is None:
-            positions = torch.arange(past, total, device=input_ids.device)
-        else:
-            positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, past:]
-            mask = mask[:, None, None, :]
-        x = self.tokens(input_ids)
-        for i, block in enumerate(self.blocks):
-            x = block(x, mask, positions, None if cache is None else cache[i])
-        return self.norm(x)
-
-    def loss(self, input_ids, targets, attention_mask=None):
-        """Mean cross-entropy of the next tokens, in nats: scalar. Targets of −100 do not count."""
-        logits = self(input_ids, attention_mask)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-
-    def new_cache(self, batch, max_len):
-        """Empty `Caches` for `max_len` tokens; rotary positions have no last."""
-        return Caches(block.attention.new_cache(batch, max_len) for block in self.blocks)
 
     # --- checkpoints
 

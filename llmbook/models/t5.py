@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from llmbook.checks import token_ids
 from llmbook.layers import FeedForward, GatedFeedForward, Residual, RMSNorm
-from llmbook.models.common import check_choices, check_ids, check_sizes, token_mask
+from llmbook.models.common import check_choices, check_sizes, token_mask
 from llmbook.models.encoder_decoder import EncoderDecoder
 from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
@@ -147,7 +148,7 @@ class T5(EncoderDecoder):
 
     def encode(self, input_ids, attention_mask=None):
         """Read the source: memory (batch, tokens, d_model), and its mask or None."""
-        check_ids("input_ids", input_ids)
+        token_ids("input_ids", input_ids, vocab_size=self.config.vocab_size)
         mask = token_mask(attention_mask, *input_ids.shape)
         mask = None if mask is None else mask[:, None, None, :]
         x = self.dropout(self.tokens(input_ids))

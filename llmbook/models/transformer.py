@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from torch import nn
 
+from llmbook.checks import token_ids
 from llmbook.layers import FeedForward, GatedFeedForward, LayerNorm, Residual
-from llmbook.models.common import check_ids, check_sizes, token_mask
+from llmbook.models.common import check_sizes, token_mask
 from llmbook.models.encoder_decoder import EncoderDecoder
 from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
@@ -163,7 +164,7 @@ class Transformer(EncoderDecoder):
 
         Positions count the tokens alone, so padding may stand on either side.
         """
-        check_ids("input_ids", input_ids)
+        token_ids("input_ids", input_ids, vocab_size=self.config.vocab_size)
         mask = token_mask(attention_mask, *input_ids.shape)
         if mask is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)

@@ -289,7 +289,7 @@ def test_bad_input_is_refused_with_what_it_was(tmp_path):
     for model in (t5, bart):
         with pytest.raises(TypeError, match="input_ids must be int64"):
             model(ids.float(), ids)
-        with pytest.raises(TypeError, match="decoder_input_ids must be int64"):
+        with pytest.raises(TypeError, match="decoder_input_ids must be a tensor, int64"):
             model(ids[:, :5], None)
         with pytest.raises(ValueError, match=r"attention_mask must be .*\(2, 5\): got \(2, 4\)"):
             model(ids[:, :5], ids[:, :5], torch.ones(2, 4))

@@ -1,0 +1,161 @@
+"""What every model that writes from left to right shares: the call, the loss, cache and padding.
+
+    x = embed(ids);  x = block(x), n_layers times;  logits = head(norm(x))
+
+`Decoder` holds that order. What stands in a block, how ids become vectors and what a layer keeps
+of the past is each model's own, in its own file.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from llmbook.cache import Caches
+from llmbook.checks import token_ids
+from llmbook.losses import IGNORED, next_token_loss
+from llmbook.models.common import init_normal, token_mask
+from llmbook.models.pretrained import Pretrained
+
+
+class Places(NamedTuple):
+    """Where the new tokens of a call stand, and what they may see: a block reads what it needs.
+
+    positions: int64 (tokens,) or (batch, tokens), counting tokens alone, not padding.
+    mask: bool, broadcastable to (batch, heads, tokens, tokens so far), or None: attention's, to be
+    joined with its causal one.
+    kept: bool (batch, tokens), False at padding, or None: for layers that mix or count tokens
+    without attention (a state, a router).
+    """
+
+    positions: torch.Tensor
+    mask: torch.Tensor | None
+    kept: torch.Tensor | None
+
+
+class Decoder(Pretrained, nn.Module):
+    """A decoder-only language model: `model(input_ids) → logits`.
+
+    A model makes in `__init__`, in the order in which their weights are drawn, and then calls
+    `reset_parameters`:
+
+    * `tokens`, the embedding (an own `embed(input_ids, places)` adds positions to it);
+    * `blocks`, a list of modules `block(x, places, cache=None)` → x, each with
+      `new_cache(batch, max_len)`, what that layer keeps of the past, and `into_stream`, the
+      weights of what it adds to the residual stream. A block may return (x, extra) instead: the
+      extras, a router's logits say, are what `extra_loss` gets;
+    * `norm` and `head`.
+
+    It overrides what differs: `max_len` where there is a last position, `mask` where a token
+    doesn't see everything before it, `extra_loss` where the loss has a second part,
+    `reset_parameters`.
+
+    `checkpointing = True` on the model keeps only each block's input for the backward pass and
+    computes the rest again: less memory, one more forward pass. `reads_source`: does it take a
+    source besides the text that it writes?
+    """
+
+    reads_source = False
+    checkpointing = False
+    max_len = None  # the longest text; None where positions have no last
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def reset_parameters(self):
+        """Weights normal with standard deviation 0.02, biases 0, norms 1.
+
+        What is added to the residual stream starts smaller by 1/√(2 n_layers): there are that many
+        additions, and the stream's size should not grow with depth. Source: Radford et al. 2019.
+        """
+        init_normal(self, 0.02)
+        for block in self.blocks:
+            for weight in block.into_stream:
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * self.config.n_layers))
+
+    # --- the call
+
+    def forward(self, input_ids, attention_mask=None, *, cache=None):
+        """Logits of the next token at every position: (batch, tokens, vocab_size).
+
+        input_ids (batch, tokens) int64. attention_mask (batch, tokens so far): 1 or True for
+        tokens and 0 for padding, on either side; positions count the tokens alone. cache: from
+        `new_cache`, filled with earlier tokens; input_ids are then the new ones only. Raises
+        TypeError or ValueError for ids that are no tokens, a text that is too long, and a mask of
+        another shape.
+        """
+        return self.head(self.hidden(input_ids, attention_mask, cache=cache))
+
+    def hidden(self, input_ids, attention_mask=None, *, cache=None):
+        """The final normalised hidden states: (batch, tokens, d_model)."""
+        return self._run(input_ids, attention_mask, cache)[0]
+
+    def loss(self, input_ids, targets, attention_mask=None):
+        """Mean cross-entropy of the next tokens, in nats: scalar. Targets of −100 do not count.
+
+        targets (batch, tokens) int64: the token after each place, so already shifted by one. The
+        model's `extra_loss` is added, where it has one.
+        """
+        vocab_size = self.config.vocab_size
+        token_ids("targets", targets, vocab_size=vocab_size, ignored=IGNORED)
+        hidden, extras, places = self._run(input_ids, attention_mask)
+        loss = next_token_loss(self.head(hidden), targets)
+        return loss + self.extra_loss(extras, places.kept) if extras else loss
+
+    def new_cache(self, batch, max_len):
+        """An empty cache for `max_len` tokens of each of `batch` texts: a `Caches`."""
+        if self.max_len is not None and max_len > self.max_len:
+            raise ValueError(f"max_len must be at most the model's {self.max_len}: got {max_len}")
+        return Caches(block.new_cache(batch, max_len) for block in self.blocks)
+
+    def _run(self, input_ids, attention_mask=None, cache=None):
+        """Final hidden states, what the blocks gave besides (one entry a block), the places."""
+        token_ids("input_ids", input_ids, vocab_size=self.config.vocab_size)
+        places = self.places(input_ids, attention_mask, 0 if cache is None else cache.length)
+        x, extras = self.embed(input_ids, places), []
+        for i, block in enumerate(self.blocks):
+            if self.checkpointing and self.training and cache is None:
+                x = checkpoint(block, x, places, use_reentrant=False)
+            else:
+                x = block(x, places, None if cache is None else cache[i])
+            if isinstance(x, tuple):
+                x, extra = x
+                extras.append(extra)
+        return self.norm(x), extras, places
+
+    # --- a model's own
+
+    def embed(self, input_ids, places):
+        """What the first block reads: (batch, tokens) → (batch, tokens, d_model)."""
+        return self.tokens(input_ids)
+
+    def extra_loss(self, extras, kept):
+        """What `loss` adds, from the blocks' extras; kept: bool (batch, tokens) or None."""
+        raise NotImplementedError(f"{type(self).__name__}'s blocks return extras: say what for")
+
+    def places(self, input_ids, attention_mask=None, past=0):
+        """The `Places` of input_ids behind `past` tokens that a cache holds."""
+        batch, tokens = input_ids.shape
+        total = past + tokens
+        if self.max_len is not None and total > self.max_len:
+            raise ValueError(
+                f"the text must have at most max_len={self.max_len} tokens: got {total}"
+            )
+        kept = token_mask(attention_mask, batch, total)
+        if kept is None:
+            positions = torch.arange(past, total, device=input_ids.device)
+            return Places(positions, self.mask(None, tokens, total, input_ids.device), None)
+        positions = (kept.long().cumsum(-1) - 1).clamp(min=0)[:, past:]
+        mask = self.mask(kept, tokens, total, input_ids.device)
+        return Places(positions, mask, kept[:, past:])
+
+    def mask(self, kept, tokens, total, device):
+        """Which of the `total` tokens so far the last `tokens` may see, besides the causal mask.
+
+        kept: bool (batch, total), False at padding, or None → broadcastable to (batch, heads,
+        tokens, total), or None where there is nothing to hide.
+        """
+        return None if kept is None else kept[:, None, None, :]

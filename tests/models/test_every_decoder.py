@@ -1,0 +1,219 @@
+"""What holds for every decoder: the cache, padding, the loss, checkpointing, the round trip.
+
+A decoder is entered with a small model of `transformers`; what is its own stands in its own file.
+"""
+
+import pytest
+import torch
+from helpers.model_oracles import (
+    batch,
+    close,
+    close_gradients,
+    loaded,
+    randomised,
+    returned,
+    transformers,
+)
+
+from llmbook.models.decoder import Decoder
+
+VOCAB = 101
+LLAMA = {
+    "vocab_size": VOCAB,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 37,
+    "max_position_embeddings": 64,
+}
+
+
+def gpt2(library):
+    sizes = {"n_embd": 24, "n_head": 4, "n_layer": 3, "n_positions": 33}
+    config = library.GPT2Config(vocab_size=VOCAB, eos_token_id=0, bos_token_id=0, **sizes)
+    return library.GPT2LMHeadModel(config)
+
+
+def untied_gpt2(library):
+    sizes = {"n_embd": 21, "n_head": 3, "n_layer": 1, "n_positions": 33, "n_inner": 37}
+    config = library.GPT2Config(
+        vocab_size=VOCAB, tie_word_embeddings=False, layer_norm_epsilon=1e-3, **sizes
+    )
+    return library.GPT2LMHeadModel(config)
+
+
+def llama(library):
+    return library.LlamaForCausalLM(library.LlamaConfig(**LLAMA, num_key_value_heads=2))
+
+
+def biased_llama(library):
+    changes = {"hidden_size": 21, "num_attention_heads": 3, "num_key_value_heads": 1}
+    changes |= {"head_dim": 10, "tie_word_embeddings": True, "attention_bias": True}
+    return library.LlamaForCausalLM(library.LlamaConfig(**{**LLAMA, **changes}, mlp_bias=True))
+
+
+EVERY = {
+    "GPT": gpt2,
+    "GPT, untied": untied_gpt2,
+    "Llama, grouped queries": llama,
+    "Llama, tied, with biases": biased_llama,
+}
+every_decoder = pytest.mark.parametrize("name", EVERY)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def pair(name, tmp_path):
+    """Their model, and ours with its weights."""
+    theirs = randomised(EVERY[name](transformers()))
+    ours = loaded(theirs, tmp_path / "theirs")
+    assert isinstance(ours, Decoder) and not ours.reads_source
+    return theirs, ours
+
+
+@every_decoder
+@torch.no_grad()
+def test_logits_equal_theirs_and_survive_the_way_back(pair, tmp_path):
+    theirs, ours = pair
+    ids, mask = batch(VOCAB)
+    close(ours(ids), theirs(ids).logits)
+    close(ours(ids, mask), theirs(ids, attention_mask=mask).logits, where=mask)
+    back = returned(ours, type(theirs), tmp_path / "ours")
+    assert torch.equal(back(ids).logits, theirs(ids).logits)
+
+
+@every_decoder
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("sizes", [(1,) * 9, (4, 1, 1, 3)])
+def test_cached_logits_equal_uncached_logits(pair, padded, sizes):
+    _, ours = pair
+    ids, mask = batch(VOCAB)
+    mask = mask.flip(1) if padded else None
+    cache, logits, start = ours.new_cache(3, 12), [], 0
+    for size in sizes:
+        seen = None if mask is None else mask[:, : start + size]
+        logits.append(ours(ids[:, start : start + size], seen, cache=cache))
+        start += size
+    close(torch.cat(logits, 1), ours(ids, mask), where=mask)
+    assert cache.length == 9 and cache.nbytes == sum(layer.nbytes for layer in cache) > 0
+
+
+@every_decoder
+@torch.no_grad()
+def test_a_reordered_cache_continues_the_rows_that_it_names(pair):
+    _, ours = pair
+    ids, _ = batch(VOCAB)
+    cache, rows = ours.new_cache(3, 9), torch.tensor([2, 2, 0, 1])
+    ours(ids[:, :6], cache=cache)
+    cache.reorder(rows)
+    close(ours(ids[rows, 6:], cache=cache), ours(ids[rows])[:, 6:])
+
+
+@every_decoder
+@torch.no_grad()
+def test_a_cropped_cache_has_forgotten_what_came_after(pair):
+    _, ours = pair
+    ids, _ = batch(VOCAB)
+    cache = ours.new_cache(3, 9)
+    ours(torch.cat([ids[:, :4], ids[:, :3]], 1), cache=cache)
+    cache.crop(4)
+    close(ours(ids[:, 4:], cache=cache), ours(ids)[:, 4:])
+
+
+@every_decoder
+@torch.no_grad()
+def test_padding_on_either_side_changes_nothing(pair):
+    _, ours = pair
+    ids, mask = batch(VOCAB)
+    for row, length in enumerate((9, 4, 6)):
+        alone = ours(ids[row : row + 1, :length])[0]
+        close(ours(ids, mask)[row, :length], alone)
+        left = torch.stack([torch.roll(r, 9 - n) for r, n in zip(ids, (9, 4, 6), strict=True)])
+        close(ours(left, mask.flip(1))[row, 9 - length :], alone)
+
+
+@every_decoder
+def test_loss_and_gradients_equal_theirs(pair):
+    theirs, ours = pair
+    ids, mask = batch(VOCAB)
+    labels = ids.masked_fill(mask == 0, -100)
+    expected = theirs(ids, attention_mask=mask, labels=labels).loss
+    expected.backward()
+    # Theirs shifts the labels and has no target behind the last token.
+    targets = torch.cat([labels[:, 1:], torch.full((3, 1), -100)], 1)
+    loss = ours.loss(ids, targets, mask)
+    loss.backward()
+    close(loss, expected)
+    close_gradients(ours, theirs)
+
+
+@every_decoder
+@torch.no_grad()
+def test_the_loss_of_left_padded_rows_is_that_of_the_rows_alone(pair):
+    _, ours = pair
+    ids, mask = batch(VOCAB, lengths=(5, 5, 5))
+    left, targets = torch.roll(ids, 4, 1), torch.roll(ids.roll(-1, 1), 4, 1)
+    keep = mask.flip(1)
+    close(
+        ours.loss(left, targets.masked_fill(keep == 0, -100), keep),
+        ours.loss(ids[:, :5], ids.roll(-1, 1)[:, :5]),
+    )
+
+
+@every_decoder
+def test_checkpointing_computes_the_same_gradients_bit_for_bit(pair):
+    _, ours = pair
+    ids, mask = batch(VOCAB)
+    ours.train()
+    calls = []
+    ours.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    found = []
+    for ours.checkpointing in (False, True):
+        ours.zero_grad()
+        torch.manual_seed(3)  # dropout falls in the same places
+        loss = ours.loss(ids, ids, mask)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad.clone() for p in ours.parameters())])
+    assert len(calls) == 1 + 2  # the second time, the block runs again for the backward pass
+    for direct, again in zip(*found, strict=True):
+        assert torch.equal(direct, again)
+
+
+@every_decoder
+def test_a_fresh_model_guesses_evenly(pair):
+    ids, _ = batch(VOCAB, rows=8, tokens=30)
+    fresh = type(pair[1])(pair[1].config)
+    assert abs(fresh.loss(ids, ids.roll(1, 1)).item() - torch.tensor(101.0).log().item()) < 0.1
+    for block in fresh.blocks:
+        for weight in block.into_stream:
+            expected = 0.02 / (2 * len(fresh.blocks)) ** 0.5
+            assert abs(weight.std() / expected - 1) < 0.15
+
+
+@every_decoder
+def test_what_is_no_text_is_refused_with_what_it_was(pair):
+    _, ours = pair
+    ids, mask = batch(VOCAB)
+    with pytest.raises(TypeError, match=r"input_ids must be int64 \(batch, tokens\): got float32"):
+        ours(ids.float())
+    with pytest.raises(TypeError, match=r"input_ids must be a tensor, int64 .*: got list"):
+        ours(ids.tolist())
+    with pytest.raises(ValueError, match=r"input_ids must be int64 .*: got int64 \(9,\)"):
+        ours(ids[0])
+    with pytest.raises(ValueError, match=r"attention_mask must be .*\(3, 9\): got \(3, 8\)"):
+        ours(ids, mask[:, :8])
+    for bad in (VOCAB, -1):
+        odd = ids.clone()
+        odd[1, 7] = bad
+        wrong = rf"input_ids must be from 0 to vocab_size − 1 = 100: got {bad} at \(1, 7\)"
+        with pytest.raises(ValueError, match=wrong):
+            ours(odd)
+        with pytest.raises(ValueError, match=wrong.replace("input_ids", "targets")):
+            ours.loss(ids, odd)
+    with pytest.raises(ValueError, match=r"targets must have .*\(3, 9\): got \(3, 8\)"):
+        ours.loss(ids, ids[:, :8])
