@@ -1,0 +1,219 @@
+"""Small models in many sizes: the sweep behind the chapter on scaling laws.
+
+    rates    each size at five learning rates, on 0.25 M tokens: the best one is used from then on
+    sweep    each size on 0.125 to 2 M tokens of documentation, each run with a schedule of its own
+    seeds    one point of the sweep with other seeds: what a difference means
+    widths   widths 16 to 256 at several rates, with standard and with maximal-update rules
+    repeat   some sizes for 1 M tokens: twenty times over a text of 0.05 M, once over one of 1 M
+
+Every run is a function of its key, so that a killed recording goes on with the next key.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from llmbook.data import documentation
+from llmbook.data.packing import Windows, pack
+from llmbook.models.gpt import GPT, GPTConfig
+from llmbook.models.pretrained import SHIPPED
+from llmbook.tokenization import BPETokenizer
+from llmbook.training.config import TrainConfig
+from llmbook.training.evaluate import validation_loss
+from llmbook.training.log import Log
+from llmbook.training.loop import train
+
+CONTEXT, BATCH = 64, 32  # tokens of a window, windows of a batch
+# width: layers; heads of 16 throughout
+SIZES = {16: 1, 24: 2, 32: 2, 48: 2, 64: 3, 96: 3, 128: 4}
+TOKENS = (125_000, 250_000, 500_000, 1_000_000, 2_000_000)
+RATES = (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
+TUNED_ON = 250_000  # tokens on which the rates are compared
+SEEDS = (1, 2, 3, 4, 5)
+SEEDS_AT = (48, 500_000)
+WIDTHS = (16, 32, 64, 128, 256)
+WIDTH_RATES = tuple(2.0**k for k in range(-11, -5))
+WIDTH_TOKENS = 200_000
+REPEATED = (50_000, 1_000_000)  # tokens of the texts that `repeat` reads
+REPEAT_SIZES = (16, 32, 64, 128)
+REPEAT_TOKENS = 1_000_000
+WARMUP = 0.05  # share of the steps
+
+
+@dataclass(frozen=True)
+class Text:
+    """The corpus as ids: two streams, the vocabulary's size, and what a record says of it."""
+
+    train: torch.Tensor
+    validation: torch.Tensor
+    vocab_size: int
+    about: dict
+
+
+def read_text(size="full"):
+    """The documentation in the small model's tokens (384 of them)."""
+    tokenizer = BPETokenizer.load(SHIPPED / "small")
+    sides = [documentation(split, size) for split in ("train", "validation")]
+    streams = [pack(tokenizer.encode(document.text, ()) for document in side) for side in sides]
+    about = {"train": sides[0].card(), "validation": sides[1].card(), "tokens": len(streams[0])}
+    return Text(*streams, len(tokenizer), about)
+
+
+def build(width, layers, vocab_size, seed=0, tied=True):
+    """A GPT of heads of 16, with fresh weights."""
+    torch.manual_seed(seed)
+    config = GPTConfig(vocab_size, CONTEXT, width, layers, max(1, width // 16), tied=tied)
+    return GPT(config)
+
+
+def parameters(model):
+    """Parameters by what they are for: those of the blocks, and those of tables and head."""
+    blocks = sum(p.numel() for p in model.blocks.parameters())
+    return {"blocks": blocks, "embeddings": model.n_parameters - blocks}
+
+
+def config_of(tokens, lr, seed=0):
+    """How one run trains: one pass over `tokens`, the rate rising for 5% and falling to zero."""
+    steps = max(1, tokens // (CONTEXT * BATCH))
+    return TrainConfig(
+        steps=steps,
+        batch_size=BATCH,
+        lr=lr,
+        schedule="linear",
+        warmup=max(1, round(WARMUP * steps)),
+        final_lr=0.0,
+        precision="float32",
+        log_every=max(1, steps // 4),
+        evaluate_every=0,
+        checkpoint_every=0,
+        seed=seed,
+    )
+
+
+def run_point(text, width, layers, tokens, lr, seed=0, source=None):
+    """Train one model and measure it: the loss on held-out text, in nats a token."""
+    model = build(width, layers, text.vocab_size, seed)
+    windows = Windows(text.train if source is None else source, CONTEXT, seed)
+    config = config_of(tokens, lr, seed)
+    history = train(
+        model, lambda step: windows.batch(step, BATCH), config, log=Log(progress=False)
+    )
+    tail = history.losses[-max(1, len(history.losses) // 20) :]
+    return {
+        "width": width,
+        "layers": layers,
+        "tokens": config.steps * BATCH * CONTEXT,
+        "lr": lr,
+        "seed": seed,
+        **parameters(model),
+        "loss": round(held_out(model, text), 5),
+        "train_loss": round(sum(tail) / len(tail), 5),
+        "seconds": round(history.seconds, 1),
+    }
+
+
+def held_out(model, text):
+    """Loss on 1,024 windows spread over the validation text, always the same: nats a token."""
+    model.eval()
+    return validation_loss(model, text.validation, CONTEXT, windows=1024, batch_size=128)
+
+
+# --- the maximal-update rules
+
+
+def width_groups(model, lr, base=WIDTHS[0], maximal=True):
+    """AdamW's parameter groups; with maximal-update rules, weights are started anew for them.
+
+    With the width multiplier m = width / base, a hidden matrix starts with deviation ∝ 1/√width
+    and learns at lr / m; the output matrix starts at zero and learns at lr / m; tables, norms and
+    biases as at the base width. With standard rules every tensor learns at lr and every matrix
+    starts with deviation 0.02. Source: Yang et al. 2022, table 8.
+    """
+    if not maximal:
+        return [{"params": list(model.parameters()), "lr": lr}]
+    multiplier = model.config.d_model / base
+    hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
+    with torch.no_grad():
+        for matrix in hidden:
+            matrix.mul_(1 / math.sqrt(multiplier))  # 0.02 at the base width
+        nn.init.zeros_(model.head.weight)
+    slow = [*hidden, model.head.weight]
+    ids = {id(p) for p in slow}
+    rest = [p for p in model.parameters() if id(p) not in ids]
+    return [{"params": slow, "lr": lr / multiplier}, {"params": rest, "lr": lr}]
+
+
+def run_width(text, width, lr, maximal, tokens=WIDTH_TOKENS, seed=0):
+    """One run of `widths`: two layers, an output matrix of its own; NaN where it diverged."""
+    model = build(width, 2, text.vocab_size, seed, tied=False)
+    optimizer = torch.optim.AdamW(
+        width_groups(model, lr, maximal=maximal), betas=(0.9, 0.95), weight_decay=0.0
+    )
+    windows, config = Windows(text.train, CONTEXT, seed), config_of(tokens, lr, seed)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for step in range(config.steps):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * config.factor(step)
+        loss = model.loss(*windows.batch(step, BATCH))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    loss = held_out(model, text)
+    return {
+        "width": width,
+        "rules": "maximal update" if maximal else "standard",
+        "lr": lr,
+        "loss": round(loss, 5) if math.isfinite(loss) else None,
+    }
+
+
+# --- all of it
+
+
+def best_rates(rates):
+    """{width: the learning rate with the lowest loss}, from the runs of `rates`."""
+    best = {}
+    for run in rates:
+        if run["width"] not in best or run["loss"] < best[run["width"]]["loss"]:
+            best[run["width"]] = run
+    return {width: run["lr"] for width, run in best.items()}
+
+
+def record(done, save, text=None, say=print):
+    """Make what is missing of every part; `done` {part: {key: run}} is filled, `save()` keeps it.
+
+    Returns {part: [runs]}.
+    """
+    text = read_text() if text is None else text
+
+    def make(part, key, function, *args, **options):
+        runs = done.setdefault(part, {})
+        if key not in runs:
+            runs[key] = function(text, *args, **options)
+            save()
+            say(f"{part} {key}: {runs[key]['loss']}")
+
+    for width, layers in SIZES.items():
+        for lr in RATES:
+            make("rates", f"{width}/{lr}", run_point, width, layers, TUNED_ON, lr)
+    rates = best_rates(done["rates"].values())
+    for tokens in TOKENS:
+        for width, layers in SIZES.items():
+            key = f"{width}/{tokens}"
+            make("sweep", key, run_point, width, layers, tokens, rates[width])
+    width, tokens = SEEDS_AT
+    for seed in SEEDS:
+        make("seeds", str(seed), run_point, width, SIZES[width], tokens, rates[width], seed)
+    for width in WIDTHS:
+        for maximal in (False, True):
+            for lr in WIDTH_RATES:
+                key = f"{width}/{lr}/{'maximal' if maximal else 'standard'}"
+                make("widths", key, run_width, width, lr, maximal)
+    for length in REPEATED:
+        for width in REPEAT_SIZES:
+            where = (width, SIZES[width], REPEAT_TOKENS, rates[width])
+            make("repeat", f"{width}/{length}", run_point, *where, source=text.train[:length])
+    return {part: list(runs.values()) for part, runs in done.items()}

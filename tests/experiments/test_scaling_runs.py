@@ -1,0 +1,103 @@
+"""The sweep behind the scaling laws: each run is its key's, the rules of width as published."""
+
+import json
+
+import pytest
+import torch
+
+from llmbook.experiments import scaling
+
+
+@pytest.fixture
+def text():
+    """A text with something to learn: a walk in which the next id is one of two."""
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randint(1, 3, (9000,), generator=generator)
+    ids = (steps.cumsum(0) % 24).int()
+    return scaling.Text(ids[:8000], ids[8000:], 24, {})
+
+
+def test_a_run_tells_its_size_tokens_and_loss_and_learns(text):
+    short, long = (scaling.run_point(text, 16, 1, tokens, 8e-3) for tokens in (4_096, 100_000))
+    assert long["tokens"] == 100_000 // 2048 * 2048
+    assert long["loss"] < short["loss"] - 0.3 and abs(long["loss"] - long["train_loss"]) < 0.2
+    blocks = (
+        12 * 16 * 16 + 13 * 16
+    )  # four matrices of attention, two of the network, norms, biases
+    assert long["blocks"] == blocks
+    assert long["embeddings"] == (24 + scaling.CONTEXT) * 16 + 2 * 16  # tied head, last norm
+
+
+def test_the_same_key_is_the_same_run_and_another_seed_another(text):
+    run = [scaling.run_point(text, 16, 1, 8_192, 8e-3, seed)["loss"] for seed in (0, 0, 1)]
+    assert run[0] == run[1] != run[2]
+
+
+def test_the_rate_rises_for_five_percent_and_falls_to_nothing():
+    config = scaling.config_of(500_000, 1e-3)
+    factors = [config.factor(step) for step in range(config.steps)]
+    assert factors.index(max(factors)) == pytest.approx(0.05 * config.steps, abs=2)
+    assert factors[-1] < 0.01
+
+
+@pytest.mark.parametrize("maximal", [True, False])
+def test_every_parameter_is_in_one_group_and_only_matrices_learn_slower(maximal):
+    model = scaling.build(64, 2, 24, tied=False)
+    groups = scaling.width_groups(model, 0.01, maximal=maximal)
+    ids = [id(p) for group in groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters())
+    if maximal:
+        slow, rest = groups
+        assert slow["lr"] == 0.01 / 4 and rest["lr"] == 0.01
+        assert {p.ndim for p in slow["params"]} == {2} and len(slow["params"]) == 2 * 4 + 1
+        assert model.head.weight.abs().max() == 0
+        assert model.blocks[0].ffn.up.weight.std().item() == pytest.approx(0.02 / 2, rel=0.05)
+    else:
+        assert [group["lr"] for group in groups] == [0.01]
+
+
+def test_at_the_base_width_both_rules_learn_at_the_same_rates():
+    model = scaling.build(16, 2, 24, tied=False)
+    assert {g["lr"] for g in scaling.width_groups(model, 0.01)} == {0.01}
+
+
+def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
+    monkeypatch.setattr(scaling, "SIZES", {16: 1})
+    for name, value in {
+        "RATES": (4e-3, 8e-3),
+        "TOKENS": (4_096,),
+        "TUNED_ON": 2_048,
+        "SEEDS": (1,),
+        "SEEDS_AT": (16, 2_048),
+        "WIDTHS": (16,),
+        "WIDTH_RATES": (4e-3,),
+        "REPEATED": (500,),
+        "REPEAT_SIZES": (16,),
+        "REPEAT_TOKENS": 2_048,
+    }.items():
+        monkeypatch.setattr(scaling, name, value)
+    monkeypatch.setattr(scaling.run_width, "__defaults__", (2_048, 0))
+
+    class StoppedError(Exception):
+        pass
+
+    done, saved = {}, []
+
+    def save():
+        saved.append(json.dumps(done))
+        if len(saved) == 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        scaling.record(done, save, text, say=lambda *_: None)
+    parts = scaling.record(
+        json.loads(saved[-1]), lambda: saved.append(""), text, say=lambda *_: None
+    )
+    whole = scaling.record({}, lambda: None, text, say=lambda *_: None)
+    strip = _without_seconds
+    assert {p: strip(r) for p, r in parts.items()} == {p: strip(r) for p, r in whole.items()}
+    assert len(saved) == 3 + 4 and set(parts) == {"rates", "sweep", "seeds", "widths", "repeat"}
+
+
+def _without_seconds(runs):
+    return [{k: v for k, v in run.items() if k != "seconds"} for run in runs]
