@@ -101,6 +101,7 @@ def tensor(name, value, axes, dtype=None, **sizes):
     """
     names, kinds = axes.split(), dtype if isinstance(dtype, tuple | list) else (dtype,)
     legend = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in names)
+    legend += "," * (len(names) == 1)  # as Python writes a shape
     words = "" if dtype is None else " or ".join(map(_plain, kinds)) + " "
     if not isinstance(value, torch.Tensor):
         kind = type(value).__name__

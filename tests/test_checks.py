@@ -169,7 +169,7 @@ def test_another_dtype_or_no_tensor_is_a_type_error():
     message = "x must be int64 or bool (batch, tokens): got float32 (2, 3)"
     with pytest.raises(TypeError, match=says(message)):
         checks.tensor("x", torch.zeros(2, 3), "batch tokens", (torch.int64, torch.bool))
-    with pytest.raises(TypeError, match=says("x must be a tensor, int64 (batch): got list")):
+    with pytest.raises(TypeError, match=says("x must be a tensor, int64 (batch,): got list")):
         checks.tensor("x", [1], "batch", torch.int64)
 
 

@@ -16,13 +16,11 @@ from llmbook.data.corpus import (
 )
 from llmbook.data.downloads import DamagedFile, DownloadFailed, available, fetch
 from llmbook.data.folders import cache_folder, data_folder, resolve_folders
+from llmbook.data.packing import batches
 from llmbook.data.sets import instructions, multi30k, preferences, sst2, tiny_shakespeare, wnut17
-from llmbook.tokenization.characters import PRINTABLE, Characters, batches
 
 __all__ = [
     "DOWNLOADS",
-    "PRINTABLE",
-    "Characters",
     "Corpus",
     "DamagedFile",
     "Document",

@@ -13,7 +13,9 @@ damage.
 
 import torch
 
-from llmbook.data.tasks import IGNORED
+from llmbook import checks
+from llmbook.data.packing import pad
+from llmbook.losses import IGNORED
 
 # --- masked tokens
 
@@ -26,8 +28,8 @@ def mask_tokens(ids, *, mask_id, vocab_size, special_ids=(), share=0.15, generat
     any token of the vocabulary, and 10% stay: targets hold what they were. A row without
     candidates asks nothing. Source: Devlin et al. 2019, appendix A.1.
     """
-    _check_ids("ids", ids)
-    _check_share("share", share)
+    checks.token_ids("ids", ids)
+    checks.share("share", share, zero=False, one=False)
     candidate = torch.ones_like(ids, dtype=torch.bool)
     for special in special_ids:
         candidate &= ids != special
@@ -97,8 +99,7 @@ def join_pair(a, b, *, cls_id, sep_id, max_len):
     again.
     """
     a, b = list(a), list(b)
-    if max_len < 5:
-        raise ValueError(f"max_len must leave room for a token of each, 5 in all: got {max_len}")
+    checks.whole("max_len", max_len, least=5)  # a token of each
     while len(a) + len(b) + 3 > max_len:
         (a if len(a) >= len(b) else b).pop()
     return [cls_id, *a, sep_id, *b, sep_id], [0] * (len(a) + 2) + [1] * (len(b) + 1)
@@ -145,9 +146,8 @@ def random_spans(length, *, share=0.15, mean_length=3.0, generator=None):
     code lets the last span end the text, so that a short text with one span always loses its end;
     here text may follow, as in the paper's example. Source: Raffel et al. 2020, section 3.1.4.
     """
-    _check_share("share", share)
-    if length < 2:
-        raise ValueError(f"length must be at least 2, a token kept and one hidden: got {length}")
+    checks.share("share", share, zero=False, one=False)
+    checks.whole("length", length, least=2)  # a token kept and one hidden
     hidden = min(max(round(length * share), 1), length - 1)
     n_spans = min(max(round(hidden / mean_length), 1), hidden, length - hidden)
     spans, at = [], 0
@@ -208,7 +208,7 @@ def infill(ids, *, mask_id, share=0.3, mean_length=3.0, generator=None):
     of length 0 only inserts a mask. They lie apart, in random places. How many tokens a mask
     stands for is for the model to find out. Source: Lewis et al. 2020, section 2.2.
     """
-    _check_share("share", share)
+    checks.share("share", share, zero=False, one=False)
     ids = list(ids)
     hidden, lengths = round(len(ids) * share), []
     rate = torch.tensor([float(mean_length)])
@@ -274,19 +274,6 @@ def denoising_batch(
 # --- pieces
 
 
-def pad(texts, pad_id):
-    """Lists of token ids as one batch, padded on the right: ids, mask (batch, longest)."""
-    if not texts or not all(len(ids) for ids in texts):
-        raise ValueError("texts must be one or more lists of token ids, none empty")
-    longest = max(len(ids) for ids in texts)
-    ids = torch.full((len(texts), longest), pad_id, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for i, text in enumerate(texts):
-        ids[i, : len(text)] = torch.as_tensor(text)
-        mask[i, : len(text)] = 1
-    return ids, mask
-
-
 def _text_to_text(inputs, targets, pad_id):
     input_ids, attention_mask = pad(inputs, pad_id)
     targets, _ = pad(targets, IGNORED)
@@ -306,14 +293,3 @@ def _parts(total, n, generator):
 def _merged(lengths, n):
     """At most n spans: the last ones joined where there are more spans than places."""
     return lengths if len(lengths) <= n else [*lengths[: n - 1], sum(lengths[n - 1 :])]
-
-
-def _check_ids(name, ids):
-    if not isinstance(ids, torch.Tensor) or ids.dtype != torch.int64 or ids.ndim != 2:
-        got = f"{ids.dtype} {tuple(ids.shape)}" if hasattr(ids, "dtype") else type(ids).__name__
-        raise TypeError(f"{name} must be int64 (batch, tokens): got {got}")
-
-
-def _check_share(name, share):
-    if not 0 < share < 1:
-        raise ValueError(f"{name} must be above 0 and below 1: got {share}")

@@ -8,12 +8,11 @@ inputs, so an epoch predicts every token once. Which windows make up the batch o
 function of (seed, step, rank, world): to resume, a step's number is all that need be known.
 """
 
-import hashlib
-
 import numpy as np
 import torch
 
-from llmbook.tokenization.characters import at_least
+from llmbook.checks import tensor, wholes
+from llmbook.seeds import as_generator, generator
 
 
 def pack(documents, end_of_text=None):
@@ -29,6 +28,23 @@ def pack(documents, end_of_text=None):
     return torch.from_numpy(np.concatenate(parts))
 
 
+def pad(rows, value):
+    """Lists of whole numbers as one batch, padded on the right: ids, mask, int64 (batch, longest).
+
+    value: what stands behind a shorter row. mask: 1 where a row has a number, 0 behind it. Raises
+    ValueError without rows, or for an empty one.
+    """
+    if not rows or not all(len(row) for row in rows):
+        raise ValueError("rows must be one or more lists of token ids, none empty")
+    longest = max(len(row) for row in rows)
+    ids = torch.full((len(rows), longest), value, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.as_tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
 class Windows:
     """Windows of a stream, in an endless order that (seed, epoch) decides; random access to it.
 
@@ -41,8 +57,8 @@ class Windows:
     def __init__(self, ids, length, seed=0):
         if not isinstance(ids, torch.Tensor) or ids.ndim != 1 or ids.is_floating_point():
             raise TypeError("ids must be a tensor of whole numbers (tokens,)")
-        at_least(1, length=length)
-        at_least(0, seed=seed)
+        wholes(1, length=length)
+        wholes(0, seed=seed)
         if len(ids) < 2 * length:
             raise ValueError(
                 f"ids must hold at least 2 · length = {2 * length} tokens: got {len(ids)}"
@@ -57,10 +73,9 @@ class Windows:
     def starts(self, epoch):
         """Where the windows of an epoch start, in their order: int64 (windows,)."""
         if epoch not in self._epochs:
-            digest = hashlib.sha256(f"{self.seed}/{epoch}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            first = torch.randint(self.length, (1,), generator=generator)
-            order = torch.randperm(len(self), generator=generator)
+            draw = generator(self.seed, epoch)
+            first = torch.randint(self.length, (1,), generator=draw)
+            order = torch.randperm(len(self), generator=draw)
             # A batch touches two epochs at most, unless it is larger than one.
             self._epochs = {e: s for e, s in self._epochs.items() if abs(e - epoch) <= 1}
             self._epochs[epoch] = first + self.length * order
@@ -68,8 +83,8 @@ class Windows:
 
     def samples(self, first, count):
         """Starts of `count` windows of the endless order, from number `first` on."""
-        at_least(0, first=first)
-        at_least(1, count=count)
+        wholes(0, first=first)
+        wholes(1, count=count)
         parts, n = [], len(self)
         while count:
             epoch, place = divmod(first, n)
@@ -84,7 +99,7 @@ class Windows:
         batch_size: over all processes, which take equal parts of it. Whatever the world, a step's
         batch is the same.
         """
-        at_least(1, batch_size=batch_size, world=world)
+        wholes(1, batch_size=batch_size, world=world)
         if not 0 <= rank < world or batch_size % world:
             raise ValueError(
                 "world must divide batch_size, and rank be from 0 to world − 1: "
@@ -94,3 +109,27 @@ class Windows:
         starts = self.samples(step * batch_size + rank * share, share)
         window = self.ids[starts[:, None] + self._offsets].long()
         return window[:, :-1], window[:, 1:]
+
+
+def batches(ids, batch, length, generator=0):
+    """Endless random windows of a text for next-token prediction: yields `(inputs, targets)`.
+
+    targets[b, t] = ids[start_b + t + 1]: the token after inputs[b, t].
+    ids: (tokens,) int64; inputs, targets: (batch, length) int64, on the device of `ids`. Windows
+    start anywhere and may overlap. `generator`: a seed or a CPU `torch.Generator`; with the same
+    seed the same batches, on every device. Raises ValueError/TypeError, at the call, for unfit
+    arguments.
+    """
+    tensor("ids", ids, "tokens", torch.int64)
+    wholes(1, batch=batch, length=length)
+    if len(ids) < length + 1:
+        raise ValueError(f"ids must hold length + 1 = {length + 1} tokens or more: got {len(ids)}")
+    return _random_windows(ids, batch, length, as_generator(generator))
+
+
+def _random_windows(ids, batch, length, draw):
+    offsets = torch.arange(length + 1, device=ids.device)
+    while True:
+        starts = torch.randint(len(ids) - length, (batch, 1), generator=draw)
+        window = ids[starts.to(ids.device) + offsets]  # (batch, length + 1)
+        yield window[:, :-1], window[:, 1:]

@@ -10,9 +10,9 @@ import random
 
 import torch
 
-from llmbook.tokenization.characters import as_generator, at_least
-
-IGNORED = -100  # a target that no loss counts: torch.nn.functional.cross_entropy's ignore_index
+from llmbook.checks import wholes
+from llmbook.losses import IGNORED
+from llmbook.seeds import as_generator
 
 _MONTHS = (
     "January",
@@ -38,8 +38,8 @@ def first_token_recall(batch, length, n_classes=4, generator=0):
     [n_classes, 2·n_classes), so 2·n_classes symbols; targets: (batch,) int64, the first token.
     Chance is 1 / n_classes.
     """
-    at_least(1, batch=batch, length=length)
-    at_least(2, n_classes=n_classes)
+    wholes(1, batch=batch, length=length)
+    wholes(2, n_classes=n_classes)
     generator = as_generator(generator)
     targets = torch.randint(n_classes, (batch,), generator=generator)
     inputs = torch.randint(n_classes, 2 * n_classes, (batch, length), generator=generator)
@@ -57,9 +57,9 @@ def copy_task(batch, length, delay=0, n_symbols=8, generator=0):
     length·ln(n_symbols) / (2·length + delay + 1). Source: Hochreiter and Schmidhuber (1997), in
     the form of Arjovsky et al. (2016).
     """
-    at_least(1, batch=batch, length=length)
-    at_least(0, delay=delay)
-    at_least(2, n_symbols=n_symbols)
+    wholes(1, batch=batch, length=length)
+    wholes(0, delay=delay)
+    wholes(2, n_symbols=n_symbols)
     symbols = torch.randint(2, n_symbols + 2, (batch, length), generator=as_generator(generator))
     inputs = torch.zeros(batch, 2 * length + delay + 1, dtype=torch.int64)
     targets = torch.zeros_like(inputs)
@@ -76,8 +76,8 @@ def adding_problem(batch, length, generator=0):
     targets: (batch,) float32, the sum. Always answering 1 has a mean squared error of 1/6.
     Source: Hochreiter and Schmidhuber (1997).
     """
-    at_least(1, batch=batch)
-    at_least(2, length=length)
+    wholes(1, batch=batch)
+    wholes(2, length=length)
     generator, half = as_generator(generator), length // 2
     rows = torch.arange(batch)
     numbers = torch.rand(batch, length, generator=generator)
@@ -94,8 +94,8 @@ def reversal(batch, length, n_symbols=10, generator=0):
 
     inputs, targets: (batch, length) int64 in [0, n_symbols). Chance is 1 / n_symbols.
     """
-    at_least(1, batch=batch, length=length)
-    at_least(2, n_symbols=n_symbols)
+    wholes(1, batch=batch, length=length)
+    wholes(2, n_symbols=n_symbols)
     inputs = torch.randint(n_symbols, (batch, length), generator=as_generator(generator))
     return inputs, inputs.flip(1)
 
@@ -110,7 +110,7 @@ def anbn(batch, max_n, min_n=1, generator=0):
     `inputs == 2`; a row is accepted when all of those are right. Source: Gers and Schmidhuber
     (2001).
     """
-    at_least(1, batch=batch, max_n=max_n, min_n=min_n)
+    wholes(1, batch=batch, max_n=max_n, min_n=min_n)
     if min_n > max_n:
         raise ValueError(f"min_n must not exceed max_n: got min_n={min_n}, max_n={max_n}")
     n = torch.randint(min_n, max_n + 1, (batch, 1), generator=as_generator(generator))
@@ -156,7 +156,7 @@ def dates(n, generator=0, first_year=1900, last_year=2099):
     are uniform in [first_year, last_year]; the weekday, where it is written, is right. The ISO form
     has 10 characters, the human one at most 36, all ASCII.
     """
-    at_least(1, n=n, first_year=first_year, last_year=last_year)
+    wholes(1, n=n, first_year=first_year, last_year=last_year)
     if not first_year <= last_year <= 9999 or first_year < 1000:
         raise ValueError(
             "first_year and last_year must be in order and from 1000 to 9999: "
@@ -258,7 +258,7 @@ def translation(n, generator=0, clauses=2):
     tuple of the places of the English words that decide it; for an adjective's ending that is the
     noun. A sentence has 1 to `clauses` clauses of 3 to 15 English words, with a link between two.
     """
-    at_least(1, n=n, clauses=clauses)
+    wholes(1, n=n, clauses=clauses)
     rng = random.Random(int(torch.randint(2**62, (1,), generator=as_generator(generator))))
     return [_sentence(rng, rng.randint(1, clauses)) for _ in range(n)]
 

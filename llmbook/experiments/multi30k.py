@@ -18,10 +18,10 @@ import torch
 
 import llmbook
 from llmbook.data import DownloadFailed, multi30k
-from llmbook.data.corruption import pad
 from llmbook.data.folders import write_atomically
-from llmbook.data.tasks import IGNORED
+from llmbook.data.packing import pad
 from llmbook.decoding import generate
+from llmbook.losses import IGNORED
 from llmbook.models.transformer import Transformer, TransformerConfig
 from llmbook.tokenization import BPETokenizer
 from llmbook.training.checkpoint import CheckpointNotWritten

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from llmbook.data.tasks import IGNORED
 from llmbook.decoding import generate
+from llmbook.losses import IGNORED
 from llmbook.training.precision import Precision
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from llmbook.data.tasks import IGNORED
+from llmbook.losses import IGNORED
 from llmbook.training import distributed
 from llmbook.training.checkpoint import Checkpoints
 from llmbook.training.config import FREE_TO_CHANGE

@@ -6,16 +6,16 @@ training side alone.
 """
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from llmbook.data import Characters, documentation, tiny_shakespeare
+from llmbook.data import documentation, tiny_shakespeare
 from llmbook.data.packing import pack
 from llmbook.tokenization import END_OF_TEXT, BPETokenizer
+from llmbook.tokenization.characters import CharacterTokenizer
 
 
 @dataclass(frozen=True)
@@ -51,69 +51,6 @@ class Text:
         """What a loss means in bits for each byte of text, comparable across tokenizers."""
         tokens = len(self.validation) - 1
         return nats_per_token * tokens / self.validation_bytes / math.log(2)
-
-
-class CharacterTokenizer:
-    """Characters as tokens, with the methods of `BPETokenizer` that training uses.
-
-    characters: in the order of their ids; end_of_text: whether <|endoftext|> is the id after them.
-    """
-
-    def __init__(self, characters, end_of_text=False):
-        self.characters = Characters(characters)
-        count = len(self.characters)
-        self.special_tokens = {END_OF_TEXT: count} if end_of_text else {}
-
-    def __len__(self):
-        return len(self.characters) + len(self.special_tokens)
-
-    def encode(self, text, allowed_special=()):
-        """Ids of a text, a list; special tokens are never looked for."""
-        return self.characters.encode(text).tolist()
-
-    def decode(self, ids):
-        """The text of ids."""
-        special = self.special_tokens.get(END_OF_TEXT)
-        parts = (END_OF_TEXT if i == special else self.characters.decode([i]) for i in ids)
-        return "".join(parts)
-
-    def save(self, path):
-        """Write tokenizer.json into a folder; the `tokenizers` library loads the same ids."""
-        vocab = {c: i for i, c in enumerate(self.characters.characters)}
-        added = [
-            {
-                "id": i,
-                "content": name,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for name, i in self.special_tokens.items()
-        ]
-        content = {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": added,
-            "normalizer": None,
-            "pre_tokenizer": None,
-            "post_processor": None,
-            "decoder": {"type": "Fuse"},
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "vocab": vocab,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "merges": [],
-            },
-        }
-        Path(path, "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def read_text(config):
@@ -171,7 +108,8 @@ def _documents(config):
 def _tokenizer(config, train, validation):
     if config.tokenizer == "characters":
         # A character that only the validation side has needs an id too.
-        return CharacterTokenizer("".join({*"".join(train), *"".join(validation)}), len(train) > 1)
+        characters = "".join({*"".join(train), *"".join(validation)})
+        return CharacterTokenizer(characters, end_of_text=len(train) > 1)
     if config.tokenizer == "bpe":
         return BPETokenizer.train(train, config.vocab_size)
     if not Path(config.tokenizer).expanduser().exists():

@@ -14,12 +14,12 @@ from llmbook.data.corruption import (
     mask_tokens,
     masked_batch,
     next_sentence_batch,
-    pad,
     random_spans,
     sentence_pairs,
     shuffle_sentences,
     span_batch,
 )
+from llmbook.data.packing import pad
 
 PAD, CLS, SEP, MASK = 0, 1, 2, 3
 
@@ -236,9 +236,9 @@ def test_bad_spans_are_refused():
             corrupt_spans(range(10), spans, [100, 101, 102])
     with pytest.raises(ValueError, match="2 spans need 3 sentinels: got 2"):
         corrupt_spans(range(10), [(1, 2), (4, 5)], [100, 101])
-    with pytest.raises(ValueError, match="length must be at least 2.* got 1"):
+    with pytest.raises(ValueError, match="length must be a whole number of at least 2: got 1"):
         random_spans(1)
-    with pytest.raises(ValueError, match="share must be above 0 and below 1: got 1.5"):
+    with pytest.raises(ValueError, match="share must be a number above 0 and below 1: got 1.5"):
         random_spans(10, share=1.5)
 
 
@@ -319,11 +319,11 @@ def test_same_seed_same_batch():
 def test_bad_input_is_refused_with_what_it_was():
     with pytest.raises(TypeError, match="ids must be int64 .*float32"):
         mask_tokens(torch.zeros(2, 3), mask_id=MASK, vocab_size=9)
-    with pytest.raises(ValueError, match="share must be above 0 and below 1: got 0"):
+    with pytest.raises(ValueError, match="share must be a number above 0 and below 1: got 0"):
         mask_tokens(torch.zeros(2, 3, dtype=torch.long), mask_id=MASK, vocab_size=9, share=0)
     with pytest.raises(ValueError, match="documents must be two or more"):
         sentence_pairs([[[1], [2]]], 3)
-    with pytest.raises(ValueError, match="max_len must leave room .* got 4"):
+    with pytest.raises(ValueError, match="max_len must be a whole number of at least 5: got 4"):
         join_pair([1], [2], cls_id=CLS, sep_id=SEP, max_len=4)
-    with pytest.raises(ValueError, match="texts must be one or more lists"):
+    with pytest.raises(ValueError, match="rows must be one or more lists"):
         pad([[1], []], PAD)

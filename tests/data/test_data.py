@@ -1,4 +1,4 @@
-"""The offline corpus and characters: sides that never change, and nothing on both of them."""
+"""The offline corpus: sides that never change, and nothing on both of them."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ import torch
 
 from llmbook import data
 from llmbook.data import corpus, docstrings
+from llmbook.tokenization.characters import PRINTABLE
 
 PARAGRAPH = 60
 
@@ -94,7 +95,7 @@ def test_no_paragraph_is_in_two_documents(whole):
 
 
 def test_the_text_is_clean(whole):
-    assert set(whole.text) <= set(data.PRINTABLE)
+    assert set(whole.text) <= set(PRINTABLE)
     for document in whole:
         assert len(document.text) >= 80
         assert document.text == document.text.strip("\n").rstrip()
@@ -278,34 +279,7 @@ def test_unknown_splits_and_sizes_are_named(function):
         function("train", "huge")
 
 
-# Characters and batches
-
-
-def test_characters_round_trip():
-    vocabulary = data.Characters("hello, world")
-    assert vocabulary.characters == " ,dehlorw" and len(vocabulary) == 9
-    ids = vocabulary.encode("hold, dw")
-    assert ids.dtype == torch.int64 and ids.shape == (8,)
-    assert vocabulary.decode(ids) == "hold, dw" == vocabulary.decode(ids.tolist())
-    assert vocabulary.encode("").shape == (0,) and "h" in vocabulary and "z" not in vocabulary
-
-
-def test_the_default_vocabulary_is_the_corpus_alphabet(whole):
-    vocabulary = data.Characters()
-    assert len(vocabulary) == 96 and vocabulary.characters[0] == "\n"
-    assert vocabulary.decode(vocabulary.encode(whole.text[:5000])) == whole.text[:5000]
-
-
-def test_unknown_characters_and_ids_are_named():
-    vocabulary = data.Characters("ab")
-    with pytest.raises(ValueError, match="character 'c' at position 1 is not among the 2"):
-        vocabulary.encode("ac")
-    for bad in (2, -1, 0.5):
-        with pytest.raises(ValueError, match=f"from 0 to 1: got {bad}"):
-            vocabulary.decode([0, bad])
-    for bad in ("", None):
-        with pytest.raises(ValueError, match="text must be a string"):
-            data.Characters(bad)
+# Batches
 
 
 def test_targets_are_the_next_tokens_and_every_start_occurs():
@@ -338,12 +312,16 @@ def test_the_shortest_text_makes_one_window():
 @pytest.mark.parametrize(
     "arguments, error, words",
     [
-        (("text", 2, 3), TypeError, "ids must be an int64 tensor"),
+        (("text", 2, 3), TypeError, "ids must be a tensor, int64"),
         ((torch.zeros(9), 2, 3), TypeError, "float32"),
-        ((torch.zeros(9, 1, dtype=torch.int64), 2, 3), TypeError, r"\(9, 1\)"),
+        ((torch.zeros(9, 1, dtype=torch.int64), 2, 3), ValueError, r"\(9, 1\)"),
         ((torch.arange(3), 2, 3), ValueError, "4 tokens or more: got 3"),
-        ((torch.arange(9), 0, 3), ValueError, "batch must be at least 1: got 0"),
-        ((torch.arange(9), 2, -3), ValueError, "length must be at least 1: got -3"),
+        ((torch.arange(9), 0, 3), ValueError, "batch must be a whole number of at least 1: got 0"),
+        (
+            (torch.arange(9), 2, -3),
+            ValueError,
+            "length must be a whole number of at least 1: got -3",
+        ),
         ((torch.arange(9), 2, 3, None), TypeError, "generator"),
     ],
 )

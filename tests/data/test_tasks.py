@@ -126,13 +126,37 @@ def read(human):
 @pytest.mark.parametrize(
     "call, error, argument",
     [
-        (lambda: tasks.first_token_recall(0, 5), ValueError, "batch must be at least 1: got 0"),
-        (lambda: tasks.first_token_recall(3, -5), ValueError, "length must be at least 1: got -5"),
+        (
+            lambda: tasks.first_token_recall(0, 5),
+            ValueError,
+            "batch must be a whole number of at least 1: got 0",
+        ),
+        (
+            lambda: tasks.first_token_recall(3, -5),
+            ValueError,
+            "length must be a whole number of at least 1: got -5",
+        ),
         (lambda: tasks.first_token_recall(3, 5, n_classes=1), ValueError, "n_classes"),
-        (lambda: tasks.copy_task(3, 5, delay=-1), ValueError, "delay must be at least 0: got -1"),
-        (lambda: tasks.copy_task(3, 5.5), TypeError, "length must be a whole number: got 5.5"),
-        (lambda: tasks.adding_problem(3, 1), ValueError, "length must be at least 2: got 1"),
-        (lambda: tasks.reversal(3, 5, n_symbols=1), ValueError, "n_symbols must be at least 2"),
+        (
+            lambda: tasks.copy_task(3, 5, delay=-1),
+            ValueError,
+            "delay must be a whole number of at least 0: got -1",
+        ),
+        (
+            lambda: tasks.copy_task(3, 5.5),
+            TypeError,
+            "length must be a whole number of at least 1: got 5.5",
+        ),
+        (
+            lambda: tasks.adding_problem(3, 1),
+            ValueError,
+            "length must be a whole number of at least 2: got 1",
+        ),
+        (
+            lambda: tasks.reversal(3, 5, n_symbols=1),
+            ValueError,
+            "n_symbols must be a whole number of at least 2",
+        ),
         (lambda: tasks.reversal(True, 5), TypeError, "batch"),
         (
             lambda: tasks.anbn(3, 4, min_n=5),
@@ -256,5 +280,5 @@ def test_translation_takes_a_seed_and_at_most_so_many_clauses():
             sum(w in links for w in e.split()) for e, _, _ in tasks.translation(200, 1, clauses)
         )
         assert most == clauses - 1
-    with pytest.raises(ValueError, match="clauses must be at least 1"):
+    with pytest.raises(ValueError, match="clauses must be a whole number of at least 1"):
         tasks.translation(5, clauses=0)

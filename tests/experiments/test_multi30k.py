@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from llmbook.data import DownloadFailed
-from llmbook.data.tasks import IGNORED
 from llmbook.experiments import multi30k as subject
 from llmbook.experiments.multi30k import (
     CPU,
@@ -27,6 +26,7 @@ from llmbook.experiments.multi30k import (
     run_for,
     tensors,
 )
+from llmbook.losses import IGNORED
 from llmbook.tokenization import BPETokenizer
 
 NAMES = [("dog", "Hund"), ("cat", "Katze"), ("bird", "Vogel"), ("fish", "Fisch")]

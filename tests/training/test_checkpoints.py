@@ -403,7 +403,7 @@ def test_the_last_k_are_kept_and_strangers_left_alone(tmp_path):
         "step-00000050",
     ]
     assert Checkpoints(tmp_path / "nowhere").load() is None
-    with pytest.raises(ValueError, match="keep must be at least 1"):
+    with pytest.raises(ValueError, match="keep must be a whole number of at least 1"):
         Checkpoints(tmp_path, keep=0)
 
 

@@ -8,7 +8,7 @@ import torch
 from llmbook.data import documentation, split_of
 from llmbook.data.packing import Windows, pack
 from llmbook.training import DataConfig
-from llmbook.training.text import CharacterTokenizer, read_text
+from llmbook.training.text import read_text
 
 
 def positions(windows, step, batch_size, rank=0, world=1):
@@ -151,18 +151,6 @@ def test_a_tokenizer_in_a_file_is_used_as_it_is(tmp_path, documents):
     text = read_text(DataConfig(source=str(tmp_path / "a.txt"), tokenizer=str(tmp_path)))
     assert text.tokenizer.merges == documents.tokenizer.merges
     assert text.tokenizer.decode(text.train[:40].tolist()).startswith("def f(x)")
-
-
-def test_the_library_reads_a_character_tokenizer_to_the_same_ids(tmp_path):
-    from tokenizers import Tokenizer
-
-    ours = CharacterTokenizer("cab \n<", end_of_text=True)
-    ours.save(tmp_path)
-    theirs = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    text = "a cab\n< b"
-    assert theirs.encode(text).ids == ours.encode(text) and len(ours) == 7
-    assert ours.decode([*ours.encode(text), 6]) == text + "<|endoftext|>"
-    assert theirs.encode("a<|endoftext|>").ids == [*ours.encode("a"), 6]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from llmbook.data.corruption import pad
+from llmbook.data.packing import pad
 from llmbook.experiments.families.tasks import quick_config
 from llmbook.training.log import Log
 from llmbook.training.loop import train

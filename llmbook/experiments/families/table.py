@@ -20,9 +20,9 @@ from torch import nn
 
 import llmbook
 from llmbook.data import available, sst2, wnut17
-from llmbook.data.corruption import next_sentence_batch, pad
+from llmbook.data.corruption import next_sentence_batch
 from llmbook.data.folders import write_atomically
-from llmbook.data.tasks import IGNORED
+from llmbook.data.packing import pad
 from llmbook.experiments.families.answers import ASKS, by_chance, examine, make_questions, teach
 from llmbook.experiments.families.models import (
     FAMILIES,
@@ -41,6 +41,7 @@ from llmbook.experiments.families.tasks import (
     measure,
     quick_config,
 )
+from llmbook.losses import IGNORED
 from llmbook.models import load
 from llmbook.models.bert import (
     BertForPreTraining,

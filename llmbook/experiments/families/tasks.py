@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 
 from llmbook.data import documentation
-from llmbook.data.corruption import pad
-from llmbook.data.tasks import IGNORED
+from llmbook.data.packing import pad
 from llmbook.decoding import generate
+from llmbook.losses import IGNORED
 from llmbook.training.config import TrainConfig
 from llmbook.training.log import Log
 from llmbook.training.loop import train
