@@ -13,7 +13,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from llmbook.book import assets, execute, report
+from llmbook.book import assets, execute, report, sphinx_markdown
 from llmbook.book.claims import format_value
 from llmbook.book.root import chapters as listed_chapters
 
@@ -27,6 +27,7 @@ def setup(app):
     app.add_config_value("llmbook_static", "", "html")
     app.add_directive("claims", Claims)
     app.add_directive("status", Status)
+    sphinx_markdown.setup(app)
     app.connect("config-inited", configure, priority=900)
     app.connect("env-get-outdated", execute_chapters)
     app.connect("source-read", put_executed)

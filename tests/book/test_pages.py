@@ -11,10 +11,12 @@ import nbformat.v4 as v4
 import pytest
 from helpers.browser import browser  # noqa: F401 - a fixture
 from helpers.built_book import ROOT, book, build, served  # noqa: F401 - book is a fixture
+from helpers.plain_markdown import boxes, codes, links, passages, squeezed
 
 from llmbook.book import report
 from llmbook.book.execute import executed_path
 from llmbook.book.root import chapters
+from llmbook.book.sphinx_markdown import KEY
 
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 LIMIT = 1_500_000  # bytes of a chapter's page, without the files that pages share
@@ -111,6 +113,16 @@ def test_status_page_has_a_row_for_each_chapter(book):
             chapter.run["device"],
         ):
             assert shown in row
+
+
+def test_citations_lead_to_their_entries_and_quoted_boxes_have_titles(book):
+    for notebook in chapters(ROOT):
+        page = (book / f"chapters/{notebook.stem}.html").read_text(encoding="utf-8")
+        cited = [title for _, title in links(notebook) if KEY.fullmatch(title)]
+        led = re.findall(r'class="citation[^"]*" href="references\.html#[\w-]+"', page)
+        assert len(led) == len(cited) > 0, notebook.stem
+        drawn = re.findall(r'<div class="[^"]*\badmonition\b[^"]*">', page)
+        assert len(drawn) == boxes(notebook), notebook.stem
 
 
 def test_chapters_stay_small(book):
@@ -213,6 +225,31 @@ def test_pages_are_complete_and_ask_for_nothing_outside(book, browser, how, them
                 faults[path.name] = wrong
         context.close()
     assert not faults
+
+
+WORDS = """() => {
+  const article = document.querySelector('.bd-article').cloneNode(true);
+  article.querySelectorAll('.cell, .math, mjx-container, .headerlink, .section-number')
+    .forEach(e => e.remove());
+  return article.textContent;
+}"""
+CODES = """() => [...document.querySelectorAll('.bd-article code.literal')]
+  .filter(e => !e.closest('.cell')).map(e => {
+    for (let p = e.closest('details'); p; p = p.parentElement.closest('details')) p.open = true;
+    return e.innerText.replaceAll('\\u00a0', ' ');
+  })"""
+
+
+@pytest.mark.browser
+def test_the_markdown_s_words_and_the_spaces_in_its_code_arrive_unchanged(book, browser):
+    page = browser.new_page(viewport=WIDE)
+    for notebook in chapters(ROOT):
+        page.goto((book / f"chapters/{notebook.stem}.html").resolve().as_uri())
+        page.evaluate(SETTLED)
+        words = squeezed(page.evaluate(WORDS))
+        assert [p for p in passages(notebook) if p not in words] == [], notebook.stem
+        assert page.evaluate(CODES) == codes(notebook), notebook.stem
+    page.close()
 
 
 @pytest.mark.browser
