@@ -16,6 +16,10 @@ COMMANDS = {
         "execute a student's notebook and list which exercises are right",
     ),
     "tidy": ("llmbook.book.notebook", "bring notebooks into the form in which they are committed"),
+    "gpu": (
+        "llmbook.book.gpu",
+        "run what only a GPU can show, within minutes; take its results in",
+    ),
     "address": ("llmbook.book.address", "write the repository's address everywhere it belongs"),
 }
 

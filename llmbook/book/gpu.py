@@ -19,7 +19,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import shlex
 import signal
 import subprocess
@@ -265,19 +264,17 @@ def facts(commit=None, smoke=False):
     import torch
 
     gpu = torch.cuda.is_available()
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("triton", "transformers", "numpy"):
+    versions = provenance.versions("cuda" if gpu else "cpu")
+    for name in ("triton", "transformers"):
         if importlib.util.find_spec(name):
             versions[name] = importlib.metadata.version(name)
-    if gpu:
-        versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     return {
         "format": FORMAT,
         "smoke": smoke,
-        "hardware": torch.cuda.get_device_name(0) if gpu else f"CPU, {platform.machine()}",
+        "hardware": provenance.hardware("cuda" if gpu else "cpu"),
         "capability": list(torch.cuda.get_device_capability(0)) if gpu else None,
         "versions": versions,
-        "commit": commit or provenance.commit(ROOT),
+        "commit": commit or provenance.commit(),
         "kernels": kernels(),
         "steps": {},
     }
@@ -336,7 +333,7 @@ def take_in(file, target=RECORDED):
         raise ValueError(f"{file} must be of format {FORMAT}, as `llmbook gpu` writes it")
     if records.get("smoke"):
         raise ValueError(f"{file} holds a trial at tiny sizes: its numbers are no results")
-    if not records.get("capability") or str(records.get("hardware", "CPU")).startswith("CPU"):
+    if not records.get("capability") or not records.get("hardware"):
         raise ValueError(f"{file} must name a GPU: its hardware is {records.get('hardware')!r}")
     if records.get("kernels") != kernels():
         raise ValueError(f"{file} is of other kernels than these: run `llmbook gpu` on this code")
