@@ -31,7 +31,7 @@ def usage():
 
 
 def main(argv=None):
-    """Dispatch to the command's own `main`, which is imported only then; returns the exit status."""
+    """Call the command's own `main`, which is imported only then; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())

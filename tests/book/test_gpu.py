@@ -1,4 +1,4 @@
-"""`python -m llmbook gpu`: within its minutes, resumable, importable, on a machine that lacks much."""
+"""`python -m llmbook gpu`: within its minutes, resumable, and on a machine that lacks much."""
 
 import json
 import os
