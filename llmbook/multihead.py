@@ -66,7 +66,7 @@ class MultiHeadAttention(nn.Module):
         self.head_dim, self.dropout, self.scale = head_dim, dropout, scale
         self.rotate, self.backend = rotate, backend
 
-        d_packed = (n_heads + 2 * n_kv_heads) * head_dim
+        d_packed = sum(self.stored_rows())
         self.in_proj_weight = nn.Parameter(torch.empty(d_packed, d_model))
         if bias:
             self.in_proj_bias = nn.Parameter(torch.empty(d_packed))
@@ -87,6 +87,11 @@ class MultiHeadAttention(nn.Module):
         nn.init.normal_(self.in_proj_weight, std=std)
         if self.in_proj_bias is not None:
             nn.init.zeros_(self.in_proj_bias)
+
+    def stored_rows(self):
+        """Rows of in_proj that belong to queries, keys and values."""
+        q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        return q, kv, kv
 
     def forward(
         self, x, context=None, *, mask=None, bias=None, causal=False, positions=None, cache=None
@@ -140,10 +145,10 @@ class MultiHeadAttention(nn.Module):
         → q (batch, n_heads, tokens, head_dim), k and v (batch, n_kv_heads, keys, head_dim).
         """
         self._check(x, context)
-        d_q, d_kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
-        weight, bias = self.in_proj_weight, self.in_proj_bias
+        weight, bias, rows = self.in_proj_weight, self.in_proj_bias, self.stored_rows()
+        d_q = rows[0]
         if context is None:
-            q, k, v = F.linear(x, weight, bias).split([d_q, d_kv, d_kv], dim=-1)
+            q, k, v = F.linear(x, weight, bias).split(rows, dim=-1)
         else:
             q = F.linear(x, weight[:d_q], None if bias is None else bias[:d_q])
         q = rearrange(q, "b t (h d) -> b h t d", h=self.n_heads)

@@ -174,7 +174,6 @@ class Bart(EncoderDecoder):
 
     @property
     def layout(self):
-        """Names and shapes in checkpoint files."""
         encoder, decoder = (f"model.{stack}.embed_tokens" for stack in ("encoder", "decoder"))
         names, copies, also = dict(_NAMES), {}, {}
         if self.config.tied:
@@ -186,7 +185,7 @@ class Bart(EncoderDecoder):
             also = {"model.shared.weight": "tokens.weight"}  # there, and not used
         return Layout(
             names,
-            "model.",
+            prefix="model.",
             ignored=_UNUSED,
             copies=copies,
             also=also,
@@ -194,8 +193,7 @@ class Bart(EncoderDecoder):
         )
 
     @classmethod
-    def config_from(cls, stored):
-        """Our config from config.json's content."""
+    def config_from(cls, stored, checkpoint=None):
         config_json.require(
             stored,
             encoder_layerdrop=0.0,
@@ -204,18 +202,13 @@ class Bart(EncoderDecoder):
             add_final_layer_norm=False,
             static_position_embeddings=False,
         )
-        found = config_json.fields_from(stored, _FIELDS)
-        if "activation" in found:
-            found["activation"] = config_json.activation_from(found["activation"])
-        return BartConfig(**found)
+        return config_json.read(BartConfig, stored, _FIELDS)
 
     def config_to(self):
-        """config.json's content."""
         return {
-            **config_json.fields_to(self.config, _FIELDS),
+            **config_json.write(self.config, _FIELDS),
             "model_type": "bart",
             "is_encoder_decoder": True,
-            "activation_function": config_json.activation_to(self.config.activation),
             "forced_eos_token_id": self.config.eos_id,
         }
 

@@ -1,12 +1,10 @@
-"""BERT and RoBERTa: the encoder-only Transformer, and the heads that read it.
+"""BERT: the encoder-only Transformer, and the heads that read it.
 
     x = LN(E[ids] + P[positions] + S[segments])
     x = LN(x + Attention(x));  x = LN(x + FFN(x)), n_layers times       (post-norm)
     pooled = tanh(W x_[CLS])
 
-Every token sees every other one. RoBERTa is the same network with another recipe: no next-sentence
-prediction, one segment, positions that start behind pad_id. Source: Devlin et al. 2019; Liu et al.
-2019.
+Every token sees every other one. Source: Devlin et al. 2019.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmbook.checks import token_ids
+from llmbook.checks import token_ids, whole
 from llmbook.layers import ACTIVATIONS, FeedForward, LayerNorm, Residual
 from llmbook.models.common import check_choices, check_heads, check_sizes, init_normal, token_mask
 from llmbook.models.pretrained import Pretrained, config_json
@@ -29,7 +27,8 @@ class BertConfig:
 
     dropout falls on the embeddings and the output of each sub-layer, attention_dropout on the
     attention weights, classifier_dropout (dropout when None) before a classifier. labels: names
-    of a classifier's classes. tied: the masked-token head's matrix is the token embedding.
+    of a classifier's classes. tied: the masked-token head's matrix is the token embedding. pooler:
+    has the model without a head its pooler? Published files of masked models have none.
     """
 
     vocab_size: int = 30522
@@ -44,10 +43,11 @@ class BertConfig:
     attention_dropout: float = 0.1
     classifier_dropout: float | None = None
     eps: float = 1e-12
-    pad_id: int = 0
+    pad_id: int | None = 0
     tied: bool = True
     init_std: float = 0.02
     labels: tuple = ("LABEL_0", "LABEL_1")
+    pooler: bool = True
 
     def __post_init__(self):
         check_sizes(
@@ -55,10 +55,8 @@ class BertConfig:
         )
         check_heads(self.d_model, self.n_heads)
         check_choices(self, "dropout", "attention_dropout", "classifier_dropout")
-        if not 0 <= self.pad_id < self.vocab_size:
-            raise ValueError(
-                f"pad_id must be a token, 0 to {self.vocab_size - 1}: got {self.pad_id}"
-            )
+        if self.pad_id is not None:
+            whole("pad_id", self.pad_id, least=0, most=self.vocab_size - 1)
         if len(self.labels) < 1:
             raise ValueError("labels must name at least one class")
 
@@ -67,20 +65,13 @@ class BertConfig:
         """The row of the position table that the first token takes."""
         return 0
 
-
-@dataclass(frozen=True)
-class RobertaConfig(BertConfig):
-    """As `BertConfig`. Rows 0 to pad_id of the position table belong to padding."""
-
-    vocab_size: int = 50265
-    n_segments: int = 1
-    eps: float = 1e-5
-    pad_id: int = 1
-
     @property
-    def first_position(self):
-        """The row of the position table that the first token takes."""
-        return self.pad_id + 1
+    def head_activation(self):
+        """φ in the masked-token head: the layers' own."""
+        return self.activation
+
+
+# --- the model
 
 
 class BertLayer(nn.Module):
@@ -123,34 +114,43 @@ class Body(nn.Module):
         else:
             token_ids("segment_ids", segment_ids, vocab_size=c.n_segments)
             segments = self.segments(segment_ids)
-        x = self.tokens(input_ids) + self.positions(self._rows(input_ids)) + segments
+        x = self.tokens(input_ids) + self.positions(self.rows(input_ids)) + segments
         x = self.dropout(self.norm(x))
         for layer in self.layers:
             x = layer(x, None if mask is None else mask[:, None, None, :])
         return x
 
-    def _rows(self, input_ids):
-        """Rows of the position table. BERT counts all tokens, RoBERTa passes over padding."""
-        first = self.config.first_position
-        if first == 0:
-            return torch.arange(input_ids.shape[1], device=input_ids.device)
-        real = (input_ids != self.config.pad_id).long()
-        return real.cumsum(-1) * real + first - 1
+    def rows(self, input_ids):
+        """Rows of the position table: (tokens,) or (batch, tokens). All tokens are counted."""
+        return torch.arange(input_ids.shape[1], device=input_ids.device)
 
 
 class BertModel(Pretrained, nn.Module):
     """What the models share: a body, perhaps a pooler, and `read`, which makes the output.
 
     A subclass has `pooled` (does it need the pooler?), makes its head in `build`, and says in
-    `read` what it makes of the hidden states.
+    `read` what it makes of the hidden states. A family of the same network, as RoBERTa, says what
+    the class attributes below say.
     """
 
+    reads_source = False
     pooled = False
+    family = "bert"  # config.json's model_type, and the prefix of the body's names in files
+    config_class = BertConfig
+    body_class = Body
+    vocabulary = "cls.predictions"  # the masked-token head's name in files, and its parts'
+    head_names = {
+        "head.dense": "cls.predictions.transform.dense",
+        "head.norm": "cls.predictions.transform.LayerNorm",
+        "next_sentence": "cls.seq_relationship",
+        "classifier": "classifier",
+        "span": "qa_outputs",
+    }
 
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.body = Body(config)
+        self.body = self.body_class(config)
         if self.pooled:
             self.pooler = nn.Linear(config.d_model, config.d_model)
         p = config.dropout if config.classifier_dropout is None else config.classifier_dropout
@@ -200,30 +200,55 @@ class BertModel(Pretrained, nn.Module):
 
     @property
     def layout(self):
-        """Names and shapes in checkpoint files."""
-        return _layout(self)
+        names, copies, also = {**self._body_names(f"{self.family}."), **self.head_names}, {}, {}
+        if hasattr(self, "head"):
+            # Files keep the vocabulary head's bias twice; the decoder's is the one that is used.
+            bias, decoder = f"{self.vocabulary}.bias", f"{self.vocabulary}.decoder"
+            if self.config.tied:
+                names["head.output.bias"] = bias
+                copies = {
+                    f"{decoder}.weight": "body.tokens.weight",
+                    f"{decoder}.bias": "head.output.bias",
+                }
+            else:
+                names["head.output"] = decoder
+                also = {bias: "head.output.bias"}
+        return Layout(
+            names,
+            prefix=f"{self.family}.",
+            spellings=_OLD,
+            ignored=_ELSEWHERE,
+            copies=copies,
+            also=also,
+        )
+
+    def _body_names(self, prefix):
+        """The body's lines of the layout, each stored name behind `prefix`."""
+        return {
+            ours: tuple(prefix + s for s in stored)
+            if isinstance(stored, tuple)
+            else prefix + stored
+            for ours, stored in _BODY.items()
+        }
 
     @classmethod
-    def config_from(cls, stored):
-        """Our config from config.json's content."""
+    def config_from(cls, stored, checkpoint=None):
         config_json.require(
             stored, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False
         )
-        config = RobertaConfig if cls.architecture.startswith("Roberta") else BertConfig
-        found = config_json.fields_from(stored, _FIELDS, labels=config_json.labels_from(stored))
-        if "activation" in found:
-            found["activation"] = config_json.activation_from(found["activation"])
-        if config is RobertaConfig and "max_len" in found:
-            found["max_len"] -= found.get("pad_id", 1) + 1
-        return config(**found)
+        stored = {"max_position_embeddings": 512, **stored}
+        labels = config_json.labels_from(stored)
+        config = config_json.read(cls.config_class, stored, _FIELDS, labels=labels)
+        rows, first = config.max_len, config.first_position
+        if rows <= first:
+            raise ValueError(f"max_position_embeddings must be above {first}: got {rows}")
+        return replace(config, max_len=rows - first)
 
     def config_to(self):
-        """config.json's content."""
         c = self.config
         return {
-            **config_json.fields_to(c, _FIELDS),
-            "model_type": "roberta" if isinstance(c, RobertaConfig) else "bert",
-            "hidden_act": config_json.activation_to(c.activation),
+            **config_json.write(c, _FIELDS),
+            "model_type": self.family,
             "max_position_embeddings": c.max_len + c.first_position,
             **config_json.labels_to(c.labels),
         }
@@ -236,19 +261,35 @@ class Bert(BertModel):
     """The encoder without a head: hidden states (batch, tokens, d_model); `pool` reads [CLS]."""
 
     architecture = "BertModel"
-    pooled = True
+
+    @property
+    def pooled(self):
+        """Whether there is a pooler: files of a masked model have none."""
+        return self.config.pooler
+
+    def pool(self, hidden):
+        """tanh(W x) of the first token, [CLS]: (batch, d_model)."""
+        if not self.pooled:
+            raise ValueError("this model has no pooler: its files hold none")
+        return super().pool(hidden)
+
+    def _body_names(self, prefix):
+        return super()._body_names("")
+
+    @classmethod
+    def config_from(cls, stored, checkpoint=None):
+        config = super().config_from(stored, checkpoint)
+        held = "" if checkpoint is None else " ".join(checkpoint.names)
+        return config if "pooler.dense." in held or not held else replace(config, pooler=False)
 
 
 class MaskedLMHead(nn.Module):
-    """Logits of the hidden token: E LN(φ(W x)) + b, with the token embedding E when tied.
-
-    φ is the layers' activation in BERT, and always GELU in RoBERTa.
-    """
+    """Logits of the hidden token: E LN(φ(W x)) + b, with the token embedding E when tied."""
 
     def __init__(self, config, tokens):
         super().__init__()
         d = config.d_model
-        self.activation = "gelu" if isinstance(config, RobertaConfig) else config.activation
+        self.activation = config.head_activation
         self.dense = nn.Linear(d, d)
         self.norm = LayerNorm(d, config.eps)
         self.output = nn.Linear(d, config.vocab_size)
@@ -360,32 +401,6 @@ class BertForQuestionAnswering(BertModel):
         return self.span(hidden)
 
 
-class Roberta(Bert):
-    """RoBERTa without a head: hidden states."""
-
-    architecture = "RobertaModel"
-
-
-class RobertaForMaskedLM(BertForMaskedLM):
-    """RoBERTa with its head over the vocabulary."""
-
-
-class RobertaForSequenceClassification(BertForSequenceClassification):
-    """RoBERTa's classifier; it drops out before its pooler too."""
-
-    def pool(self, hidden):
-        """tanh(W dropout(x)) of the first token: (batch, d_model)."""
-        return super().pool(self.dropout(hidden[:, :1]))
-
-
-class RobertaForTokenClassification(BertForTokenClassification):
-    """RoBERTa with a class for each token."""
-
-
-class RobertaForQuestionAnswering(BertForQuestionAnswering):
-    """RoBERTa with the start and end of an answer."""
-
-
 # --- their checkpoints
 
 _FIELDS = {
@@ -419,14 +434,6 @@ _BODY = {
     "body.layers.*.transform.norm": "encoder.layer.*.output.LayerNorm",
     "pooler": "pooler.dense",
 }
-_HEADS = {
-    "bert": {
-        "head.dense": "cls.predictions.transform.dense",
-        "head.norm": "cls.predictions.transform.LayerNorm",
-        "next_sentence": "cls.seq_relationship",
-    },
-    "roberta": {"head.dense": "lm_head.dense", "head.norm": "lm_head.layer_norm"},
-}
 _OLD = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 _ELSEWHERE = (  # what other classes of the family have, and a buffer
     r"pooler\.dense\.(weight|bias)",
@@ -435,32 +442,3 @@ _ELSEWHERE = (  # what other classes of the family have, and a buffer
     r"(cls\.predictions\.transform|lm_head)\.(dense|LayerNorm|layer_norm)\.(weight|bias)",
     r"embeddings\.position_ids",
 )
-
-
-def _layout(model):
-    """A class's `Layout`: the body under the family's prefix, except where it stands alone."""
-    family = "roberta" if isinstance(model.config, RobertaConfig) else "bert"
-    prefix = "" if isinstance(model, Bert) else f"{family}."
-    names = {
-        ours: tuple(prefix + s for s in stored) if isinstance(stored, tuple) else prefix + stored
-        for ours, stored in _BODY.items()
-    }
-    names |= {**_HEADS[family], "classifier": "classifier", "span": "qa_outputs"}
-    if isinstance(model, RobertaForSequenceClassification):
-        names |= {"pooler": "classifier.dense", "classifier": "classifier.out_proj"}
-
-    copies, also = {}, {}
-    if hasattr(model, "head"):
-        # Files keep the vocabulary head's bias twice; the decoder's is the one that is used.
-        head = "cls.predictions" if family == "bert" else "lm_head"
-        bias, decoder = f"{head}.bias", f"{head}.decoder"
-        if model.config.tied:
-            names["head.output.bias"] = bias
-            copies = {
-                f"{decoder}.weight": "body.tokens.weight",
-                f"{decoder}.bias": "head.output.bias",
-            }
-        else:
-            names["head.output"] = decoder
-            also = {bias: "head.output.bias"}
-    return Layout(names, f"{family}.", frozenset(), _OLD, _ELSEWHERE, copies, also)

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from llmbook.checks import divides, one_of, share, whole
 from llmbook.layers import ACTIVATIONS
 
 # --- input
@@ -28,27 +29,20 @@ def token_mask(attention_mask, batch, tokens):
 def check_sizes(config, *names):
     """Raise unless each of these fields is a whole number of at least 1."""
     for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1: got {value!r}")
+        whole(name, getattr(config, name), least=1)
 
 
 def check_heads(d_model, n_heads):
     """Raise unless the heads divide the width."""
-    if d_model % n_heads:
-        raise ValueError(f"n_heads must divide d_model: got d_model={d_model}, n_heads={n_heads}")
+    divides("n_heads", n_heads, "d_model", d_model)
 
 
 def check_choices(config, *dropouts):
-    """Raise unless the activation is known and these fields are probabilities below 1."""
-    if config.activation not in ACTIVATIONS:
-        raise ValueError(
-            f"activation must be one of {tuple(ACTIVATIONS)}: got {config.activation!r}"
-        )
+    """Raise unless the activation is known and these fields are probabilities below 1, or None."""
+    one_of("activation", config.activation, ACTIVATIONS)
     for name in dropouts:
-        value = getattr(config, name)
-        if value is not None and not 0 <= value < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1: got {value}")
+        if getattr(config, name) is not None:
+            share(name, getattr(config, name), one=False)
 
 
 # --- initial weights

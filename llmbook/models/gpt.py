@@ -7,7 +7,7 @@ Attention is causal: the logits at a position depend on the tokens up to it. Sou
 2019; Brown et al. 2020 for the initialisation as it is written here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -111,35 +111,34 @@ class GPT(Decoder):
 
     @property
     def layout(self):
-        """Names and shapes in checkpoint files."""
         copies = {"lm_head.weight": "tokens.weight"} if self.config.tied else {}
-        return Layout(_NAMES, "transformer.", _CONV1D, ignored=_BUFFERS, copies=copies)
+        return Layout(
+            _NAMES, prefix="transformer.", transposed=_CONV1D, ignored=_BUFFERS, copies=copies
+        )
 
     @classmethod
-    def config_from(cls, stored):
-        """Our config from config.json's content."""
+    def config_from(cls, stored, checkpoint=None):
         config_json.require(
             stored,
             scale_attn_weights=True,
             add_cross_attention=False,
             scale_attn_by_inverse_layer_idx=False,
         )
-        found = config_json.fields_from({**_DEFAULTS, **stored}, _FIELDS)
-        found["activation"] = config_json.activation_from(found["activation"])
-        for name in ("embedding_dropout", "attention_dropout"):
-            if found[name] == found["dropout"]:
-                del found[name]
-        return GPTConfig(**found)
+        config = config_json.read(GPTConfig, {**_DEFAULTS, **stored}, _FIELDS)
+        same = {
+            name: None
+            for name in ("embedding_dropout", "attention_dropout")
+            if getattr(config, name) == config.dropout
+        }
+        return replace(config, **same)
 
     def config_to(self):
-        """config.json's content."""
         c = self.config
         own = (c.embedding_dropout, c.attention_dropout)
         dropout = [c.dropout if p is None else p for p in own]
         return {
-            **config_json.fields_to(c, _FIELDS),
+            **config_json.write(c, _FIELDS),
             "model_type": "gpt2",
-            "activation_function": config_json.activation_to(c.activation),
             "embd_pdrop": dropout[0],
             "attn_pdrop": dropout[1],
             "bos_token_id": c.eos_id,
@@ -150,10 +149,10 @@ class GPT(Decoder):
 
 _FIELDS = {
     "vocab_size": "vocab_size",
-    "max_len": "n_positions",
-    "d_model": "n_embd",
-    "n_layers": "n_layer",
-    "n_heads": "n_head",
+    "max_len": ("n_positions", "max_position_embeddings"),
+    "d_model": ("n_embd", "hidden_size"),
+    "n_layers": ("n_layer", "num_hidden_layers"),
+    "n_heads": ("n_head", "num_attention_heads"),
     "d_ff": "n_inner",
     "activation": "activation_function",
     "dropout": "resid_pdrop",

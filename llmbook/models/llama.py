@@ -166,24 +166,22 @@ class Llama(Decoder):
 
     @property
     def layout(self):
-        """Names and shapes in checkpoint files."""
         copies = {"lm_head.weight": "tokens.weight"} if self.config.tied else {}
-        return Layout(_NAMES, "model.", ignored=_BUFFERS, copies=copies)
+        return Layout(_NAMES, prefix="model.", ignored=_BUFFERS, copies=copies)
 
     @classmethod
-    def config_from(cls, stored):
-        """Our config from config.json's content."""
+    def config_from(cls, stored, checkpoint=None):
         rope = {**(stored.get("rope_scaling") or {}), **(stored.get("rope_parameters") or {})}
         config_json.require(rope, partial_rotary_factor=1.0)
         config_json.require(stored, partial_rotary_factor=1.0)
-        defaults = {"eps": 1e-6, "max_len": 2048}  # theirs, where config.json says nothing
-        found = {**defaults, **config_json.fields_from(stored, _FIELDS)}
-        if "activation" in found:
-            found["activation"] = config_json.activation_from(found["activation"])
-        if isinstance(found.get("eos_id"), list):
-            found["eos_id"] = tuple(found["eos_id"])
         base = rope.get("rope_theta", stored.get("rope_theta", 10_000.0))
-        config = LlamaConfig(**found, rope_base=float(base), rope_scaling=_scaling_from(rope))
+        config = config_json.read(
+            LlamaConfig,
+            {**_DEFAULTS, **stored},
+            _FIELDS,
+            rope_base=config_json.value("rope_theta", base, float),
+            rope_scaling=_scaling_from(rope),
+        )
         same_heads = config.n_kv_heads == config.n_heads
         same_width = config.head_dim == config.d_model / config.n_heads
         return replace(
@@ -193,14 +191,12 @@ class Llama(Decoder):
         )
 
     def config_to(self):
-        """config.json's content."""
         c = self.config
         head_dim = c.head_dim or c.d_model // c.n_heads
         rope = {"rope_theta": c.rope_base, **_scaling_to(c.rope_scaling)}
         return {
-            **config_json.fields_to(c, _FIELDS),
+            **config_json.write(c, _FIELDS),
             "model_type": "llama",
-            "hidden_act": config_json.activation_to(c.activation),
             "num_key_value_heads": c.n_kv_heads or c.n_heads,
             "head_dim": head_dim,
             "rope_parameters": rope,
@@ -259,6 +255,7 @@ _FIELDS = {
     "eos_id": "eos_token_id",
     "pad_id": "pad_token_id",
 }
+_DEFAULTS = {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048}  # where config.json has none
 _NAMES = {
     "tokens": "model.embed_tokens",
     "blocks.*.norm1": "model.layers.*.input_layernorm",

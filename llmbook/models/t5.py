@@ -176,7 +176,6 @@ class T5(EncoderDecoder):
 
     @property
     def layout(self):
-        """Names and shapes in checkpoint files."""
         names = dict(_NAMES)
         if self.config.gated:
             for stack, i in (("encoder", 1), ("decoder", 2)):
@@ -188,43 +187,43 @@ class T5(EncoderDecoder):
         return Layout(names, ignored=_UNUSED, copies=dict.fromkeys(copied, "tokens.weight"))
 
     @classmethod
-    def settle(cls, config, checkpoint):
-        """transformers 5 writes "tied" for version 1.1 too: then the file's output matrix says."""
-        if "lm_head.weight" in checkpoint.names and "shared.weight" in checkpoint.names:
+    def config_from(cls, stored, checkpoint=None):
+        named = config_json.value(
+            "feed_forward_proj", stored.get("feed_forward_proj", "relu"), str
+        )
+        gate, _, activation = named.rpartition("-")
+        if gate not in ("", "gated"):
+            raise ValueError(
+                f"feed_forward_proj must be an activation or 'gated-' and one: got {named!r}"
+            )
+        if gate and activation == "gelu":
+            activation = "gelu_new"  # version 1.1 says gelu and means the approximation
+        stored = {"num_layers": 6, **stored}
+        if stored.get("num_decoder_layers") is None:
+            stored["num_decoder_layers"] = stored["num_layers"]
+        scale = stored.get("scale_decoder_outputs", stored.get("tie_word_embeddings", True))
+        config = config_json.read(
+            T5Config,
+            stored,
+            _FIELDS,
+            gated=bool(gate),
+            scale_output=config_json.value("scale_decoder_outputs", scale, bool),
+            activation=config_json.activation_from("feed_forward_proj", activation),
+        )
+        # transformers 5 writes "tied" for version 1.1 too: then the file's output matrix says.
+        if checkpoint is not None and {"lm_head.weight", "shared.weight"} <= {*checkpoint.names}:
             head, tokens = (checkpoint.tensor(f"{n}.weight") for n in ("lm_head", "shared"))
             if head.shape != tokens.shape or not torch.equal(head, tokens):
                 return replace(config, tied=False)
         return config
 
-    @classmethod
-    def config_from(cls, stored):
-        """Our config from config.json's content."""
-        found = config_json.fields_from(stored, _FIELDS)
-        gate, _, activation = stored.get("feed_forward_proj", "relu").rpartition("-")
-        if gate not in ("", "gated"):
-            raise ValueError(
-                "feed_forward_proj must be an activation or 'gated-' and one: got "
-                f"{stored['feed_forward_proj']!r}"
-            )
-        if gate and activation == "gelu":
-            activation = "gelu_new"  # version 1.1 says gelu and means the approximation
-        found["n_decoder_layers"] = stored.get("num_decoder_layers") or stored.get("num_layers", 6)
-        scale = stored.get("scale_decoder_outputs", stored.get("tie_word_embeddings", True))
-        return T5Config(
-            **found,
-            gated=bool(gate),
-            scale_output=scale,
-            activation=config_json.activation_from(activation),
-        )
-
     def config_to(self):
-        """config.json's content."""
         c = self.config
         activation = config_json.activation_to(c.activation)
         if c.gated:
             activation = "gated-" + ("gelu" if activation == "gelu_new" else activation)
         return {
-            **config_json.fields_to(c, _FIELDS),
+            **config_json.write(c, _FIELDS),
             "model_type": "t5",
             "is_encoder_decoder": True,
             "feed_forward_proj": activation,

@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from torch import nn
 
-from llmbook.checks import token_ids
+from llmbook.checks import one_of, share, token_ids, whole
 from llmbook.layers import FeedForward, GatedFeedForward, LayerNorm, Residual
-from llmbook.models.common import check_sizes, token_mask
+from llmbook.models.common import check_heads, check_sizes, token_mask
 from llmbook.models.encoder_decoder import EncoderDecoder
+from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import sinusoidal
@@ -62,22 +63,14 @@ class TransformerConfig:
             "n_decoder_layers",
             *([] if self.d_ff is None else ["d_ff"]),
         )
-        if self.d_model % self.n_heads or self.d_model % 2:
-            raise ValueError(
-                "n_heads must divide d_model, which must be even: got "
-                f"d_model={self.d_model}, n_heads={self.n_heads}"
-            )
-        for name, known in (("placement", PLACEMENTS), ("activation", FEED_FORWARDS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}: got {getattr(self, name)!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1: got {self.dropout}")
+        check_heads(self.d_model, self.n_heads)
+        if self.d_model % 2:
+            raise ValueError(f"d_model must be even: got {self.d_model}")
+        one_of("placement", self.placement, PLACEMENTS)
+        one_of("activation", self.activation, FEED_FORWARDS)
+        share("dropout", self.dropout, one=False)
         for name in ("pad_id", "bos_id", "eos_id"):
-            if not 0 <= getattr(self, name) < self.vocab_size:
-                raise ValueError(
-                    f"{name} must be a token, 0 to {self.vocab_size - 1}: got "
-                    f"{getattr(self, name)}"
-                )
+            whole(name, getattr(self, name), least=0, most=self.vocab_size - 1)
 
     @property
     def start_id(self):
@@ -191,18 +184,16 @@ class Transformer(EncoderDecoder):
 
     @property
     def layout(self):
-        """Names in checkpoint files: our own."""
         names = [re.sub(r"\.\d+\.", ".*.", name) for name, _ in self.named_parameters()]
         return Layout(dict(zip(names, names, strict=True)))
 
     @classmethod
-    def config_from(cls, stored):
-        """Our config from config.json's content."""
-        known = {field.name for field in fields(TransformerConfig)}
-        return TransformerConfig(**{k: v for k, v in stored.items() if k in known})
+    def config_from(cls, stored, checkpoint=None):
+        names = {field.name: field.name for field in fields(TransformerConfig)}
+        activation = stored.get("activation", "relu")  # under our own name, as all of them
+        return config_json.read(TransformerConfig, stored, names, activation=activation)
 
     def config_to(self):
-        """config.json's content."""
         return {**asdict(self.config), "model_type": "transformer", "is_encoder_decoder": True}
 
 

@@ -288,7 +288,7 @@ def test_bad_input_is_refused_with_what_it_was(tmp_path):
         model(ids, cache=[])
     with pytest.raises(ValueError, match="n_heads must divide d_model: got d_model=24, n_heads=5"):
         BertConfig(d_model=24, n_heads=5)
-    with pytest.raises(ValueError, match="pad_id must be a token, 0 to 100: got 101"):
+    with pytest.raises(ValueError, match="pad_id must be a whole number from 0 to 100: got 101"):
         BertConfig(101, pad_id=101)
     theirs("BertModel", is_decoder=True).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="config.json: is_decoder must be False"):

@@ -270,8 +270,8 @@ def test_a_broken_config_is_named(saved):
         with pytest.raises(ValueError, match=message):
             load(folder)
     for change, message in [
-        ({"n_head": 5}, "config.json: n_heads must divide d_model: got d_model=12, n_heads=5"),
-        ({"n_embd": "wide"}, "config.json: d_model must be a whole number"),
+        ({"n_head": 5}, "config.json: n_head must divide n_embd: got n_embd=12, n_head=5"),
+        ({"n_embd": "wide"}, "config.json: n_embd must be a whole number: got 'wide'"),
         ({"n_embd": 24}, r"wte.weight .*doesn't fit config.json: its shape is \(21, 12\)"),
         ({"n_layer": 3}, "is no GPT: it lacks transformer.h.2.attn.c_attn.bias"),
         ({"n_layer": 1}, "it holds the unknown transformer.h.1.attn.c_attn.bias.* and 7 more"),

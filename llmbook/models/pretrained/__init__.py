@@ -1,11 +1,11 @@
 """Reading and writing models as the world keeps them: `load(path_or_name)`, `model.save(path)`.
 
 A checkpoint is a folder with config.json and safetensors, as on the Hugging Face hub. The class is
-chosen by config.json's `architectures`, or by its `model_type` where that is missing. How each
-class's weights are named there is its `layout` (layout.py); how folders are read, files.py.
+chosen by config.json's `architectures`, or by its `model_type` where that is missing
+(architectures.py). How each class's weights are named there is its `layout` (layout.py); how
+folders are read, files.py.
 """
 
-import importlib
 import re
 from pathlib import Path
 
@@ -13,75 +13,44 @@ import torch
 
 import llmbook
 from llmbook.data.downloads import DownloadFailed
-from llmbook.models.pretrained.files import (
-    CONFIG,
-    Checkpoint,
-    dtype_named,
-    read_json,
-    write_checkpoint,
-)
+from llmbook.models.pretrained.architectures import model_class
+from llmbook.models.pretrained.files import CONFIG, Checkpoint, dtype_named, write_checkpoint
 from llmbook.models.pretrained.layout import fill, stored_tensors
 
 SHIPPED = Path(llmbook.__file__).parent / "weights"
 SHARD_BYTES = 5 * 10**9
 
-# architecture in config.json: where its class is, under llmbook.models
-ARCHITECTURES = {
-    "GPT2LMHeadModel": "gpt.GPT",
-    "BertModel": "bert.Bert",
-    "BertForMaskedLM": "bert.BertForMaskedLM",
-    "BertForPreTraining": "bert.BertForPreTraining",
-    "BertForNextSentencePrediction": "bert.BertForNextSentencePrediction",
-    "BertForSequenceClassification": "bert.BertForSequenceClassification",
-    "BertForTokenClassification": "bert.BertForTokenClassification",
-    "BertForQuestionAnswering": "bert.BertForQuestionAnswering",
-    "RobertaModel": "bert.Roberta",
-    "RobertaForMaskedLM": "bert.RobertaForMaskedLM",
-    "RobertaForSequenceClassification": "bert.RobertaForSequenceClassification",
-    "RobertaForTokenClassification": "bert.RobertaForTokenClassification",
-    "RobertaForQuestionAnswering": "bert.RobertaForQuestionAnswering",
-    "T5ForConditionalGeneration": "t5.T5",
-    "BartForConditionalGeneration": "bart.Bart",
-    "LlamaForCausalLM": "llama.Llama",
-    "Transformer": "transformer.Transformer",
-}
-# what a config.json without `architectures` holds, and what other names of a body stand for
-_BY_TYPE = {
-    "gpt2": "GPT2LMHeadModel",
-    "bert": "BertModel",
-    "roberta": "RobertaModel",
-    "t5": "T5ForConditionalGeneration",
-    "bart": "BartForConditionalGeneration",
-    "llama": "LlamaForCausalLM",
-}
-_SAME = {
-    "GPT2Model": "GPT2LMHeadModel",
-    "T5WithLMHeadModel": "T5ForConditionalGeneration",
-    "T5Model": "T5ForConditionalGeneration",
-    "BartModel": "BartForConditionalGeneration",
-    "LLaMAForCausalLM": "LlamaForCausalLM",
-}
 _WANTED = [CONFIG, "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
 _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
 class Pretrained:
-    """What makes a module loadable and savable.
+    """What makes a module loadable and savable. `config` is the config that it was built from.
 
-    A class has `layout`, `config_from(dict)` and `config_to()`, and `config`, its own config.
-    `architecture` is its name in config.json: the class's own unless it says another.
+    `architecture` is its name in config.json, the class's own when None. A class gives what
+    follows, up to `save`.
     """
 
     architecture = None
 
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        cls.architecture = cls.__dict__.get("architecture", cls.__name__)
+    @property
+    def layout(self):
+        """How its tensors are named in checkpoint files: a `Layout`."""
+        raise NotImplementedError
 
     @classmethod
-    def settle(cls, config, checkpoint):
-        """The config, after a look at which tensors the files hold."""
-        return config
+    def config_from(cls, stored, checkpoint=None):
+        """Our config from config.json's content, a dict.
+
+        checkpoint: the open `Checkpoint`, for what only the files tell (which tensors there are);
+        None where there are none. Raises TypeError or ValueError, naming the key, for content that
+        makes no model or one that we do not compute.
+        """
+        raise NotImplementedError
+
+    def config_to(self):
+        """config.json's content, a dict, without architectures and dtype."""
+        raise NotImplementedError
 
     def save(self, path, *, dtype=None, shard_bytes=SHARD_BYTES):
         """Write config.json and model.safetensors into the folder `path`; tied weights once.
@@ -93,7 +62,8 @@ class Pretrained:
         dtype = None if dtype is None else dtype_named(dtype)
         tensors = stored_tensors(self, dtype)
         name = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-        config = {**self.config_to(), "architectures": [self.architecture], "dtype": name}
+        architecture = self.architecture or type(self).__name__
+        config = {**self.config_to(), "architectures": [architecture], "dtype": name}
         write_checkpoint(Path(path), config, tensors, shard_bytes)
 
     @property
@@ -119,37 +89,19 @@ def load(path_or_name, *, dtype=torch.float32, device="cpu", revision=None, arch
     """
     dtype = None if dtype == "auto" else dtype_named(dtype)
     folder = _folder(path_or_name, revision)
-    stored = read_json(folder / CONFIG)
-    if "quantization_config" in stored:
-        raise ValueError(f"{folder / CONFIG}: quantised weights are not supported")
-    cls = model_class(stored, architecture)
     with Checkpoint(folder) as checkpoint:
         try:
-            config = cls.config_from(stored)
+            stored = checkpoint.config
+            if stored.get("quantization_config") is not None:
+                raise ValueError("quantization_config: quantised weights are not supported")
+            cls = model_class(stored, architecture)
+            config = cls.config_from(stored, checkpoint)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG}: {error}") from error
-        config = cls.settle(config, checkpoint)
         with torch.device("meta"):
             model = cls(config)
         fill(model, checkpoint, dtype, torch.device(device))
     return model.eval()
-
-
-def model_class(config, architecture=None):
-    """The class for a config.json's content: by `architectures`, else by `model_type`.
-
-    Raises ValueError for one that is not known.
-    """
-    names = config.get("architectures") or [_BY_TYPE.get(config.get("model_type"))]
-    name = architecture or (names[0] if isinstance(names, list) else None)
-    name = _SAME.get(name, name)
-    if name not in ARCHITECTURES:
-        raise ValueError(
-            f"unknown architecture {name!r} (model_type {config.get('model_type')!r}): known are "
-            f"{', '.join(ARCHITECTURES)}"
-        )
-    module, _, cls = ARCHITECTURES[name].partition(".")
-    return getattr(importlib.import_module(f"llmbook.models.{module}"), cls)
 
 
 def shipped():

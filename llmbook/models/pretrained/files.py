@@ -26,12 +26,14 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 class Checkpoint:
     """The tensors of a folder, by name; nothing but the files' heads is read on opening.
 
-    Use it in a `with` block. `names`: the stored names, in order. Raises ValueError for a missing,
-    truncated or unsafe file, and for an index that doesn't describe its shards.
+    Use it in a `with` block. `config`: config.json's content; `names`: the stored names, in order.
+    Raises ValueError for a missing, truncated or unsafe file, and for an index that doesn't
+    describe its shards.
     """
 
     def __init__(self, folder):
         self.folder = Path(folder)
+        self.config = read_json(self.folder / CONFIG)
         self._stack = contextlib.ExitStack()
         self._where = {}
         try:

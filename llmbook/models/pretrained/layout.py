@@ -3,20 +3,24 @@
 A model's class has a `Layout`. Its table goes from our module names to the stored ones; `*` stands
 for a layer's number:
 
-    "blocks.*.ffn.up": "transformer.h.*.mlp.c_fc"                one to one, weight and bias alike
-    "layers.*.attention.in_proj": ("….query", "….key", "….value")  ours is theirs, stacked in rows
+    "blocks.*.ffn.up": "transformer.h.*.mlp.c_fc"      one to one, weight and bias alike
+    "layers.*.in_proj": ("….query", "….key", "….value")    ours is theirs, stacked in rows
+    "blocks.*.experts.up": "….experts.*.w3.weight"     one `*` more: ours[i] is their i-th
+
+A parameter that is no weight or bias of a module, as an expert's stack, has a line of its own with
+the whole stored name. Rows are cut evenly, unless the module that holds the parameter says
+otherwise: `stored_rows()` → how many each.
 
 `stored_tensors` writes by the table, `fill` reads by it and refuses every name it doesn't know.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import nn
-
-from llmbook.multihead import MultiHeadAttention
 
 _SHOWN = 5  # names listed in an error
 
@@ -36,6 +40,7 @@ class Layout:
     """
 
     names: Mapping[str, str | tuple[str, ...]]
+    _: KW_ONLY
     prefix: str = ""
     transposed: frozenset = frozenset()
     spellings: tuple = ()
@@ -47,7 +52,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Slot:
-    """One of our tensors and where it is stored: `parts`, (name, rows) each."""
+    """One of our tensors and where it is stored: `parts`, (name, index) each.
+
+    A part's tensor is `ours[index]`, turned where `transposed`.
+    """
 
     ours: str
     shape: tuple
@@ -55,36 +63,30 @@ class Slot:
     transposed: bool
     copies: tuple
 
-    def stored_shape(self, rows):
-        """The stored shape of a part with this many of our rows."""
-        shape = (rows, *self.shape[1:])
-        return shape[::-1] if self.transposed else shape
+    def piece(self, ours, index):
+        """What is stored of `ours` under one name: a view."""
+        return ours[index].t() if self.transposed else ours[index]
 
 
 def slots(model):
     """A `Slot` for every parameter and buffer of the model, tied ones once."""
-    layout = model.layout
+    layout, found = model.layout, []
     aliases = {}
     for stored, ours in layout.copies.items():
         aliases.setdefault(ours, []).append(stored)
-    found = []
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         module, leaf, numbers = _split(name)
-        general = re.sub(r"\.\d+\.", ".*.", name)
-        target = layout.names.get(general)
-        if target is None:
-            target = layout.names.get(re.sub(r"\.\d+\.", ".*.", module))
-            if target is None:
+        targets = layout.names.get(_general(name))
+        if targets is None:
+            targets = layout.names.get(_general(module))
+            if targets is None:
                 raise ValueError(f"{type(model).__name__}'s layout has no line for {name}")
-            targets = [target] if isinstance(target, str) else target
-            targets = [f"{t}.{leaf}" for t in targets]
-        else:
-            targets = [target]
-        targets = [_number(t, numbers) for t in targets]
-        rows = _rows(model, module, len(targets)) or (tensor.shape[0],)
-        turned = tensor.ndim == 2 and re.sub(r"\.\d+\.", ".*.", module) in layout.transposed
-        copies = tuple(alias for alias in aliases.get(name, ()) if alias not in targets)
-        parts = tuple(zip(targets, rows, strict=True))
+            targets = [f"{t}.{leaf}" for t in _listed(targets)]
+        targets = [_number(t, numbers) for t in _listed(targets)]
+        parts = _parts(model, module, tensor.shape, targets)
+        turned = tensor.ndim == 2 and _general(module) in layout.transposed
+        stored = {at for at, _ in parts}
+        copies = tuple(alias for alias in aliases.get(name, ()) if alias not in stored)
         found.append(Slot(name, tuple(tensor.shape), parts, turned, copies))
     return found
 
@@ -95,9 +97,8 @@ def stored_tensors(model, dtype=None):
     out = {}
     for slot in slots(model):
         ours = held[slot.ours].detach()
-        pieces = ours.split([rows for _, rows in slot.parts])
-        for (name, _), piece in zip(slot.parts, pieces, strict=True):
-            piece = piece.t() if slot.transposed else piece
+        for name, index in slot.parts:
+            piece = slot.piece(ours, index)
             # A clone of its own: a slice would be written with all of the stacked matrix.
             out[name] = piece.to("cpu", dtype or piece.dtype).clone(
                 memory_format=torch.contiguous_format
@@ -118,13 +119,14 @@ def fill(model, checkpoint, dtype, device):
     stored = _by_plain_name(layout, checkpoint)
     sources, missing, used = {}, [], set()
     for slot in wanted:
-        for name, rows in slot.parts:
+        ours = torch.empty(slot.shape, device="meta")
+        for name, index in slot.parts:
             at = _find(name, slot.copies, layout, stored)
             if at is None:
                 if slot.ours not in layout.optional:
                     missing.append(name)
                 continue
-            expected, got = slot.stored_shape(rows), checkpoint.shape(at)
+            expected, got = tuple(slot.piece(ours, index).shape), checkpoint.shape(at)
             if got != expected:
                 raise ValueError(
                     f"{at} in {checkpoint.folder} doesn't fit config.json: its shape is {got}, "
@@ -163,7 +165,7 @@ def _split(name):
     """'blocks.3.attention.in_proj_weight' → ('blocks.3.attention.in_proj', 'weight', ['3'])."""
     match = re.fullmatch(r"(.*)[._](weight|bias)", name)
     module, leaf = match.groups() if match else (name, "")
-    return module, leaf, re.findall(r"\.(\d+)\.", name)
+    return module, leaf, re.findall(r"\.(\d+)(?=\.|$)", name)
 
 
 def _number(name, numbers):
@@ -172,15 +174,33 @@ def _number(name, numbers):
     return name
 
 
-def _rows(model, module, parts):
-    """Rows of each of several stacked parts: the heads' of queries, keys and values."""
-    if parts == 1:
-        return None
-    attention = model.get_submodule(module.rpartition(".")[0])
-    if not isinstance(attention, MultiHeadAttention):
-        raise TypeError(f"only attention's projections are stacked: got {module}")
-    q, kv = attention.n_heads * attention.head_dim, attention.n_kv_heads * attention.head_dim
-    return (q, kv, kv)
+def _general(name):
+    """'blocks.3.ffn.up' → 'blocks.*.ffn.up'."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)
+
+
+def _listed(targets):
+    return [targets] if isinstance(targets, str) else list(targets)
+
+
+def _parts(model, module, shape, targets):
+    """(stored name, index into ours) of every part: whole, in rows, or one of a stack each."""
+    owner = model.get_submodule(module.rpartition(".")[0])
+    stacked = all("*" in target for target in targets)
+    if len(targets) == 1:
+        rows = [slice(None)]
+    else:
+        size = shape[1] if stacked else shape[0]
+        even = [size // len(targets)] * len(targets)
+        ends = [*accumulate(owner.stored_rows() if hasattr(owner, "stored_rows") else even)]
+        rows = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+    if not stacked:
+        return tuple(zip(targets, rows, strict=True))
+    return tuple(
+        (target.replace("*", str(i)), (i, part))
+        for i in range(shape[0])
+        for target, part in zip(targets, rows, strict=True)
+    )
 
 
 def _plain(layout, name):
@@ -238,15 +258,12 @@ def _refuse(model, folder, missing, unexpected):
 
 def _read(slot, sources, checkpoint, dtype, device):
     out = torch.empty(slot.shape, dtype=dtype, device=device)
-    start = 0
-    for name, rows in slot.parts:
-        part = out[start : start + rows]
+    for name, index in slot.parts:
+        piece = slot.piece(out, index)
         if name in sources:
-            stored = checkpoint.tensor(sources[name])
-            part.copy_(stored.t() if slot.transposed else stored)
+            piece.copy_(checkpoint.tensor(sources[name]))
         else:
-            part.zero_()
-        start += rows
+            piece.zero_()
     return out
 
 

@@ -1,0 +1,59 @@
+"""Which published architectures there are, which of our classes each one is, and what is refused.
+
+One row an architecture: config.json's name of it, and what goes with it.
+"""
+
+import importlib
+from typing import NamedTuple
+
+
+class Architecture(NamedTuple):
+    """One row. where: our class, under llmbook.models. also: other names of the same.
+
+    model_type: the one that means this class where config.json has no `architectures`.
+    """
+
+    name: str
+    where: str
+    model_type: str | None = None
+    also: tuple[str, ...] = ()
+
+
+TABLE = (
+    Architecture("GPT2LMHeadModel", "gpt.GPT", "gpt2", ("GPT2Model",)),
+    Architecture("BertModel", "bert.Bert", "bert"),
+    Architecture("BertForMaskedLM", "bert.BertForMaskedLM"),
+    Architecture("BertForPreTraining", "bert.BertForPreTraining"),
+    Architecture("BertForNextSentencePrediction", "bert.BertForNextSentencePrediction"),
+    Architecture("BertForSequenceClassification", "bert.BertForSequenceClassification"),
+    Architecture("BertForTokenClassification", "bert.BertForTokenClassification"),
+    Architecture("BertForQuestionAnswering", "bert.BertForQuestionAnswering"),
+    Architecture("RobertaModel", "roberta.Roberta", "roberta"),
+    Architecture("RobertaForMaskedLM", "roberta.RobertaForMaskedLM"),
+    Architecture("RobertaForSequenceClassification", "roberta.RobertaForSequenceClassification"),
+    Architecture("RobertaForTokenClassification", "roberta.RobertaForTokenClassification"),
+    Architecture("RobertaForQuestionAnswering", "roberta.RobertaForQuestionAnswering"),
+    Architecture("T5ForConditionalGeneration", "t5.T5", "t5", ("T5Model", "T5WithLMHeadModel")),
+    Architecture("BartForConditionalGeneration", "bart.Bart", "bart", ("BartModel",)),
+    Architecture("LlamaForCausalLM", "llama.Llama", "llama", ("LLaMAForCausalLM",)),
+    Architecture("Transformer", "transformer.Transformer", "transformer"),
+)
+
+
+def model_class(config, architecture=None):
+    """The class for a config.json's content: by `architectures`, else by `model_type`.
+
+    architecture: the name that counts instead. Raises ValueError for one that is not known.
+    """
+    named, model_type = config.get("architectures"), config.get("model_type")
+    name = architecture
+    if name is None and named:
+        name = named[0] if isinstance(named, list) else named
+    for row in TABLE:
+        if name in (row.name, *row.also) or (name is None and model_type == row.model_type):
+            module, _, cls = row.where.partition(".")
+            return getattr(importlib.import_module(f"llmbook.models.{module}"), cls)
+    raise ValueError(
+        f"unknown architecture {name!r} (model_type {model_type!r}): known are "
+        f"{', '.join(row.name for row in TABLE)}"
+    )
