@@ -13,7 +13,8 @@ from pathlib import Path
 
 from llmbook.book.chapter import RUN_MIME
 from llmbook.book.claims import CLAIM_MIME, parse_bound
-from llmbook.book.execute import ExecutionFailed, ensure_executed
+from llmbook.book.copies import job_of
+from llmbook.book.execute import ExecutionFailed, execute_jobs
 from llmbook.book.root import find_chapter, find_root, outputs_with, read_notebook
 
 
@@ -66,7 +67,8 @@ def calibrate(notebook, seeds, profile="quick"):
         raise ValueError(f"calibration needs at least three different seeds: got {seeds}")
     root, notebook = find_root(Path(notebook).parent), Path(notebook)
     commit = _commit(root)
-    executed = [ensure_executed([notebook], profile, seed)[0] for seed in seeds]
+    jobs = [job_of(notebook, profile, seed) for seed in seeds]
+    executed = execute_jobs(jobs, profile=profile)
     values, bounds = collect(executed)
     run = outputs_with(read_notebook(executed[0]), RUN_MIME)[0]
     record = {

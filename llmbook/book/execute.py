@@ -1,206 +1,415 @@
-"""Execution of chapters through papermill: one executed copy per (notebook, package, profile).
+"""Execution of chapters through papermill, side by side: as many as there are cores, one thread each.
 
-The copies live in `_build/executed/`, each under a hash of what it was made from, so a change in
-the notebook, in `llmbook/` or in `requirements.txt` makes a new one. The pages, the Claims and Status
-pages, the browser tests, calibration and grading all read them.
+Each (notebook, profile, seed) has one executed copy in `_build/executed/`, and is executed again only
+when something changed of what it was made of (`copies.py`). The pages, the Claims and Status pages,
+the browser tests, calibration and grading all read the copies.
 """
 
 import argparse
 import contextlib
 import datetime
-import hashlib
+import functools
 import json
 import os
+import queue
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+from llmbook.book import usage, worker
 from llmbook.book.chapter import PROFILES, RUN_MIME
-from llmbook.book.root import chapters, find_chapter, find_root, outputs_with, read_notebook
+from llmbook.book.copies import (
+    Tree,
+    copies,
+    hash_of,
+    job_of,
+    last_run,
+    made_of,
+    valid_copy,
+    why_stale,
+)
+from llmbook.book.root import chapters, find_chapter, outputs_with, read_notebook, with_ids
 from llmbook.data import resolve_folders
 
 CELL_TIMEOUT = {"smoke": 300, "quick": 600, "gpu": 7200, "full": 86400}  # seconds
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
+)
+_HIDDEN = ("llmbook-usage-begin", "llmbook-usage-end")  # ids of the two cells around a chapter
 
 
 class ExecutionFailed(RuntimeError):
     """One or more chapters did not run to the end; the message names them and the first error."""
 
 
-def _digest(notebook, profile, seed):
-    """Hash of what an execution depends on; outputs of the notebook do not count."""
-    root = find_root(notebook.parent)
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    made_of = hashlib.sha256(
-        json.dumps(
-            [
-                profile,
-                seed,
-                [
-                    [cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])]
-                    for cell in cells
-                ],
-            ]
-        ).encode()
-    )
-    files = [root / "requirements.txt", *sorted((root / "llmbook").rglob("*"))]
-    for file in files:
-        if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".pyc":
-            made_of.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
-    return made_of.hexdigest()[:16]
-
-
-def executed_path(notebook, profile="quick", seed=0):
-    """Where the executed copy of a notebook lies, or would lie: nothing is executed."""
-    notebook = Path(notebook).resolve()
-    folder = find_root(notebook.parent) / "_build" / "executed"
-    return (
-        folder / f"{notebook.stem}.{profile}.seed{seed}.{_digest(notebook, profile, seed)}.ipynb"
-    )
-
-
-class _PeakMemory(threading.Thread):
-    """Samples the memory of this process's children, five times a second: their largest sum in MB."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.megabytes, self._over = 0.0, threading.Event()
-
-    def run(self):
-        import psutil
-
-        me = psutil.Process()
-        while not self._over.wait(0.2):
-            total = 0
-            for child in me.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    total += child.memory_info().rss
-            self.megabytes = max(self.megabytes, total / 1e6)
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        self.join()
-
-
-def _finish(path, profile, seconds, megabytes):
-    """Write into the executed copy what the Status page tells, and hide papermill's own cell."""
-    notebook = read_notebook(path)
-    for cell in notebook["cells"]:
-        if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["metadata"]["tags"].append("remove-cell")
-    run = (outputs_with(notebook, RUN_MIME) or [{}])[0]
-    notebook["metadata"]["llmbook"] = {
-        "profile": profile,
-        "seconds": round(seconds, 1),
-        "peak_memory_mb": round(megabytes),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "device": run.get("device", ""),
-        "threads": run.get("threads"),
-        "versions": run.get("versions", {}),
-    }
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def _execute_one(notebook, profile, seed):
-    """Execute one notebook into its place; a failed one is kept beside it as `.failed.ipynb`."""
-    import papermill
-
-    target = executed_path(notebook, profile, seed)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = target.with_suffix(f".{os.getpid()}.part.ipynb")
-    mine = f"{notebook.stem}.{profile}.seed{seed}"
-    failed = target.parent / f"{mine}.failed.ipynb"
-    for left in target.parent.glob(
-        f"{mine}.*.part.ipynb"
-    ):  # by a run that was killed: the lock is ours
-        left.unlink()
-    begin = time.monotonic()
-    try:
-        with _PeakMemory() as memory:
-            papermill.execute_notebook(
-                str(notebook),
-                str(work),
-                parameters={"profile": profile, "seed": seed},
-                cwd=str(notebook.parent),
-                kernel_name="python3",
-                progress_bar=False,
-                execution_timeout=CELL_TIMEOUT[profile],
-                log_output=False,
-            )
-        _finish(work, profile, time.monotonic() - begin, memory.megabytes)
-    except BaseException:
-        if work.exists():
-            work.replace(failed)
-        raise
-    failed.unlink(missing_ok=True)
-    for old in target.parent.glob(f"{mine}.*.ipynb"):
-        if old not in (target, work):
-            old.unlink(missing_ok=True)
-    work.replace(target)
-    return target
-
-
-def ensure_executed(notebooks, profile="quick", seed=0, *, force=False):
+def ensure_executed(notebooks, profile="quick", seed=0, *, force=False, at_once=None):
     """Executed copies of the notebooks, made where they are missing; progress is printed.
 
     Every notebook is tried. Raises ExecutionFailed afterwards when one or more failed.
     """
-    import filelock
+    jobs = [job_of(notebook, profile, seed) for notebook in notebooks]
+    return execute_jobs(jobs, force=force, at_once=at_once, profile=profile)
 
+
+def execute_jobs(jobs, *, force=False, at_once=None, profile="quick"):
+    """The executed copy of each job, in order; see `ensure_executed`."""
     if profile not in PROFILES:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}: got {profile!r}")
-    resolve_folders()  # a chapter runs in its own folder, and LLMBOOK_DATA may be relative to this one
-    notebooks = [Path(n).resolve() for n in notebooks]
-    done, failures = [], {}
-    for number, notebook in enumerate(notebooks, 1):
-        target = executed_path(notebook, profile, seed)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(target.parent / f"{notebook.stem}.{profile}.lock"):
-            if target.is_file() and not force:
-                done.append(target)
-                continue
-            say = f"[{number}/{len(notebooks)}] {notebook.stem}, profile {profile}, seed {seed}"
-            print(f"{say}: executing", flush=True)
-            try:
-                done.append(_execute_one(notebook, profile, seed))
-            except Exception as error:
-                failures[notebook.stem] = error
-                print(f"{say}: FAILED\n{error}", flush=True)
-                continue
-        told = read_notebook(target)["metadata"]["llmbook"]
-        print(f"{say}: {told['seconds']:.0f} s, {told['peak_memory_mb']} MB", flush=True)
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"at_once must be at least 1: got {at_once}")
+    resolve_folders()  # a chapter runs in its own folder; LLMBOOK_DATA may be relative to this one
+    with _Session(jobs, force, at_once or how_many(profile)) as session:
+        done, failures = session.run()
     if failures:
         first = str(next(iter(failures.values()))).strip().splitlines()
+        names = ", ".join(_short(job, jobs) for job in failures)
         raise ExecutionFailed(
-            f"{len(failures)} of {len(notebooks)} chapters failed: {', '.join(failures)}. "
+            f"{len(failures)} of {len(session.jobs)} chapters failed: {names}. "
             f"The first error: {first[-1] if first else 'unknown'}. "
             f"What ran before it is in _build/executed/*.failed.ipynb"
         )
-    return done
+    return [done[job] for job in jobs]
+
+
+def how_many(profile):
+    """How many chapters run at a time: one for each core, and one where they share a GPU.
+
+    `LLMBOOK_JOBS` replaces the number of cores.
+    """
+    if profile in ("gpu", "full"):
+        return 1
+    if given := os.environ.get("LLMBOOK_JOBS", "").strip():
+        if not given.isdigit() or int(given) < 1:
+            raise ValueError(f"LLMBOOK_JOBS must be a whole number of at least 1: got {given!r}")
+        return int(given)
+    with contextlib.suppress(AttributeError):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Session:
+    """Jobs on their way: which wait, which run on which worker, which are done."""
+
+    def __init__(self, jobs, force, at_once):
+        import psutil
+
+        self.jobs, self.force = list(dict.fromkeys(jobs)), force
+        self.past = {job: expected(job) for job in self.jobs}
+        # The longest first: what is left at the end is short, and all cores are busy until then.
+        self.waiting = sorted(self.jobs, key=lambda job: -self.past[job]["cpu_seconds"])
+        self.workers = [_Worker(psutil) for _ in range(min(at_once, len(self.jobs)))]
+        self.done, self.failures, self.begun = {}, {}, 0
+        self._available = lambda: psutil.virtual_memory().available / 1e6
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for each in self.workers:
+            each.stop()
+
+    def run(self):
+        """Execute what has no valid copy; ({job: copy}, {job: error})."""
+        if not self.force:
+            self._take_what_is_there()
+        while self.waiting or self._running():
+            self._start_what_may_start()
+            for each in self._running():
+                if (error := each.ended()) is not None:
+                    self._end(each, error)
+            time.sleep(0.1)
+        return self.done, self.failures
+
+    def _running(self):
+        return [each for each in self.workers if each.job]
+
+    def _take_what_is_there(self):
+        trees = {}
+        for job in self.jobs:
+            if copy := valid_copy(job, trees.setdefault(job.root, Tree(job.root))):
+                self.done[job] = copy
+                self.waiting.remove(job)
+
+    def _start_what_may_start(self):
+        for job in list(self.waiting):
+            idle = next((each for each in self.workers if not each.job), None)
+            if idle is None or (self._running() and not self._fits(job)):
+                return
+            lock = _lock(job)
+            if lock is None:  # another process is at this chapter: take it up again later
+                continue
+            self.waiting.remove(job)
+            tree = Tree(job.root)
+            if (copy := valid_copy(job, tree)) and not self.force:
+                self.done[job] = copy
+                lock.release()
+                continue
+            self.begun += 1
+            idle.start(job, tree, lock, f"[{self.begun}/{len(self.jobs)}] {job}")
+            print(f"{idle.says}: executing", flush=True)
+
+    def _fits(self, job):
+        """Whether there is memory for one more, once those that run have come to their peak."""
+        growth = sum(
+            max(0, self.past[e.job]["peak_memory_mb"] - e.now_mb) for e in self._running()
+        )
+        return self._available() - growth > 1.2 * self.past[job]["peak_memory_mb"]
+
+    def _end(self, each, error):
+        job, says = each.job, each.says
+        try:
+            if error:
+                raise RuntimeError(error)
+            self.done[job] = each.finish()
+        except Exception as failure:
+            self.failures[job] = failure
+            each.keep_failed()
+            print(f"{says}: FAILED\n{failure}", flush=True)
+        else:
+            told = read_notebook(self.done[job])["metadata"]["llmbook"]
+            print(f"{says}: {told['seconds']:.0f} s, {told['peak_memory_mb']} MB", end="")
+            print(self._what_is_left(each), flush=True)
+        each.free()
+
+    def _what_is_left(self, ended):
+        running = [e.job.notebook.stem for e in self._running() if e is not ended]
+        parts = [f"running: {', '.join(running)}"] if running else []
+        parts += [f"{len(self.waiting)} wait"] if self.waiting else []
+        return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _lock(job):
+    """The job's lock, held, or None where another process holds it. The system frees a dead one's."""
+    import filelock
+
+    job.folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(job.folder / f"{job.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return None
+    return lock
+
+
+class _Worker:
+    """One process of `worker.py`, and the job that it is at."""
+
+    def __init__(self, psutil):
+        self._psutil, self._process, self.job = psutil, None, None
+
+    def start(self, job, tree, lock, says):
+        """Give it a job; the process is started where there is none."""
+        self.job, self._tree, self._lock, self.says = job, tree, lock, says
+        self._begin, self.now_mb, self.peak_mb, self._cpu = time.monotonic(), 0.0, 0.0, {}
+        for left in job.folder.glob(f"{job.name}.*.part.ipynb"):  # by a run that was killed
+            left.unlink()
+        self._part = job.folder / f"{job.name}.{os.getpid()}.part.ipynb"
+        if self._process is None or self._process.poll() is not None:
+            self._launch()
+        try:
+            tree.look_at_everything(job.notebook)
+            _write(self._part, prepared(read_notebook(job.notebook), job.root))
+            order = {
+                "notebook": str(self._part),
+                "parameters": {"profile": job.profile, "seed": job.seed},
+                "folder": str(job.notebook.parent),
+                "timeout": CELL_TIMEOUT[job.profile],
+            }
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError) as error:
+            self._answers.put(json.dumps({"error": str(error)}))
+
+    def _launch(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", worker.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, **ONE_THREAD},
+            start_new_session=True,  # an interrupt comes to us, and we end it
+        )
+        self._answers = queue.SimpleQueue()
+        listening = threading.Thread(
+            target=_listen, args=(self._process.stdout, self._answers), daemon=True
+        )
+        listening.start()
+
+    def ended(self):
+        """The error with which the job ended, "" for none, or None while it runs."""
+        self._measure()
+        try:
+            return json.loads(self._answers.get_nowait()).get("error", "")
+        except queue.Empty:
+            return None
+
+    def _measure(self):
+        """Note the memory and the processor time of the worker's process and all below it."""
+        total = 0
+        with contextlib.suppress(self._psutil.Error):
+            for process in self._psutil.Process(self._process.pid).children(recursive=True):
+                with contextlib.suppress(self._psutil.Error):
+                    total += process.memory_info().rss
+                    times = process.cpu_times()
+                    self._cpu[process.pid] = times.user + times.system
+        self.now_mb = total / 1e6
+        self.peak_mb = max(self.peak_mb, self.now_mb)
+
+    def finish(self):
+        """Write into the copy what it was made of and how it ran, and put it into its place."""
+        job, notebook = self.job, read_notebook(self._part)
+        used = (outputs_with(notebook, usage.MIME) or [None])[-1]
+        made = made_of(used, self._tree)
+        notebook["cells"] = [c for c in notebook["cells"] if c.get("id") not in _HIDDEN]
+        for cell in notebook["cells"]:
+            if "injected-parameters" in cell["metadata"].get("tags", []):
+                cell["metadata"]["tags"].append("remove-cell")
+        run = (outputs_with(notebook, RUN_MIME) or [{}])[0]
+        notebook["metadata"]["llmbook"] = {
+            "profile": job.profile,
+            "seconds": round(time.monotonic() - self._begin, 1),
+            "cpu_seconds": round(sum(self._cpu.values()), 1),
+            "peak_memory_mb": round(self.peak_mb),
+            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "device": run.get("device", ""),
+            "threads": run.get("threads"),
+            "versions": run.get("versions", {}),
+            "unseen": used["unseen"] if used else ["nothing was recorded"],
+            "made_of": made,
+        }
+        _write(self._part, notebook)
+        target = job.folder / f"{job.name}.{hash_of(made)}.ipynb"
+        self._part.replace(target)
+        for old in [self._failed(), *(copy for copy in copies(job) if copy != target)]:
+            old.unlink(missing_ok=True)
+        return target
+
+    def keep_failed(self):
+        """Keep what ran before an error, beside the copies."""
+        if self._part.exists():
+            self._part.replace(self._failed())
+
+    def _failed(self):
+        return self.job.folder / f"{self.job.name}.failed.ipynb"
+
+    def free(self):
+        """Let go of the job: the worker may have another."""
+        self._lock.release()
+        self.job = None
+
+    def stop(self):
+        """End the process; a job that it is still at is left undone."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.kill()
+            process.wait()
+        if self.job:
+            self._part.unlink(missing_ok=True)
+            self.free()
+
+
+def _listen(stream, answers):
+    for line in stream:
+        answers.put(line)
+    answers.put(json.dumps({"error": "its process ended, as when memory runs out"}))
+
+
+def expected(job):
+    """What the job will cost: as last time, or as its budget says, or a guess."""
+    past = last_run(job)
+    seconds = past.get("seconds") or budget(job.root).get(job.notebook.stem, 60)
+    cost = {"cpu_seconds": seconds, "peak_memory_mb": 1500}
+    return cost | {name: past[name] for name in cost if past.get(name)}
+
+
+def budget(root):
+    """{chapter: seconds of one core that it may take at `quick`}, from `chapters/budget.json`."""
+    file = root / "chapters" / "budget.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+@functools.cache
+def _recorder():
+    return Path(usage.__file__).read_text(encoding="utf-8")
+
+
+def prepared(notebook, root):
+    """The notebook with a cell before it and one after it that record what it uses of the book."""
+    begin, end = (
+        {
+            "cell_type": "code",
+            "id": id,
+            "metadata": {},
+            "execution_count": None,
+            "outputs": [],
+            "source": source,
+        }
+        for id, source in zip(
+            _HIDDEN,
+            (
+                f"_llmbook_usage = {{}}\nexec({_recorder()!r}, _llmbook_usage)\n"
+                f"_llmbook_usage = _llmbook_usage['Usage']({str(root)!r})",
+                "_llmbook_usage.publish()",
+            ),
+            strict=True,
+        )
+    )
+    named = with_ids(notebook)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {
+        "cells": [begin, *named["cells"], end],
+        "metadata": {**named.get("metadata", {}), "kernelspec": kernel},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+def _write(path, notebook):
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _short(job, jobs):
+    seeds = len({other.seed for other in jobs}) > 1
+    return f"{job.notebook.stem} (seed {job.seed})" if seeds else job.notebook.stem
+
+
+# --- the command
 
 
 def summary(paths):
-    """A table of executed copies: chapter, profile, seconds, peak memory."""
-    lines = [f"{'chapter':24}{'profile':>9}{'seconds':>9}{'peak MB':>9}  device"]
-    total = 0.0
+    """A table of executed copies: chapter, profile, seconds of the clock and of one core, memory."""
+    head = ("seconds", "of a core", "peak MB")
+    lines = [f"{'chapter':26}{'profile':>9}" + "".join(f"{h:>11}" for h in head) + "  device"]
+    clock = core = 0.0
     for path in paths:
         told = read_notebook(path)["metadata"]["llmbook"]
-        total += told["seconds"]
+        clock, core = clock + told["seconds"], core + told.get("cpu_seconds", 0)
         lines.append(
-            f"{Path(path).name.split('.')[0]:24}{told['profile']:>9}{told['seconds']:>9.0f}"
-            f"{told['peak_memory_mb']:>9}  {told['device']}"
+            f"{Path(path).name.split('.')[0]:26}{told['profile']:>9}{told['seconds']:>11.0f}"
+            f"{told.get('cpu_seconds', 0):>11.0f}{told['peak_memory_mb']:>11}  {told['device']}"
         )
-    return "\n".join([*lines, f"{'all':24}{'':>9}{total:>9.0f}"])
+    return "\n".join([*lines, f"{'all':26}{'':>9}{clock:>11.0f}{core:>11.0f}"])
+
+
+def listed(notebooks, profile, seed):
+    """Which notebooks would be executed, and why: one line each."""
+    lines, trees = [], {}
+    for job in [job_of(notebook, profile, seed) for notebook in notebooks]:
+        tree = trees.setdefault(job.root, Tree(job.root))
+        why = why_stale(job, tree)
+        lines.append(f"{job.notebook.stem:26}{f'would run: {why}' if why else 'up to date'}")
+    return "\n".join(lines)
 
 
 def main(argv=None):
     """`python -m llmbook run`: execute chapters, tell time and memory, exit 1 when one fails."""
     parser = argparse.ArgumentParser(
         prog="python -m llmbook run",
-        description="Execute chapters through papermill. What has been executed already is not run again.",
+        description="Execute chapters through papermill, side by side. A chapter runs again only "
+        "when something changed of what its last execution used.",
     )
     parser.add_argument(
         "chapter", nargs="*", help="chapter names or notebook paths (default: all)"
@@ -214,19 +423,30 @@ def main(argv=None):
     )
     parser.add_argument("--seed", type=int, default=0, help="the chapter's seed (default: 0)")
     parser.add_argument("--force", action="store_true", help="execute again what is already there")
+    parser.add_argument(
+        "--list", action="store_true", help="execute nothing: say which would run, and why"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        help="how many run at a time (default: LLMBOOK_JOBS, or one for each core; one on a GPU)",
+    )
     args = parser.parse_args(argv)
     try:
         notebooks = [find_chapter(name) for name in args.chapter] or chapters()
+        if args.list:
+            print(listed(notebooks, args.profile, args.seed))
+            return 0
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+    status = 0
     try:
-        ensure_executed(notebooks, args.profile, args.seed, force=args.force)
+        ensure_executed(notebooks, args.profile, args.seed, force=args.force, at_once=args.jobs)
     except ExecutionFailed as error:
         print(f"\n{error}")
-        return 1
-    finally:
-        there = [
-            p for n in notebooks if (p := executed_path(n, args.profile, args.seed)).is_file()
-        ]
-        print("\n" + summary(there))
-    return 0
+        status = 1
+    except ValueError as error:
+        parser.error(str(error))
+    there = [valid_copy(job_of(n, args.profile, args.seed)) for n in notebooks]
+    print("\n" + summary([path for path in there if path]))
+    return status

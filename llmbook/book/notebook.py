@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import llmbook
-from llmbook.book.execute import executed_path
+from llmbook.book.copies import executed_path
 from llmbook.book.root import address, chapters, find_chapter, find_root, read_notebook
 
 METADATA = {

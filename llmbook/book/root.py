@@ -1,5 +1,6 @@
 """Where the book lies: its folder, its chapters, its repository's address, its notebooks' JSON."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -60,6 +61,24 @@ def read_notebook(path):
 
 def _is_cell(cell):
     return isinstance(cell, dict) and isinstance(cell.get("outputs", []), list)
+
+
+def with_ids(notebook):
+    """The notebook, each cell under an id of its own: one that is missing or repeated is replaced.
+
+    The new ids follow from the order of the cells alone, so the notebook and its executed copy get
+    the same ones.
+    """
+    cells, taken = [], {cell.get("id") for cell in notebook["cells"]}
+    given = set()
+    for number, cell in enumerate(notebook["cells"]):
+        id = cell.get("id")
+        if not id or id in given:
+            id = next(new for i in itertools.count() if (new := f"cell-{number + i}") not in taken)
+            taken.add(id)
+        given.add(id)
+        cells.append({**cell, "id": id, "metadata": cell.get("metadata", {})})
+    return {**notebook, "cells": cells}
 
 
 def outputs_with(notebook, mime):

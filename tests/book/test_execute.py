@@ -5,55 +5,29 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from helpers.small_book import write_chapter
 
-from llmbook.book.execute import ExecutionFailed, ensure_executed, executed_path
+from llmbook.book.copies import executed_path, job_of, last_run
+from llmbook.book.execute import ExecutionFailed, ensure_executed, expected
 from llmbook.book.root import chapters, find_chapter, find_root, read_notebook
 
 ROOT = find_root(Path(__file__).parent)
 
 
-def notebook(*cells):
-    return json.dumps(
-        {
-            "cells": [
-                {
-                    "cell_type": "code",
-                    "id": f"c{i}",
-                    "metadata": {"tags": tags},
-                    "execution_count": None,
-                    "outputs": [],
-                    "source": source,
-                }
-                for i, (source, tags) in enumerate(cells)
-            ],
-            "metadata": {
-                "kernelspec": {"name": "python3", "display_name": "x", "language": "python"}
-            },
-            "nbformat": 4,
-            "nbformat_minor": 5,
-        }
-    )
-
-
 @pytest.fixture
 def root(tmp_path):
     """A book of two chapters, the second of which fails when asked to."""
-    (tmp_path / "chapters").mkdir()
-    (tmp_path / "llmbook").mkdir()
-    (tmp_path / "llmbook" / "a.py").write_text("x = 1\n")
     (tmp_path / "requirements.txt").write_text("torch\n")
     (tmp_path / "_toc.yml").write_text(
         "root: chapters/intro\nparts:\n- chapters:\n"
         "  - file: chapters/one\n  - file: chapters/two\n  - file: chapters/page\n"
     )
-    parameters = ('profile = "auto"\nseed = 0', ["parameters"])
     for name in ("one", "two"):
-        (tmp_path / "chapters" / f"{name}.ipynb").write_text(
-            notebook(parameters, ("print(profile, seed)", []))
-        )
+        write_chapter(tmp_path, name, "print(profile, seed)")
     return tmp_path
 
 
@@ -77,36 +51,129 @@ def test_a_chapter_is_executed_once_and_again_only_when_what_it_is_made_of_chang
     ensure_executed([one], "smoke", 3)
     assert "executing" not in capsys.readouterr().out
     before = executed_path(one, "smoke", 3)
-    changes = [root / "llmbook" / "a.py", root / "requirements.txt", one]
-    for file in changes:
+    assert before == copy
+    for file in (root / "requirements.txt", one):
         old = file.read_text()
-        file.write_text(
-            old.replace("1", "2") if file != one else old.replace("print(", "print(1,")
-        )
-        if file.name == "requirements.txt":
-            file.write_text("torch==2\n")
-        assert executed_path(one, "smoke", 3) != before, file
+        file.write_text(old.replace("torch", "torch==2").replace("print(", "print(1,"))
+        assert not executed_path(one, "smoke", 3).is_file(), file
         file.write_text(old)
         assert executed_path(one, "smoke", 3) == before
-    assert executed_path(one, "quick", 3) != before and executed_path(one, "smoke", 4) != before
-    (root / "llmbook" / "fig.js").write_text("1")
-    assert executed_path(one, "smoke", 3) != before
+    for other in (("quick", 3), ("smoke", 4)):
+        assert not executed_path(one, *other).is_file()
+    ensure_executed([one], "smoke", 3, force=True)
+    assert "executing" in capsys.readouterr().out and executed_path(one, "smoke", 3) == before
 
 
 def test_outputs_in_the_source_do_not_ask_for_a_new_execution(root):
     one = chapters(root)[0]
-    before = executed_path(one)
+    (before,) = ensure_executed([one], "quick")
     text = json.loads(one.read_text())
     text["cells"][1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "x"}]
     one.write_text(json.dumps(text))
     assert executed_path(one) == before
 
 
+MEET = """
+import pathlib, time
+pathlib.Path("here_{mine}").touch()
+begin = time.monotonic()
+while not pathlib.Path("here_{other}").exists():
+    assert time.monotonic() - begin < {wait}, "alone"
+    time.sleep(0.05)
+"""
+
+
+def meeting(root, wait):
+    """Make each of two chapters wait until it sees the other run."""
+    write_chapter(root, "one", MEET.format(mine="one", other="two", wait=wait))
+    write_chapter(root, "two", MEET.format(mine="two", other="one", wait=wait))
+
+
+def test_chapters_run_side_by_side_and_progress_says_what_is_left(root, capsys):
+    meeting(root, wait=100)
+    done = ensure_executed(chapters(root), "smoke", at_once=2)
+    assert [path.name.split(".")[0] for path in done] == ["one", "two"]
+    said = capsys.readouterr().out
+    assert said.count("executing") == 2 and said.count("(running: ") == 1
+
+
+@pytest.mark.parametrize("why", ["memory", "one at a time"])
+def test_no_other_chapter_is_started_when_memory_is_short_or_one_was_asked_for(
+    root, monkeypatch, why
+):
+    if why == "memory":
+        free = type("Memory", (), {"available": 300 * 10**6})
+        monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    meeting(root, wait=1)
+    with pytest.raises(ExecutionFailed, match="alone"):
+        ensure_executed(chapters(root), "smoke", at_once=1 if why != "memory" else 2)
+    # the first gave up while nothing else ran; then the second found its mark
+    assert sum(executed_path(chapter, "smoke").is_file() for chapter in chapters(root)) == 1
+
+
+def test_the_longest_chapter_goes_first(root, capsys):
+    (root / "chapters" / "budget.json").write_text('{"one": 5, "two": 50}')
+    ensure_executed(chapters(root), "smoke", at_once=1)
+    starts = [line for line in capsys.readouterr().out.splitlines() if "executing" in line]
+    assert [line.split()[1] for line in starts] == ["two,", "one,"]
+    two = last_run(job_of(chapters(root)[1], "smoke"))  # from now on: what it took the last time
+    assert expected(job_of(chapters(root)[1], "smoke"))["cpu_seconds"] == two["cpu_seconds"] < 50
+
+
+def test_a_kernel_that_dies_fails_its_chapter_only(root):
+    write_chapter(root, "one", "import os; os._exit(1)")
+    with pytest.raises(ExecutionFailed, match="1 of 2 chapters failed: one"):
+        ensure_executed(chapters(root), "smoke", at_once=1)
+    assert executed_path(chapters(root)[1], "smoke").is_file()
+
+
+def test_a_notebook_needs_no_language_and_no_ids(root):
+    one = chapters(root)[0]
+    source = read_notebook(one)
+    source["metadata"], source["nbformat_minor"] = {"kernelspec": {"name": "other"}}, 4
+    for cell in source["cells"]:
+        del cell["id"]
+    one.write_text(json.dumps(source))
+    copy = read_notebook(ensure_executed([one], "smoke")[0])
+    assert copy["cells"][-1]["outputs"][0]["text"] == ["smoke 0\n"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 3}', '{"cells": [1]}', "\xff"])
+def test_a_broken_notebook_is_named(root, text):
+    one, two = chapters(root)
+    one.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ExecutionFailed, match="1 of 2 chapters failed: one.*one.ipynb is not a"):
+        ensure_executed([one, two], "smoke")
+    assert executed_path(two, "smoke").is_file()
+
+
+@pytest.mark.slow
+def test_a_killed_execution_leaves_no_copy_and_no_process_and_the_next_one_succeeds(root):
+    import psutil
+
+    write_chapter(root, "one", "import time; time.sleep(100)")
+    command = [sys.executable, "-m", "llmbook", "run", "one", "--profile", "smoke"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, text=True)
+    assert "executing" in run.stdout.readline()
+    begin, below = time.monotonic(), []
+    while len(below) < 2 and time.monotonic() - begin < 60:  # the worker and its kernel
+        below = psutil.Process(run.pid).children(recursive=True)
+        time.sleep(0.1)
+    run.kill()
+    run.wait()
+    gone, alive = psutil.wait_procs(below, timeout=60)
+    assert len(gone) >= 2 and not alive
+    assert not executed_path(chapters(root)[0], "smoke").is_file()
+    write_chapter(root, "one", "print(1)")
+    ensure_executed(chapters(root), "smoke")
+    left = {path.name for path in (root / "_build" / "executed").glob("*.ipynb")}
+    assert len(left) == 2 and not any("part" in name for name in left)
+
+
 def test_a_failing_chapter_is_named_and_the_others_still_run(root, capsys):
     one, two = chapters(root)
-    one.write_text(
-        notebook(('profile = "auto"\nseed = 0', ["parameters"]), ("print('before'); 1 / 0", []))
-    )
+    write_chapter(root, "one", "print('before'); 1 / 0")
     with pytest.raises(ExecutionFailed, match="1 of 2 chapters failed: one.*ZeroDivisionError"):
         ensure_executed([one, two], "smoke")
     assert executed_path(two, "smoke").is_file() and not executed_path(one, "smoke").exists()
@@ -116,9 +183,7 @@ def test_a_failing_chapter_is_named_and_the_others_still_run(root, capsys):
 
 
 def test_the_command_exits_1_when_a_chapter_fails_and_prints_time_and_memory(root):
-    (root / "chapters" / "one.ipynb").write_text(
-        notebook(("raise ValueError('broken on purpose')", ["parameters"]))
-    )
+    write_chapter(root, "one", "raise ValueError('broken on purpose')")
     done = subprocess.run(
         [sys.executable, "-m", "llmbook", "run", "--profile", "smoke"],
         cwd=root / "chapters",
@@ -167,8 +232,7 @@ def test_calibration_runs_each_seed_and_refuses_fewer_than_three(root, monkeypat
         'claim("rnn-bptt", measured={"x": 0.5 + seed / 10}, bounds={"x": ">= 0.45"})'
     )
     shutil.copytree(ROOT / "llmbook" / "book" / "ledger", root / "llmbook" / "book" / "ledger")
-    one = root / "chapters" / "one.ipynb"
-    one.write_text(notebook(('profile = "auto"\nseed = 0', ["parameters"]), (body, [])))
+    one = write_chapter(root, "one", body)
     with pytest.raises(ValueError, match="three different seeds"):
         calibrate(one, [1, 1, 2])
     target, problems = calibrate(one, [1, 2, 3])
