@@ -27,11 +27,13 @@ _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 class Pretrained:
     """What makes a module loadable and savable. `config` is the config that it was built from.
 
-    `architecture` is its name in config.json, the class's own when None. A class gives what
-    follows, up to `save`.
+    A class gives what follows, up to `save`.
     """
 
-    architecture = None
+    @property
+    def architecture(self):
+        """Its name in config.json: the class's, unless an attribute of the class says another."""
+        return type(self).__name__
 
     @property
     def layout(self):
@@ -62,8 +64,7 @@ class Pretrained:
         dtype = None if dtype is None else dtype_named(dtype)
         tensors = stored_tensors(self, dtype)
         name = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-        architecture = self.architecture or type(self).__name__
-        config = {**self.config_to(), "architectures": [architecture], "dtype": name}
+        config = {**self.config_to(), "architectures": [self.architecture], "dtype": name}
         write_checkpoint(Path(path), config, tensors, shard_bytes)
 
     @property
