@@ -42,6 +42,21 @@ class Run:
     device: torch.device
     dtype: torch.dtype
     dtype_reason: str
+    unboxed: dict = dataclasses.field(default_factory=dict)  # id: (text, HTML) of claims in no box
+
+    def checked(self):
+        """Show the claims that stand in no box as one closed table: a chapter's last output."""
+        if not self.unboxed:
+            raise ValueError(
+                "no claim of this chapter waits for the table: see claim(…, box=False)"
+            )
+        text = "\n".join(text for text, _ in self.unboxed.values())
+        rows = "".join(row for _, row in self.unboxed.values())
+        publish(
+            text,
+            f'<details class="claims-checked" id="checked"><summary>{len(self.unboxed)} more '
+            f"statements that this chapter checked</summary><table>{rows}</table></details>",
+        )
 
     @property
     def seeds(self):

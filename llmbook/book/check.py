@@ -18,6 +18,12 @@ from llmbook.book.display import publish
 
 CHECK_MIME = "application/vnd.llmbook.check+json"
 DIFFICULTY = {1: "warm-up", 2: "takes thought", 3: "a real problem"}
+KINDS = {
+    "code": "write a function",
+    "predict": "say what will happen",
+    "figure": "read a figure",
+    "experiment": "change an experiment",
+}
 _registry = {}
 
 
@@ -34,10 +40,13 @@ class Exercise:
     difficulty: int
     minutes: int
     run: object
+    kind: str = "code"
 
 
-def exercise(id, *, title, difficulty, minutes):
+def exercise(id, *, title, difficulty, minutes, kind="code"):
     """Register the check function below it as the exercise `id` (`"chapter/name"`)."""
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}: got {kind!r}")
     if difficulty not in DIFFICULTY or minutes <= 0 or id.count("/") != 1 or id in _registry:
         raise ValueError(
             f"exercise {id!r}: an unused id 'chapter/name', difficulty 1 to 3 and minutes > 0 "
@@ -45,7 +54,7 @@ def exercise(id, *, title, difficulty, minutes):
         )
 
     def register(function):
-        _registry[id] = Exercise(id, title, difficulty, minutes, function)
+        _registry[id] = Exercise(id, title, difficulty, minutes, function, kind)
         return function
 
     return register
@@ -105,6 +114,22 @@ def agree(got, want, advice, tolerance=1e-6):
         raise NotYet(advice)
 
 
+def chosen(answer, options):
+    """The option that an answer names, upper and lower case alike; NotYet when it names none."""
+    if isinstance(answer, str):
+        found = [option for option in options if option.lower() == answer.strip().lower()]
+        if found:
+            return found[0]
+    raise NotYet(f"Answer with one of {', '.join(map(repr, options))}: this is {answer!r}.")
+
+
+def number(answer):
+    """An answer as a number; NotYet when it is none."""
+    if isinstance(answer, (bool, str)) or not hasattr(answer, "__float__"):
+        raise NotYet(f"A number is expected here, and this is {type(answer).__name__}.")
+    return float(answer)
+
+
 def _judge(item, answer):
     """(state, message) for an answer; the reader's random state is left as it was."""
     if answer is None or answer is ...:
@@ -147,12 +172,16 @@ def check(id, answer):
         )
     state, message = _judge(known[id], answer)
     result = CheckResult(id, state, message)
+    told = message.removeprefix("Right").lstrip(" .:") if state == "right" else message
+    told = told[:1].upper() + told[1:]  # the mark has said "right" already
     mark = {"right": "✓ right", "not yet": "✗ not yet", "unanswered": "· unanswered"}[state]
     box = (
         f'<div class="exercise-result exercise-{state.replace(" ", "-")}" role="status">'
-        f"<strong>{mark}</strong> {html.escape(message)}</div>"
+        f"<strong>{mark}</strong> {html.escape(told)}</div>"
     )
     publish(
-        f"{mark}: {message}", box, {CHECK_MIME: {"id": id, "state": state, "message": message}}
+        f"{mark}: {told}" if told else mark,
+        box,
+        {CHECK_MIME: {"id": id, "state": state, "message": message}},
     )
     return result

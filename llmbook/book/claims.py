@@ -12,7 +12,8 @@ import operator
 
 from llmbook.book.chapter import current_run
 from llmbook.book.display import publish
-from llmbook.book.records import ledger, recorded, rows_of
+from llmbook.book.records import ledger, papers_of, recorded, rows_of
+from llmbook.book.typeset import to_html
 
 CLAIM_MIME = "application/vnd.llmbook.claim+json"
 _RELATIONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -71,7 +72,7 @@ def _row(id, chapter):
     return rows[id]
 
 
-def claim(id, measured, *, holds=None, bounds=None):
+def claim(id, measured, *, holds=None, bounds=None, box=True):
     """Settle one row of the ledger with what was measured.
 
     `measured` is a number, a string, or a dict from a name with its unit to a number (or to a list,
@@ -81,6 +82,9 @@ def claim(id, measured, *, holds=None, bounds=None):
     * `bounds`: for what was trained, a dict from measured names to bounds such as `">= 0.95"`.
       `python -m llmbook calibrate` records the spread of these over seeds. At the `smoke` profile,
       which trains for a few steps only, they are recorded and not judged.
+
+    The result is shown in a box; with `box=False` it waits for the table of the others, which
+    `run.checked()` prints at the end of a chapter.
 
     Raises ClaimError when the evidence does not hold, ValueError or TypeError for bad arguments.
     """
@@ -121,16 +125,33 @@ def claim(id, measured, *, holds=None, bounds=None):
         "bounds": bounds or {},
     }
     in_order = list(measured.items())  # as pairs: a notebook's file sorts the keys of its JSON
-    publish(
-        _as_text(row, record), _as_html(row, record), {CLAIM_MIME: record | {"measured": in_order}}
-    )
+    text, data = _as_text(row, record), {CLAIM_MIME: record | {"measured": in_order}}
+    if not box:
+        if run is None:
+            raise ValueError(f"claim {id!r} with box=False needs a chapter: call start() first")
+        run.unboxed[id] = (text, _as_row(row, record))
+    publish(text, _as_html(row, record) if box else "<span hidden></span>", data)
+
+
+_SUPER = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def format_value(value):
-    """A measured value as a reader sees it: four significant digits, lists as a range."""
+    """A measured value as a reader sees it: 0.9646, 37,888,000, 6.7·10⁻¹⁶; lists with slashes."""
     if isinstance(value, list):
         return " / ".join(format_value(v) for v in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}".replace("-", "−")
+    if not isinstance(value, float):
+        return str(value)
+    if value and math.isfinite(value) and not 1e-3 <= abs(value) < 1e7:
+        digits, power = f"{value:.1e}".split("e")
+        return f"{digits}·10{str(int(power)).translate(_SUPER)}".replace("-", "−")
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = max(0, 3 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{places}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
 
 
 def spread(values):
@@ -151,40 +172,71 @@ def _evidence(row, record):
         )
 
 
+def _recorded_name(row, record):
+    """The head of the column of recorded spreads, with the number of seeds behind them."""
+    past = recorded(row["chapter"]).get(row["id"], {})
+    seeds = max((len(past[name]) for name in record["measured"] if name in past), default=0)
+    return f"recorded, {seeds} other seeds" if seeds else "recorded"
+
+
 def _as_text(row, record):
     state = "holds" if record["judged"] else "recorded, not judged at this profile"
     lines = [f"claim {row['id']} ({row['verdict']}): {state}"]
+    name_of_past = _recorded_name(row, record)
     for name, value, bound, past in _evidence(row, record):
         lines.append(
             f"  {name}: {value}"
             + (f"  [{bound}]" if bound else "")
-            + (f"  (recorded: {past})" if past else "")
+            + (f"  ({name_of_past}: {past})" if past else "")
         )
     return "\n".join(lines)
 
 
 def _as_html(row, record):
-    e = html.escape
-    cells = "".join(
-        f"<tr><th scope='row'>{e(name)}</th><td>{e(value)}</td><td>{e(bound)}</td><td>{e(past)}</td></tr>"
-        for name, value, bound, past in _evidence(row, record)
-    )
-    head = (
-        "<tr><th scope='col'>measured here</th><th scope='col'>value</th>"
-        "<th scope='col'>must be</th><th scope='col'>recorded, other seeds</th></tr>"
-    )
-    if not record["bounds"]:
-        head, cells = (
-            "",
-            "".join(
-                f"<tr><th scope='row'>{e(name)}</th><td>{e(value)}</td></tr>"
-                for name, value, _, _ in _evidence(row, record)
-            ),
-        )
-    unjudged = "" if record["judged"] else "<p>Recorded, not judged at this profile.</p>"
+    """The box: verdict, statement, where one meets it, the note, what was measured."""
+    met = f'<p class="claim-met">{html.escape(row["met"])}</p>' if row.get("met") else ""
     return (
         f'<div class="claim claim-{row["verdict"]}" id="claim-{row["id"]}">'
         f'<p class="claim-head"><span class="claim-verdict">{row["verdict"]}</span> '
-        f'{e(row["statement"])}</p><p class="claim-note">{e(row["note"])}</p>'
-        f'<table class="claim-evidence">{head}{cells}</table>{unjudged}</div>'
+        f"{to_html(row['statement'])}</p>{met}"
+        f'<p class="claim-note">{to_html(row["note"])}{_references(row)}</p>'
+        f"{_measured(row, record)}</div>"
     )
+
+
+def _as_row(row, record):
+    """The same in the table of what a chapter checked besides."""
+    return (
+        f'<tr id="claim-{row["id"]}"><td><span class="claim-verdict claim-verdict-{row["verdict"]}">'
+        f"{row['verdict']}</span></td><td><p>{to_html(row['statement'])}</p>"
+        f'<p class="claim-note">{to_html(row["note"])}{_references(row)}</p>'
+        f"{_measured(row, record)}</td></tr>"
+    )
+
+
+def _references(row):
+    """Links to the papers behind a row."""
+    found = [papers_of(row["chapter"])[key] for key in row["reference"]]
+    links = ", ".join(
+        f'<a href="{html.escape(url)}">{html.escape(name)}</a>' if url else html.escape(name)
+        for name, url in found
+    )
+    return f' <span class="claim-sources">({links})</span>' if links else ""
+
+
+def _measured(row, record):
+    """What was measured, as a table: with bounds and recorded spreads where there are any."""
+    lines = list(_evidence(row, record))
+    bounds, past = any(line[2] for line in lines), any(line[3] for line in lines)
+    columns = [1, *([2] if bounds else []), *([3] if past else [])]
+    heads = ["measured here", "value", "must be", _recorded_name(row, record)]
+    head = "".join(f"<th scope='col'>{html.escape(heads[i])}</th>" for i in [0, *columns])
+    body = "".join(
+        f"<tr><th scope='row'>{html.escape(line[0])}</th>"
+        + "".join(f"<td>{html.escape(line[i])}</td>" for i in columns)
+        + "</tr>"
+        for line in lines
+    )
+    unjudged = "" if record["judged"] else "<p>Recorded, not judged at this profile.</p>"
+    head = f"<tr>{head}</tr>" if bounds or past else ""
+    return f'<table class="claim-evidence">{head}{body}</table>{unjudged}'

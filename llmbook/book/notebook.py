@@ -1,6 +1,14 @@
 """The form in which notebooks are committed: text outputs only, no pictures, no widget state.
 
 Code cells are counted from 1 in their order: nbval takes outputs without a count for a mistake.
+
+A cell's tag says what of it is closed until a click, and the same is written for each reader: the
+page's tag, JupyterLab's `jupyter`, Colab's `cellView`.
+
+    drawing      code that only draws
+    experiment   code that measures; its result stays
+    claim        the call that settles a claim; its box stays
+    answer       the output too: what a reader was asked to predict
 """
 
 import argparse
@@ -9,13 +17,22 @@ from pathlib import Path
 
 import llmbook
 from llmbook.book.copies import executed_path
+from llmbook.book.records import ledger_chapters, rows_of
 from llmbook.book.root import address, chapters, find_chapter, find_root, read_notebook
+from llmbook.data.folders import write_json
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
 LINE = 75  # characters of code that a page shows without scrolling
+FOLDS = {  # a tag, and what its cell's code is called on the page
+    "drawing": "the drawing's code",
+    "experiment": "the experiment",
+    "claim": "how this is checked",
+}
+_FOLDED = {"hide-input", "hide-output"}
+_CLICKS = ("show", "hide")
 
 
 def first_cell(where):
@@ -59,6 +76,27 @@ def _text_outputs(outputs):
     return kept
 
 
+def folded(tags):
+    """A cell's metadata for its tags: what is closed, for the page, JupyterLab and Colab alike."""
+    own = [tag for tag in tags if tag not in _FOLDED]
+    name = next((FOLDS[tag] for tag in own if tag in FOLDS), None)
+    page, jupyter, prompts = [], {}, {}
+    if name:
+        page.append("hide-input")
+        jupyter["source_hidden"] = True
+        prompts = {f"code_prompt_{do}": f"{do.title()} {name}" for do in _CLICKS}
+    if "answer" in own:
+        page.append("hide-output")
+        jupyter["outputs_hidden"] = True
+        prompts = {f"code_prompt_{do}": f"{do.title()} the answer: {{type}}" for do in _CLICKS}
+    return {
+        **({"cellView": "form"} if name else {}),
+        **({"jupyter": jupyter} if jupyter else {}),
+        **({"mystnb": prompts} if prompts else {}),
+        **({"tags": own + page} if own + page else {}),
+    }
+
+
 def committed_form(notebook, where, outputs_of=None):
     """The committed form of a notebook's JSON.
 
@@ -74,7 +112,7 @@ def committed_form(notebook, where, outputs_of=None):
         clean = {
             "cell_type": cell["cell_type"],
             "id": cell.get("id", f"cell-{number}"),
-            "metadata": {"tags": tags} if tags else {},
+            "metadata": folded(tags),
             "source": "".join(cell["source"]).strip("\n").splitlines(keepends=True),
         }
         if cell["cell_type"] == "code":
@@ -96,7 +134,8 @@ def committed_form(notebook, where, outputs_of=None):
         for out in cell["outputs"]:
             if out["output_type"] == "execute_result":
                 out["execution_count"] = count
-    return {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
+    own = {"book": notebook["metadata"]["book"]} if "book" in notebook["metadata"] else {}
+    return {"cells": cells, "metadata": own | METADATA, "nbformat": 4, "nbformat_minor": 5}
 
 
 def as_text(notebook):
@@ -136,6 +175,40 @@ def tidy(path, *, refresh=False):
     return changed
 
 
+def papers(root):
+    """{chapter: {key: [short name, address]}} of the publications that the ledger names."""
+    from pybtex.database import parse_file
+    from pybtex.richtext import Text
+
+    entries = parse_file(str(root / "chapters" / "references.bib")).entries
+
+    def name(person):
+        return str(Text.from_latex(" ".join(person.prelast_names + person.last_names)))
+
+    def label(entry):
+        people = [p for p in entry.persons.get("author", []) if str(p) != "others"]
+        more = len(entry.persons.get("author", [])) > 2
+        who = f"{name(people[0])} et al." if more else " and ".join(map(name, people))
+        return f"{who} {entry.fields['year']}"
+
+    def address_of(fields):
+        if "url" in fields:
+            return fields["url"]
+        if "doi" in fields:
+            return f"https://doi.org/{fields['doi']}"
+        return f"https://arxiv.org/abs/{fields['eprint']}" if "eprint" in fields else ""
+
+    return {
+        chapter: {
+            key: [label(entries[key]), address_of(entries[key].fields)]
+            for key in sorted(
+                {key for row in rows_of(chapter).values() for key in row["reference"]}
+            )
+        }
+        for chapter in ledger_chapters()
+    }
+
+
 def main(argv=None):
     """`python -m llmbook tidy`: bring notebooks into committed form."""
     parser = argparse.ArgumentParser(prog="python -m llmbook tidy", description=__doc__)
@@ -147,6 +220,10 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     try:
+        listed = find_root() / "llmbook" / "book" / "papers"
+        if listed.is_dir():
+            for chapter, found in papers(find_root()).items():
+                write_json(listed / f"{chapter}.json", found)
         for path in [find_chapter(name) for name in args.chapter] or chapters():
             print(
                 f"{path.stem}: {'rewritten' if tidy(path, refresh=args.refresh) else 'already in committed form'}"

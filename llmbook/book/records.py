@@ -49,3 +49,13 @@ def recorded(chapter):
     recorded for the chapter.
     """
     return _read("recorded", chapter) or {}
+
+
+@functools.cache
+def papers_of(chapter):
+    """{key: (short name, address)} of the publications that a chapter's rows name.
+
+    ("Vaswani et al. 2017", "https://…"); the address may be "". `python -m llmbook tidy` writes the
+    files from the bibliography, which is not there on Colab.
+    """
+    return {key: tuple(both) for key, both in (_read("papers", chapter) or {}).items()}

@@ -16,6 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 from llmbook.book import assets, execute, report, sphinx_markdown
 from llmbook.book.claims import format_value
 from llmbook.book.root import chapters as listed_chapters
+from llmbook.book.typeset import to_html
 
 logger = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -203,10 +204,12 @@ class Claims(Report):
             "",
             badge(row["verdict"]),
             nodes.Text(" "),
-            nodes.Text(row["statement"]),
+            typeset(row["statement"]),
             classes=["claim-head"],
         )
-        box += nodes.paragraph("", row["note"], classes=["claim-note"])
+        if row.get("met"):
+            box += nodes.paragraph("", row["met"], classes=["claim-met"])
+        box += nodes.paragraph("", "", typeset(row["note"]), classes=["claim-note"])
         box += self.evidence(record)
         if record:
             where = link(self.address(chapter, f"claim-{row['id']}"), row["id"])
@@ -287,6 +290,11 @@ class Status(Report):
 def badge(verdict, text=None):
     """The coloured word that gives a claim's verdict."""
     return nodes.inline("", text or verdict, classes=["claim-verdict", f"claim-verdict-{verdict}"])
+
+
+def typeset(text):
+    """A text of the ledger with its formulas set."""
+    return nodes.raw("", to_html(text), format="html")
 
 
 def link(address, text, classes=()):

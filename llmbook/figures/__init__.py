@@ -34,5 +34,12 @@ def __getattr__(name: str):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def interactive_figures():
+    """{name: class} of the interactive figures, by the names that buttons in the text use."""
+    base = import_module(".interactive", __name__).Interactive
+    found = [__getattr__(name) for name in _WHERE if name not in ("show", "Interactive")]
+    return {one.script.removesuffix(".js"): one for one in found if issubclass(one, base)}
+
+
 def __dir__():
     return sorted({*globals(), *__all__})

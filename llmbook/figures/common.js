@@ -44,7 +44,9 @@ function frame(model, el, title) {
   const root = h("div", { class: "llm-ia", role: "group", "aria-label": model.get("alt"),
     style: "position:relative" },
     h("p", { class: "title" }, title), controls, body, readout, spoken);
+  if (model.get("caption")) root.append(h("p", { class: "caption" }, model.get("caption")));
   el.append(root);
+  answerButtons(model, root);
   let timer, before;
   const say = (markup) => {
     readout.innerHTML = markup;
@@ -56,6 +58,25 @@ function frame(model, el, title) {
     before = text;
   };
   return { root, controls, body, readout, say };
+}
+
+// A link in the text such as [base 100](#figure:positions?base=100) sets the state of the figure
+// with that name. (Where text and figure lie in separate documents, as in Colab, nothing happens.)
+function answerButtons(model, root) {
+  root.dataset.figure = model.get("name");
+  const click = (event) => {
+    if (!root.isConnected) { document.removeEventListener("click", click, true); return; }
+    const link = event.target.closest?.('a[href*="#figure:"]');
+    const [name, query] = link?.getAttribute("href").split("#figure:")[1].split("?") ?? [];
+    if (name !== root.dataset.figure) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const read = (text) => { try { return JSON.parse(text); } catch { return text; } };
+    put(model, Object.fromEntries([...new URLSearchParams(query)].map(([k, v]) => [k, read(v)])));
+    root.dataset.set = query;
+    root.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  };
+  document.addEventListener("click", click, true);
 }
 
 // Draw now, on every change of the state, and when the width changes. Returns the clean-up.

@@ -35,6 +35,8 @@ class Interactive(anywidget.AnyWidget):
 
     script = ""
     alt = traitlets.Unicode("").tag(sync=True)
+    name = traitlets.Unicode("").tag(sync=True)
+    caption = traitlets.Unicode("").tag(sync=True)
 
     def __init_subclass__(cls, **kwargs):
         if "script" in cls.__dict__:
@@ -45,6 +47,7 @@ class Interactive(anywidget.AnyWidget):
 
     def __init__(self, **state):
         state["alt"] = check_alt(state.get("alt", type(self).alt.default_value), "interactive")
+        state.setdefault("name", self.script.removesuffix(".js"))
         super().__init__(**state)
 
     @traitlets.validate("alt")

@@ -80,8 +80,11 @@ RC = {
 # `contain` lets a wide figure scroll in its own box instead of widening the page.
 # The last selector outweighs the pale box in which the theme puts every output in dark mode.
 _CSS = (
-    ".llm-figure{margin:.6rem 0;padding:0;overflow-x:auto;contain:inline-size;color:inherit}"
-    ".llm-figure svg,.llm-figure img{display:block;height:auto}"
+    ".llm-figure{margin:.6rem 0;padding:0;color:inherit}"
+    ".llm-figure .plot{overflow-x:auto;contain:inline-size}"
+    ".llm-figure svg,.llm-figure img{display:block;height:auto;margin:0 auto}"
+    ".llm-figure figcaption{margin:.4rem 0 0;font-size:.9rem;line-height:1.45;opacity:.85;"
+    "text-align:left}"
     ".llm-figure img{background:#fff;padding:0!important}"
     "html[theme=dark] .llm-figure{color:#e3e6ea}"
     "html[data-theme] .bd-content div.cell_output .output.text_html:has(.llm-figure){"
@@ -103,13 +106,14 @@ def context():
         yield
 
 
-def show(fig, alt: str) -> None:
-    """Display a matplotlib figure with its text alternative, and close it.
+def show(fig, alt: str, caption: str = "") -> None:
+    """Display a matplotlib figure with its text alternative and a visible caption, and close it.
 
     The figure appears as inline SVG that follows the page's theme, as PNG on white when the SVG
     would be over 150 KB, and as `[figure: …]` where only text can be shown.
 
-    `alt` says in a sentence what a reader who cannot see the figure should learn from it.
+    `alt` says in a sentence what a reader who cannot see the figure should learn from it;
+    `caption`, below the figure, what every reader should: it can be read without the text around.
     Raises ValueError when `alt` is missing or too short, or when an axis that shows numbers has no
     label (write the unit into it: "loss (nats)"); TypeError when `fig` is no figure.
     """
@@ -121,7 +125,7 @@ def show(fig, alt: str) -> None:
         raise TypeError(f"show needs a matplotlib Figure: got {type(fig).__name__}")
     alt = check_alt(alt)
     _check_axes(fig)
-    markup = to_html(fig, alt)
+    markup = to_html(fig, alt, caption)
     plt.close(fig)
     if get_ipython() is None:
         print(f"[figure: {alt}]")
@@ -129,23 +133,25 @@ def show(fig, alt: str) -> None:
     display({"text/html": markup, "text/plain": f"[figure: {alt}]"}, raw=True)
 
 
-def to_html(fig, alt: str) -> str:
+def to_html(fig, alt: str, caption: str = "") -> str:
     """The markup that `show` displays: a `<figure>` with an inline SVG, or with a PNG."""
     alt = check_alt(alt)
     label = html.escape(alt, quote=True)
     svg = to_svg(fig)
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     if len(svg.encode()) <= SVG_LIMIT:
         return (
-            f'<figure class="llm-figure" role="img" aria-label="{label}">'
-            f"<style>{_CSS}</style>{svg}</figure>"
+            f'<figure class="llm-figure"><style>{_CSS}</style>'
+            f'<div class="plot" role="img" aria-label="{label}">{svg}</div>{below}</figure>'
         )
     width = round(fig.get_figwidth() * 96)
     png = io.BytesIO()
     fig.savefig(png, format="png", dpi=192, facecolor="white", metadata={"Software": None})
     data = base64.b64encode(png.getvalue()).decode()
     return (
-        f'<figure class="llm-figure"><style>{_CSS}</style><img alt="{label}" '
-        f'style="width:{width}px;max-width:100%" src="data:image/png;base64,{data}"></figure>'
+        f'<figure class="llm-figure"><style>{_CSS}</style><div class="plot"><img alt="{label}" '
+        f'style="width:{width}px;max-width:100%" src="data:image/png;base64,{data}"></div>'
+        f"{below}</figure>"
     )
 
 

@@ -13,7 +13,7 @@ from llmbook.book import chapter, claims
 from llmbook.book.calibrate import collect, margin_problem
 from llmbook.book.claims import CLAIM_MIME, ClaimError, claim
 from llmbook.book.copies import executed_path
-from llmbook.book.records import ledger, recorded
+from llmbook.book.records import ledger, papers_of, recorded
 from llmbook.book.root import chapters, find_root
 
 ROOT = find_root(Path(__file__).parent)
@@ -84,7 +84,7 @@ def test_a_claim_that_holds_is_published_with_its_evidence(shown):
     )
     text, html, data = shown[0]
     assert data[CLAIM_MIME]["measured"] == [("difference", 1e-12), ("steps", 50)]
-    assert "1e-12" in text and 'id="claim-rnn-bptt"' in html
+    assert "1.0·10⁻¹²" in text and 'id="claim-rnn-bptt"' in html
 
 
 def test_a_bound_that_is_missed_stops_the_chapter_and_a_list_needs_every_seed(shown):
@@ -141,6 +141,55 @@ def test_smoke_records_trained_claims_without_judging_and_judges_the_exact_ones(
 def test_bad_arguments_get_a_clear_error(shown, kwargs, error, words):
     with pytest.raises(error, match=words):
         claim(**kwargs)
+
+
+def test_a_claim_without_a_box_waits_for_the_table_of_the_others(shown, monkeypatch):
+    with pytest.raises(ValueError, match="call start"):
+        claim("rnn-bptt", measured=1, holds=True, box=False)
+    at_profile(monkeypatch, "quick")
+    run = claims.current_run()
+    with pytest.raises(ValueError, match="waits for the table"):
+        run.checked()
+    claim("rnn-bptt", measured={"error": 1e-12}, holds=True, box=False)
+    text, html, data = shown[0]
+    assert "claim-rnn-bptt" not in html and data[CLAIM_MIME]["holds"] is True
+    monkeypatch.setattr(chapter, "publish", lambda text, html: shown.append((text, html)))
+    run.checked()
+    text, html = shown[1]
+    assert text.startswith("claim rnn-bptt") and html.startswith("<details")
+    assert 'id="claim-rnn-bptt"' in html and "1 more statements" in html
+
+
+def test_a_box_links_the_papers_and_names_the_number_of_recorded_seeds(shown, monkeypatch):
+    row = ledger()["rnn-bptt"]
+    claim("rnn-bptt", measured=1, holds=True)
+    for key in row["reference"]:
+        name, url = papers_of("rnn_lstm")[key]
+        assert f'<a href="{url}">{name}</a>' in shown[0][1]
+    past = {"rnn-bptt": {"loss": [0.1, 0.2, 0.3, 0.4, 0.5]}}
+    monkeypatch.setattr(claims, "recorded", lambda chapter: past)
+    claim("rnn-bptt", measured={"loss": 0.25}, bounds={"loss": "<= 1"})
+    assert "recorded, 5 other seeds" in shown[1][1] and "0.1 to 0.5" in shown[1][1]
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (6.661e-16, "6.7·10⁻¹⁶"),
+        (37888000, "37,888,000"),
+        (0.96466, "0.9647"),
+        (-1.5, "−1.5"),
+        (60611.47, "60,611"),
+        (0.0, "0"),
+        (16.0, "16"),
+        (True, "True"),
+        ([0.5, 2], "0.5 / 2"),
+        (float("inf"), "inf"),
+        (2.5e9, "2.5·10⁹"),
+    ],
+)
+def test_numbers_are_shown_as_a_reader_writes_them(value, text):
+    assert claims.format_value(value) == text
 
 
 def test_a_claim_of_another_chapter_is_refused(shown, monkeypatch):

@@ -65,11 +65,21 @@ def test_show_gives_html_with_the_alt_and_text_and_closes_the_figure(shown):
     (bundle,) = shown
     assert bundle["text/plain"] == '[figure: Falls below "0.5", then <stops> & rests]'
     assert (
-        '<figure class="llm-figure" role="img" aria-label="Falls below &quot;0.5&quot;, then '
+        '<div class="plot" role="img" aria-label="Falls below &quot;0.5&quot;, then '
         '&lt;stops&gt; &amp; rests">'
     ) in bundle["text/html"]
     assert set(bundle) == {"text/html", "text/plain"}
     assert not plt.fignum_exists(fig.number)
+
+
+def test_a_caption_stands_below_the_figure_for_every_reader(shown):
+    show(line_figure(), alt=ALT, caption="Loss <falls> with steps.")
+    (bundle,) = shown
+    assert (
+        "<figcaption>Loss &lt;falls&gt; with steps.</figcaption></figure>" in bundle["text/html"]
+    )
+    show(line_figure(), alt=ALT)
+    assert "figcaption>" not in shown[1]["text/html"]
 
 
 def test_show_outside_a_notebook_prints_the_alt(capsys):

@@ -12,11 +12,23 @@
       DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
     }
     // What scrolls sideways can be scrolled from the keyboard too.
-    const wide = ".wide-table, .pst-scrollable-table-container, .claim, div.cell_output .output";
+    const wide = ".wide-table, .pst-scrollable-table-container, .claim, div.cell_output .output, " +
+      ".llm-figure .plot";
     for (const box of document.querySelectorAll(wide)) {
       if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
     }
   });
+
+  // A link to a claim opens the closed table in which it may stand.
+  const unfold = () => {
+    const target = location.hash && document.getElementById(location.hash.slice(1));
+    for (let box = target?.closest("details"); box; box = box.parentElement.closest("details")) {
+      box.open = true;
+    }
+    if (target?.closest("details")) target.scrollIntoView();
+  };
+  window.addEventListener("hashchange", unfold);
+  window.addEventListener("load", unfold);
 
   // Widgets set formulas in their labels through the interface of MathJax 2; answer it with MathJax 3.
   window.addEventListener("load", () => {

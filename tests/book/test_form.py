@@ -1,0 +1,191 @@
+"""The form in which chapters can be finished, held for each notebook that declares it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from helpers import builds as comparisons
+from helpers import short_form as form
+from helpers.browser import browser  # noqa: F401 - a fixture
+from helpers.built_book import book  # noqa: F401 - a fixture
+from helpers.plain_markdown import links
+
+from llmbook.book.check import KINDS, exercises
+from llmbook.book.copies import executed_path
+from llmbook.book.notebook import FOLDS, folded, papers
+from llmbook.book.records import ledger_chapters, papers_of
+from llmbook.book.root import chapters, find_root, read_notebook
+from llmbook.figures import interactive_figures
+
+ROOT = find_root(Path(__file__).parent)
+CHAPTERS = chapters(ROOT)
+SHORT = [path for path in CHAPTERS if form.builds(path) is not None]
+every = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+short = pytest.mark.parametrize("path", SHORT, ids=lambda p: p.stem)
+
+
+# --- what is closed until a click
+
+
+@every
+def test_page_lab_and_colab_close_the_same_cells(path):
+    for cell in read_notebook(path)["cells"]:
+        meta, tags = cell["metadata"], cell["metadata"].get("tags", [])
+        source, output = bool(set(tags) & set(FOLDS)), "answer" in tags
+        assert ("hide-input" in tags, "hide-output" in tags) == (source, output), cell["id"]
+        assert meta.get("jupyter", {}).get("source_hidden", False) is source, cell["id"]
+        assert meta.get("jupyter", {}).get("outputs_hidden", False) is output, cell["id"]
+        assert meta.get("cellView", "") == ("form" if source else ""), cell["id"]
+
+
+def test_a_tag_is_written_for_three_readers_and_taking_it_away_opens_the_cell():
+    tags = folded(["experiment", "answer"])["tags"]
+    assert tags == ["experiment", "answer", "hide-input", "hide-output"]
+    assert folded(tags) == folded(["experiment", "answer"])
+    assert folded(["experiment"])["mystnb"]["code_prompt_show"] == "Show the experiment"
+    assert folded([tag for tag in tags if tag not in ("experiment", "answer")]) == {}
+    assert folded(["parameters"]) == {"tags": ["parameters"]}
+
+
+def test_the_papers_that_boxes_link_are_the_bibliography_s():
+    found = papers(ROOT)
+    assert set(found) == set(ledger_chapters())
+    for chapter, named in found.items():
+        assert {k: tuple(v) for k, v in named.items()} == papers_of(chapter), (
+            "run: python -m llmbook tidy"
+        )
+
+
+# --- short enough to finish
+
+
+@short
+def test_it_is_short(path):
+    assert form.words(path) <= form.WORDS
+    assert form.visible_lines(path) <= form.LINES
+    claims = [c for _, source in form.code_cells(path) for c in form.calls(source, "claim")]
+    assert sum(map(form.boxed, claims)) <= form.BOXES
+
+
+@short
+def test_a_claim_s_code_is_closed_and_the_table_of_the_others_comes_after_the_last(path):
+    cells = form.code_cells(path)
+    for tags, source in cells:
+        if form.calls(source, "claim"):
+            assert set(tags) & set(FOLDS), source
+    unboxed = [
+        n
+        for n, (_, source) in enumerate(cells)
+        for call in form.calls(source, "claim")
+        if not form.boxed(call)
+    ]
+    tables = [n for n, (_, source) in enumerate(cells) if "run.checked()" in source]
+    assert len(tables) == bool(unboxed)
+    assert not unboxed or tables[0] >= max(
+        n for n, (_, source) in enumerate(cells) if form.calls(source, "claim")
+    )
+
+
+@short
+def test_the_reader_predicts_and_every_picture_has_a_caption(path):
+    sources = [source for _, source in form.code_cells(path)]
+    assert sum(len(form.calls(source, "predict")) for source in sources) >= 2
+    for source in sources:
+        for call in form.calls(source, "show"):
+            assert "caption" in [k.arg for k in call.keywords], ast.unparse(call)[:80]
+
+
+@short
+def test_exercises_are_of_every_kind(path):
+    assert {item.kind for item in exercises(path.stem)} == set(KINDS)
+
+
+@short
+def test_what_it_builds_stands_in_visible_cells_and_equals_the_library(path):
+    namespace, defined = {}, {}
+    for source in form.visible(path):
+        for node in ast.parse(source).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                defined[node.name] = node
+    for _, source in form.code_cells(path):
+        for node in ast.parse(source).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                exec(compile(ast.Module([node], []), path.name, "exec"), namespace)
+    missing = sorted(set(form.builds(path)) - set(defined))
+    assert form.builds(path) and not missing
+    for node in defined.values():
+        exec(compile(ast.Module([node], []), path.name, "exec"), namespace)
+    for name in form.builds(path):
+        comparisons.COMPARISONS[f"{path.stem}/{name}"](namespace[name])
+
+
+@short
+def test_buttons_in_the_text_set_what_the_figure_has(path):
+    known = interactive_figures()
+    code = "\n".join(source for _, source in form.code_cells(path))
+    buttons = [href for href, _ in links(path) if href.startswith("#figure:")]
+    assert buttons
+    for href in buttons:
+        name, _, query = href.removeprefix("#figure:").partition("?")
+        assert known[name].__name__ in code, f"{href}: no such figure in this notebook"
+        traits = known[name].class_traits(sync=True)
+        assert {part.partition("=")[0] for part in query.split("&")} <= set(traits), href
+
+
+@short
+def test_links_to_claims_name_claims_of_this_notebook(path):
+    code = "\n".join(source for _, source in form.code_cells(path))
+    for href, _ in links(path):
+        if href.startswith("#claim-"):
+            assert f'"{href.removeprefix("#claim-")}"' in code, href
+
+
+@short
+def test_it_runs_within_its_time(path, book):
+    told = read_notebook(executed_path(path))["metadata"]["llmbook"]
+    assert told["seconds"] <= form.SECONDS
+
+
+# --- on the page
+
+MEASURES = """() => {
+  const top = document.querySelector('.bd-article').getBoundingClientRect();
+  const pictures = [...document.querySelectorAll('.llm-ia, .llm-figure')]
+    .filter(e => e.clientHeight > 20).map(e => e.getBoundingClientRect().top - top.top);
+  return { height: top.height, first: Math.min(...pictures) };
+}"""
+
+
+@pytest.mark.browser
+@short
+def test_the_page_is_short_and_begins_with_a_figure(path, book, browser):
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto((book / f"chapters/{path.stem}.html").resolve().as_uri())
+    page.wait_for_load_state("load")
+    page.wait_for_timeout(500)
+    found = page.evaluate(MEASURES)
+    page.close()
+    assert found["height"] <= form.SCREENS * 900
+    assert found["first"] < 900
+
+
+@pytest.mark.browser
+@short
+def test_buttons_and_reveals_answer_on_the_page(path, book, browser):
+    page, wrong = browser.new_page(viewport={"width": 1400, "height": 900}), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto((book / f"chapters/{path.stem}.html").resolve().as_uri())
+    page.wait_for_load_state("load")
+    page.locator(".llm-ia svg").first.wait_for()
+    for button in page.locator("a.figure-button").all():
+        name, _, query = button.get_attribute("href").removeprefix("#figure:").partition("?")
+        button.click()
+        figure = page.locator(f'[data-figure="{name}"]')
+        assert figure.get_attribute("data-set") == query
+    for box in page.locator(".predict").all():
+        box.locator("input").last.check()
+        box.locator("summary").click()
+        assert box.locator(".predict-said").inner_text()
+    closed = page.locator(".tag_answer details:has(.output):not([open])")
+    assert closed.count() == 0 and not wrong
+    page.close()

@@ -1,0 +1,13 @@
+"""What notebooks build, held to the library: one comparison a name, which raises when they differ."""
+
+COMPARISONS = {}
+
+
+def compares(name):
+    """Register the function below as the comparison for `"notebook/name"`."""
+
+    def register(function):
+        COMPARISONS[name] = function
+        return function
+
+    return register
