@@ -1,10 +1,10 @@
 """Small models in many sizes: the sweep behind the chapter on scaling laws.
 
-    rates    each size at five learning rates, on 0.25 M tokens: the best one is used from then on
-    sweep    each size on 0.125 to 2 M tokens of documentation, each run with a schedule of its own
+    rates    each size at four learning rates, on 0.12 M tokens: the best one is used from then on
+    sweep    each size on 0.06 to 1 M tokens of documentation, each run with a schedule of its own
     seeds    one point of the sweep with other seeds: what a difference means
-    widths   widths 16 to 256 at several rates, with standard and with maximal-update rules
-    repeat   some sizes for 1 M tokens: twenty times over a text of 0.05 M, once over one of 1 M
+    widths   widths 16 to 128 at several rates, with standard and with maximal-update rules
+    repeat   some sizes for 0.5 M tokens: twenty times over 25,000, or once over 0.5 M
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
 """
@@ -25,20 +25,20 @@ from llmbook.training.evaluate import validation_loss
 from llmbook.training.log import Log
 from llmbook.training.loop import train
 
-CONTEXT, BATCH = 64, 32  # tokens of a window, windows of a batch
+CONTEXT, BATCH = 64, 8  # tokens of a window, windows of a batch
 # width: layers; heads of 16 throughout
-SIZES = {16: 1, 24: 2, 32: 2, 48: 2, 64: 3, 96: 3, 128: 4}
-TOKENS = (125_000, 250_000, 500_000, 1_000_000, 2_000_000)
-RATES = (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)
-TUNED_ON = 250_000  # tokens on which the rates are compared
+SIZES = {16: 1, 24: 2, 32: 2, 48: 2, 64: 3, 96: 3}
+TOKENS = (62_500, 125_000, 250_000, 500_000, 1_000_000)
+RATES = (3e-3, 6e-3, 12e-3, 24e-3)
+TUNED_ON = 125_000  # tokens on which the rates are compared
 SEEDS = (1, 2, 3, 4, 5)
-SEEDS_AT = (48, 500_000)
-WIDTHS = (16, 32, 64, 128, 256)
-WIDTH_RATES = tuple(2.0**k for k in range(-11, -5))
-WIDTH_TOKENS = 200_000
-REPEATED = (50_000, 1_000_000)  # tokens of the texts that `repeat` reads
-REPEAT_SIZES = (16, 32, 64, 128)
-REPEAT_TOKENS = 1_000_000
+SEEDS_AT = (48, 250_000)
+WIDTHS = (16, 32, 64, 128)
+WIDTH_RATES = tuple(2.0**k for k in range(-11, -4))
+WIDTH_TOKENS = 100_000
+REPEATED = (25_000, 500_000)  # tokens of the texts that `repeat` reads
+REPEAT_SIZES = (16, 32, 64, 96)
+REPEAT_TOKENS = 500_000
 WARMUP = 0.05  # share of the steps
 
 
@@ -80,6 +80,7 @@ def config_of(tokens, lr, seed=0):
     return TrainConfig(
         steps=steps,
         batch_size=BATCH,
+        optimizer="muon",
         lr=lr,
         schedule="linear",
         warmup=max(1, round(WARMUP * steps)),

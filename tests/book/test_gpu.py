@@ -119,7 +119,8 @@ def test_records_are_whole_though_the_call_is_killed(tmp_path):
     code = (
         "import sys; from llmbook.book import gpu\n"
         "first = gpu.Step('one', .1, (sys.executable, '-c', ''), lambda folder: 1)\n"
-        "stuck = gpu.Step('two', .1, (sys.executable, '-c', 'import time; time.sleep(99)'), None)\n"
+        "slow = (sys.executable, '-c', 'import time; time.sleep(99)')\n"
+        "stuck = gpu.Step('two', .1, slow, None)\n"
         "gpu.steps = lambda smoke=False, nanogpt=None: [first, stuck]\n"
         f"gpu.main(['--out', {str(tmp_path)!r}])"
     )

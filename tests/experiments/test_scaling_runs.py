@@ -18,8 +18,8 @@ def text():
 
 
 def test_a_run_tells_its_size_tokens_and_loss_and_learns(text):
-    short, long = (scaling.run_point(text, 16, 1, tokens, 8e-3) for tokens in (4_096, 100_000))
-    assert long["tokens"] == 100_000 // 2048 * 2048
+    short, long = (scaling.run_point(text, 16, 1, tokens, 8e-3) for tokens in (2_048, 50_000))
+    assert long["tokens"] == 50_000 // 512 * 512
     assert long["loss"] < short["loss"] - 0.3 and abs(long["loss"] - long["train_loss"]) < 0.2
     blocks = (
         12 * 16 * 16 + 13 * 16
@@ -29,7 +29,7 @@ def test_a_run_tells_its_size_tokens_and_loss_and_learns(text):
 
 
 def test_the_same_key_is_the_same_run_and_another_seed_another(text):
-    run = [scaling.run_point(text, 16, 1, 8_192, 8e-3, seed)["loss"] for seed in (0, 0, 1)]
+    run = [scaling.run_point(text, 16, 1, 4_096, 8e-3, seed)["loss"] for seed in (0, 0, 1)]
     assert run[0] == run[1] != run[2]
 
 
@@ -65,7 +65,7 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
     monkeypatch.setattr(scaling, "SIZES", {16: 1})
     for name, value in {
         "RATES": (4e-3, 8e-3),
-        "TOKENS": (4_096,),
+        "TOKENS": (2_048,),
         "TUNED_ON": 2_048,
         "SEEDS": (1,),
         "SEEDS_AT": (16, 2_048),
@@ -76,7 +76,7 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
         "REPEAT_TOKENS": 2_048,
     }.items():
         monkeypatch.setattr(scaling, name, value)
-    monkeypatch.setattr(scaling.run_width, "__defaults__", (2_048, 0))
+    monkeypatch.setattr(scaling.run_width, "__defaults__", (1_024, 0))
 
     class StoppedError(Exception):
         pass
