@@ -1,0 +1,55 @@
+"""State space models: sequences read with a state of fixed size.
+
+selective_scan, selective_step   Mamba's scan, and one token of it
+ssd, ssd_step, semiseparable     Mamba-2's, and its matrix written out
+gated_delta_rule                 a matrix memory that corrects itself
+S4D, hippo_legs, …               time-invariant ones: a layer that is a convolution
+discretise, zero_order_hold      from h' = A h + B x to steps
+"""
+
+from llmbook.ssm.delta import gated_delta_rule
+from llmbook.ssm.discretise import discretise, run_linear, zero_order_hold
+from llmbook.ssm.s4d import S4D, hippo_legs, hippo_memory, hippo_reconstruct
+from llmbook.ssm.scan import explain_backend, selective_scan, selective_step
+from llmbook.ssm.ssd import semiseparable, ssd, ssd_step
+
+__all__ = [
+    "S4D",
+    "discretise",
+    "explain_backend",
+    "gated_delta_rule",
+    "hippo_legs",
+    "hippo_memory",
+    "hippo_reconstruct",
+    "run_linear",
+    "selective_scan",
+    "selective_step",
+    "semiseparable",
+    "ssd",
+    "ssd_step",
+    "zero_order_hold",
+    "document_starts",
+]
+
+
+def document_starts(lengths, tokens=None):
+    """Where documents begin in a packed row: bool (tokens,), True at the first token of each.
+
+    lengths: the documents' lengths, in order. tokens: the row's length, their sum when None; what
+    is left over counts as one more document.
+    """
+    import torch
+
+    if not lengths or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in lengths):
+        raise ValueError(f"lengths must be whole numbers of at least 1: got {lengths!r}")
+    total = sum(lengths)
+    tokens = total if tokens is None else tokens
+    if tokens < total:
+        raise ValueError(f"tokens must be at least the documents' {total}: got {tokens}")
+    starts = torch.zeros(tokens, dtype=torch.bool)
+    at = 0
+    for length in [*lengths, 0]:
+        if at < tokens:
+            starts[at] = True
+        at += length
+    return starts

@@ -1,0 +1,152 @@
+"""The gated delta rule: a matrix memory that corrects what it holds instead of adding to it.
+
+    S_t = α_t S_(t−1) (I − β_t k_t k_tᵀ) + β_t v_t k_tᵀ        o_t = S_t q_t
+
+S maps keys to values. Linear attention adds v kᵀ and never takes anything back (β = 1, no
+correction); the delta rule first takes out what S answers to k, then writes v; the gate α forgets
+all of it. With β = 1 and |k| = 1 the memory answers v to k exactly, whatever it held.
+
+The chunked form writes the corrected values of a chunk as the solution of one triangular system
+(the WY form of a product of reflections): with γ the decays, and S the state before the chunk,
+    (I + tril(β k kᵀ ∘ γ, −1)) V' = β (v − γ S k),   o = γ S q + (q kᵀ ∘ γ) V'.
+
+Shape legend: b batch, c chunks, t tokens, h heads, k key_dim, v value_dim. The state is (batch,
+heads, value_dim, key_dim). Source: Schlag et al. 2021; Yang et al. 2024 (the parallel form), 2025
+(Gated DeltaNet).
+"""
+
+import torch
+from einops import rearrange
+
+from llmbook.ssm.chunks import cut, decays
+from llmbook.ssm.scan import check_devices, check_floating, check_shape, check_starts, check_state
+
+BACKENDS = ("reference", "associative", "chunked")
+CHUNK = 64
+
+
+def gated_delta_rule(
+    q,
+    k,
+    v,
+    beta,
+    log_alpha=None,
+    *,
+    initial_state=None,
+    starts=None,
+    return_state=False,
+    chunk=CHUNK,
+    backend="auto",
+):
+    """The gated delta rule: o (batch, tokens, heads, value_dim) in q's dtype.
+
+    q, k: (batch, tokens, heads, key_dim), keys of length 1 (they are not normalised here; longer
+    ones with β > 2 / |k|² let the state grow). v: (batch, tokens, heads, value_dim). beta: (batch,
+    tokens, heads), the strength of a write, 0 to 1 (to 2 allows reflections). log_alpha: (batch,
+    tokens, heads), log of what is kept, at most 0; None keeps all. initial_state: (batch, heads,
+    value_dim, key_dim), float32 (float64 for float64). starts: bool (batch, tokens).
+
+    backend: "reference" (the loop), "associative" (a tree over matrices key_dim × key_dim: for
+    teaching), "chunked"; "auto" is "chunked", and for one token "reference".
+    """
+    _check(q, k, v, beta, log_alpha, chunk, backend)
+    batch, tokens, heads, key_dim = q.shape
+    high = torch.float64 if q.dtype == torch.float64 else torch.float32
+    shape = (batch, heads, v.shape[-1], key_dim)
+    check_state(initial_state, shape, "(batch, heads, value_dim, key_dim)", high, q.device)
+    check_starts(starts, q)
+    state = initial_state
+    if state is None:
+        state = torch.zeros(shape, dtype=high, device=q.device)
+    if log_alpha is None:
+        log_alpha = torch.zeros_like(beta)
+    if backend == "auto":
+        backend = "reference" if tokens == 1 else "chunked"
+    if tokens:
+        parts = [x.to(high) for x in (q, k, v, beta, log_alpha)]
+        o, state = _RUN[backend](*parts, state, starts, chunk)
+    else:
+        o = torch.zeros_like(v, dtype=high)
+    o = o.to(q.dtype)
+    return (o, state) if return_state else o
+
+
+def _reference(q, k, v, beta, log_alpha, state, starts, chunk):
+    outs = []
+    for t in range(q.shape[1]):
+        if starts is not None:
+            state = state.masked_fill(starts[:, t, None, None, None], 0.0)
+        state = log_alpha[:, t, :, None, None].exp() * state
+        held = (state @ k[:, t, :, :, None]).squeeze(-1)  # what it answers to the key
+        write = beta[:, t, :, None] * (v[:, t] - held)
+        state = state + write[..., None] * k[:, t, :, None]
+        outs.append((state @ q[:, t, :, :, None]).squeeze(-1))
+    return torch.stack(outs, 1), state
+
+
+def _associative(q, k, v, beta, log_alpha, state, starts, chunk):
+    """Steps S → S M + W join as (M, W) then (M', W') = (M M', W M' + W'); a tree of them."""
+    one = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
+    kept = log_alpha.exp()
+    if starts is not None:
+        kept = kept.masked_fill(starts[..., None], 0.0)
+    M = one - beta[..., None, None] * k[..., None] * k[..., None, :]
+    M = kept[..., None, None] * M  # (b, t, h, k, k)
+    W = (beta[..., None] * v)[..., None] * k[..., None, :]  # (b, t, h, v, k)
+    W = torch.cat([(state @ M[:, 0] + W[:, 0])[:, None], W[:, 1:]], 1)
+    offset = 1
+    while offset < q.shape[1]:
+        W = torch.cat([W[:, :offset], W[:, :-offset] @ M[:, offset:] + W[:, offset:]], 1)
+        M = torch.cat([M[:, :offset], M[:, :-offset] @ M[:, offset:]], 1)
+        offset *= 2
+    return (W @ q[..., None]).squeeze(-1), W[:, -1]
+
+
+def _chunked(q, k, v, beta, log_alpha, state, starts, chunk):
+    tokens = q.shape[1]
+    chunk = min(chunk, tokens)
+    kept = decays(log_alpha, starts, chunk)
+    q, k, v, beta = (cut(x, chunk) for x in (q, k, v, beta))
+    q, k, v = (rearrange(x, "b c t h d -> b c h t d") for x in (q, k, v))
+    beta = rearrange(beta, "b c t h -> b c h t 1")
+    between = rearrange(kept.between, "b c i j h -> b c h i j")
+    from_start = rearrange(kept.from_start, "b c t h -> b c h t 1")
+    to_end = rearrange(kept.to_end, "b c t h -> b c h t 1")
+
+    # (I + lower) V' = β v − β γ k Sᵀ: solved once for both right-hand sides of every chunk
+    lower = (beta * (k @ k.mT) * between).tril(-1)
+    right = torch.cat([beta * v, beta * from_start * k], -1)
+    solved = torch.linalg.solve_triangular(lower, right, upper=False, unitriangular=True)
+    values, keys = solved.split([v.shape[-1], k.shape[-1]], -1)
+    scores = (q @ k.mT) * between
+    asked, ended = q * from_start, k * to_end
+    outs = []
+    for c in range(q.shape[1]):
+        new = values[:, c] - keys[:, c] @ state.mT  # (b, h, t, v)
+        outs.append(asked[:, c] @ state.mT + scores[:, c] @ new)
+        state = kept.whole[:, c, :, None, None] * state + new.mT @ ended[:, c]
+    return rearrange(torch.stack(outs, 1), "b c h t v -> b (c t) h v")[:, :tokens], state
+
+
+_RUN = {"reference": _reference, "associative": _associative, "chunked": _chunked}
+
+
+def _check(q, k, v, beta, log_alpha, chunk, backend):
+    check_floating("q", q, "batch, tokens, heads, key_dim")
+    for name, x in (("k", k), ("v", v)):
+        check_floating(name, x, "batch, tokens, heads, head_dim")
+    check_shape("k", k, tuple(q.shape), "q's shape")
+    check_shape("v", v, (*q.shape[:3], v.shape[-1]), "q's batch, tokens and heads")
+    for name, x in (("beta", beta), ("log_alpha", log_alpha)):
+        if x is not None:
+            check_floating(name, x, "batch, tokens, heads")
+            check_shape(name, x, tuple(q.shape[:3]), "(batch, tokens, heads)")
+    check_devices(q, k=k, v=v, beta=beta, log_alpha=log_alpha)
+    if log_alpha is not None and log_alpha.numel() and bool((log_alpha > 0).any()):
+        raise ValueError(
+            f"log_alpha must be at most 0, a state that is kept: got {log_alpha.max().item():.4g}"
+        )
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise ValueError(f"chunk must be a whole number of at least 1: got {chunk!r}")
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"backend must be 'auto' or one of {BACKENDS}: got {backend!r}")

@@ -1,0 +1,364 @@
+"""The selective scan of Mamba: one function, and the ways to compute it.
+
+    h_t = exp(Δ_t A) ∘ h_(t−1) + Δ_t B_t u_t        y_t = C_t h_t + D u_t
+
+For each channel a state of `d_state` numbers. A (and D) are learned constants; Δ, B and C are made
+from the input, token by token, so what is kept and what is taken in depends on what is read.
+
+    reference    the two lines above, one token after the other
+    associative  all states at once by a tree of joined steps: log2(tokens) rounds
+    chunked      trees within chunks, the state handed from chunk to chunk
+    loop         a loop with the state in place and its own backward pass, in torch
+    compiled     the same loop in C, where a compiler is there (CPU)
+    triton       one fused kernel with softplus, skip and gate (CUDA)
+
+Shape legend: B batch, L tokens, D channels, N d_state. States are float32 (float64 for float64).
+Source: Gu and Dao 2023.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from llmbook.recurrent.scan import linear_scan
+from llmbook.ssm import compiled
+from llmbook.ssm.loop import LoopScan
+
+BACKENDS = ("reference", "associative", "chunked", "loop", "compiled", "triton")
+CHUNK = 64
+
+
+def selective_scan(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    *,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    initial_state=None,
+    starts=None,
+    return_state=False,
+    backend="auto",
+):
+    """Mamba's scan over a batch of sequences: y (batch, tokens, channels) in u's dtype.
+
+    u, delta, z: (batch, tokens, channels). A: (channels, d_state), negative. B, C: (batch, tokens,
+    d_state). D, delta_bias: (channels,). The step is Δ = softplus(delta + delta_bias) with
+    delta_softplus, else delta + delta_bias, which must then not be negative. z: y is multiplied by
+    silu(z). As in Mamba's code the input is weighed by Δ B, not by the exact hold of B
+    (`llmbook.ssm.zero_order_hold`).
+
+    initial_state: (batch, channels, d_state) in float32 (float64 for float64 input), the state
+    before the first token; with return_state the result is (y, state after the last), so that a
+    sequence can be cut anywhere and carried on. starts: bool (batch, tokens), True where a new
+    document begins: the state is emptied before that token.
+
+    Cost: about 9 · tokens · channels · d_state multiplications and additions. Memory between the
+    passes: every state in "reference" and "associative", one in CHUNK tokens in the others.
+
+    Raises ValueError or TypeError for shapes, dtypes, devices, a negative step, a state of the
+    wrong size or in half precision, and a backend that cannot run here.
+    """
+    given = _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, starts)
+    chosen = _choose(u, A, backend)
+    if chosen == "triton":
+        from llmbook.kernels.scan import selective_scan as kernel
+
+        y, state = kernel(
+            u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, starts
+        )
+        return (y, state) if return_state else y
+    u_, delta, A, B, C, initial_state = given
+    if u.shape[1] == 0:
+        y, state = torch.zeros_like(u_), initial_state
+    else:
+        y, state = _RUN[chosen](u_, delta, A, B, C, initial_state, starts)
+    if D is not None:
+        y = y + u_ * D
+    if z is not None:
+        y = y * F.silu(z.to(y.dtype))
+    y = y.to(u.dtype)
+    return (y, state) if return_state else y
+
+
+def selective_step(
+    u, delta, A, B, C, state, *, D=None, z=None, delta_bias=None, delta_softplus=False
+):
+    """One token: u, delta, z (batch, channels), B, C (batch, d_state) → y, the state after it.
+
+    The same as `selective_scan` over a sequence of one, at the cost of a few products.
+    """
+    one = [None if x is None else x.unsqueeze(1) for x in (u, delta, B, C, z)]
+    y, state = selective_scan(
+        one[0],
+        one[1],
+        A,
+        one[2],
+        one[3],
+        D=D,
+        z=one[4],
+        delta_bias=delta_bias,
+        delta_softplus=delta_softplus,
+        initial_state=state,
+        return_state=True,
+        backend="reference",
+    )
+    return y.squeeze(1), state
+
+
+# --- the backends: (u, delta, A, B, C, initial state, starts) → y, last state
+
+
+def _terms(u, delta, A, B, starts):
+    """Transitions exp(Δ A) and inputs Δ u B of every token: two (B, L, D, N)."""
+    a = (delta.unsqueeze(-1) * A).exp()
+    if starts is not None:
+        a = a.masked_fill(starts[..., None, None], 0.0)
+    return a, (delta * u).unsqueeze(-1) * B.unsqueeze(2)
+
+
+def _reference(u, delta, A, B, C, state, starts):
+    ys = []
+    steps = (u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1))
+    for t, (u_t, delta_t, B_t, C_t) in enumerate(zip(*steps, strict=True)):
+        if starts is not None:
+            state = state.masked_fill(starts[:, t, None, None], 0.0)
+        kept = torch.exp(delta_t[..., None] * A)  # (B, D, N)
+        state = kept * state + (delta_t * u_t)[..., None] * B_t[:, None]
+        ys.append((state * C_t[:, None]).sum(-1))
+    return torch.stack(ys, 1), state
+
+
+def _associative(u, delta, A, B, C, state, starts):
+    a, b = _terms(u, delta, A, B, starts)
+    states = linear_scan(a, b, state).states  # (B, L, D, N)
+    return (states @ C.unsqueeze(-1)).squeeze(-1), states[:, -1]
+
+
+def _chunked(u, delta, A, B, C, state, starts):
+    ys = []
+    for at in range(0, u.shape[1], CHUNK):
+        part = [x[:, at : at + CHUNK] for x in (u, delta, B, C)]
+        begins = None if starts is None else starts[:, at : at + CHUNK]
+        args = (part[0], part[1], A, part[2], part[3], state, begins)
+        if torch.is_grad_enabled():  # keep one state a chunk, run it again going back
+            y, state = checkpoint(_associative, *args, use_reentrant=False)
+        else:
+            y, state = _associative(*args)
+        ys.append(y)
+    return torch.cat(ys, 1), state
+
+
+def _loop(*args):
+    return LoopScan.apply(*args, "torch")
+
+
+def _compiled(*args):
+    return LoopScan.apply(*args, "compiled")
+
+
+_RUN = {
+    "reference": _reference,
+    "associative": _associative,
+    "chunked": _chunked,
+    "loop": _loop,
+    "compiled": _compiled,
+}
+
+
+# --- which backend
+
+
+@dataclass(frozen=True)
+class BackendChoice:
+    """What the scan would run: `backend`, why, and what keeps each other backend out."""
+
+    backend: str
+    reason: str
+    others: dict
+
+    def __str__(self):
+        lines = [f"{self.backend}: {self.reason}"]
+        return "\n".join(lines + [f"not {name}: {why}" for name, why in self.others.items()])
+
+
+_REASONS = {
+    "triton": "one fused kernel on a CUDA device",
+    "compiled": "one fused loop, compiled for this CPU",
+    "loop": "a loop with the state in place, its backward pass written out",
+    "reference": "a single token is one step of the formula",
+}
+_PASSED_OVER = {
+    "reference": "the same result, slower: it keeps every state",
+    "associative": "the same result with log2(tokens) times the work, and every state kept",
+    "chunked": "the same result with more passes over memory",
+    "loop": "the same result, step by step in Python",
+    "compiled": "on a CUDA device the kernel is the fused path",
+    "triton": "not chosen for this input",
+}
+
+
+def explain_backend(u, A, backend="auto"):
+    """Say which backend `selective_scan` would run for u and A, and why not the others.
+
+    Takes u (batch, tokens, channels) and A; a `BackendChoice`, to be printed. May build the
+    compiled loop, once.
+    """
+    chosen = _choose(u, A, backend)
+    why = _REASONS.get(chosen, "asked for by name") if backend == "auto" else "asked for by name"
+    reasons = {name: _why_not(name, u, A) for name in BACKENDS if name != chosen}
+    return BackendChoice(chosen, why, {n: r or _PASSED_OVER[n] for n, r in reasons.items()})
+
+
+def _choose(u, A, backend):
+    if backend != "auto":
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be 'auto' or one of {BACKENDS}: got {backend!r}")
+        if reason := _why_not(backend, u, A):
+            raise ValueError(
+                f"backend={backend!r} cannot run this scan: {reason}; "
+                "use backend='auto' or 'reference'"
+            )
+        return backend
+    if u.shape[1] <= 1:
+        return "reference"
+    order = ("triton", "loop") if u.is_cuda else ("compiled", "loop")
+    return next(name for name in order if _why_not(name, u, A) is None)
+
+
+def _why_not(backend, u, A):
+    if backend == "compiled":
+        if u.device.type != "cpu":
+            return f"the compiled loop runs on the CPU: got {u.device}"
+        return compiled.why_not()
+    if backend == "triton":
+        return _why_not_triton(u, A)
+    return None
+
+
+def _why_not_triton(u, A):
+    from llmbook.kernels import installed, interpreting
+
+    if u.dtype == torch.float64 or A.dtype == torch.float64:
+        return "the Triton kernel keeps its state in float32: got float64"
+    if A.shape[-1] > 64:
+        return f"the Triton kernel takes d_state up to 64: got {A.shape[-1]}"
+    if not installed():
+        return "the package triton is not installed (it exists for Linux alone)"
+    if not u.is_cuda and not interpreting():
+        return f"the Triton kernel needs a CUDA device: got {u.device}"
+    return None
+
+
+# --- bad input
+
+
+def _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, starts):
+    """Raise for what does not fit; the arguments in the dtype of the state, Δ made."""
+    for name, x, axes in (
+        ("u", u, "batch, tokens, channels"),
+        ("delta", delta, "batch, tokens, channels"),
+        ("A", A, "channels, d_state"),
+        ("B", B, "batch, tokens, d_state"),
+        ("C", C, "batch, tokens, d_state"),
+    ):
+        check_floating(name, x, axes)
+    (batch, tokens, channels), n_states = u.shape, A.shape[1]
+    check_shape("A", A, (channels, n_states), "(channels, d_state)")
+    check_shape("delta", delta, (batch, tokens, channels), "u's shape")
+    for name, x in (("B", B), ("C", C)):
+        check_shape(name, x, (batch, tokens, n_states), "(batch, tokens, d_state)")
+    for name, x in (("D", D), ("delta_bias", delta_bias)):
+        if x is not None:
+            check_floating(name, x, "channels")
+            check_shape(name, x, (channels,), "(channels,)")
+    if z is not None:
+        check_floating("z", z, "batch, tokens, channels")
+        check_shape("z", z, tuple(u.shape), "u's shape")
+    check_devices(u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
+    high = state_dtype(u, A)
+    delta = step_size(delta, delta_bias, delta_softplus, high)
+    shape = (batch, channels, n_states)
+    check_state(initial_state, shape, "(batch, channels, d_state)", high, u.device)
+    check_starts(starts, u)
+    if initial_state is None:
+        initial_state = torch.zeros(shape, dtype=high, device=u.device)
+    return u.to(high), delta, A.to(high), B.to(high), C.to(high), initial_state
+
+
+def state_dtype(u, A):
+    """float64 where the input or A is, else float32: what states are kept in."""
+    either = torch.promote_types(u.dtype, A.dtype)
+    return torch.float64 if either == torch.float64 else torch.float32
+
+
+def step_size(delta, bias, softplus, dtype):
+    """Δ = softplus(delta + bias), or delta + bias, which must not be negative."""
+    delta = delta.to(dtype)
+    if bias is not None:
+        delta = delta + bias
+    if softplus:
+        return F.softplus(delta)
+    if delta.numel() and bool((delta < 0).any()):
+        raise ValueError(
+            "delta must not be negative, a step of time (or set delta_softplus=True): "
+            f"got {delta.min().item():.4g}"
+        )
+    return delta
+
+
+def check_floating(name, x, axes):
+    """Raise unless x is a floating-point tensor with these axes."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor ({axes}): got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point: got {x.dtype}")
+    if x.ndim != axes.count(",") + 1:
+        raise ValueError(f"{name} must have shape ({axes}): got {tuple(x.shape)}")
+
+
+def check_shape(name, x, shape, words):
+    """Raise unless x has this shape."""
+    if tuple(x.shape) != shape:
+        raise ValueError(f"{name} must have {words}, {shape}: got {tuple(x.shape)}")
+
+
+def check_devices(u, **tensors):
+    """Raise unless all are where u is."""
+    for name, x in tensors.items():
+        if x is not None and x.device != u.device:
+            raise ValueError(f"{name} must be on u's device {u.device}: got {x.device}")
+
+
+def check_state(state, shape, words, dtype, device):
+    """Raise unless the initial state, where there is one, is whole and in full precision."""
+    if state is None:
+        return
+    if not isinstance(state, torch.Tensor) or state.dtype != dtype:
+        got = getattr(state, "dtype", type(state).__name__)
+        raise TypeError(f"initial_state must be {dtype}, in which states are added up: got {got}")
+    if tuple(state.shape) != shape:
+        raise ValueError(f"initial_state must be {words} = {shape}: got {tuple(state.shape)}")
+    if state.device != device:
+        raise ValueError(f"initial_state must be on u's device {device}: got {state.device}")
+
+
+def check_starts(starts, u):
+    """Raise unless starts is bool (batch, tokens)."""
+    if starts is None:
+        return
+    if not isinstance(starts, torch.Tensor) or starts.dtype != torch.bool:
+        got = getattr(starts, "dtype", type(starts).__name__)
+        raise TypeError(f"starts must be a bool tensor (batch, tokens): got {got}")
+    if starts.shape != u.shape[:2]:
+        raise ValueError(
+            f"starts must be (batch, tokens) = {tuple(u.shape[:2])}: got {tuple(starts.shape)}"
+        )
+    if starts.device != u.device:
+        raise ValueError(f"starts must be on u's device {u.device}: got {starts.device}")

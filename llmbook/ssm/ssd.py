@@ -1,0 +1,214 @@
+"""Mamba-2's scan: one decay a head, so that a chunk of it is a masked matrix product.
+
+    h_t = exp(Δ_t a) h_(t−1) + Δ_t x_t B_tᵀ        y_t = h_t C_t + D x_t
+
+Written out, y = M (Δ x) with M_ij = (C_i · B_j) exp(Σ_(j<s≤i) Δ_s a) for j ≤ i: attention with C
+for queries, B for keys, and a decay in place of the softmax. M is semiseparable: below the
+diagonal every block has rank d_state at most, and the chunked form uses it: products within
+chunks, a state of d_state × head_dim numbers between them.
+
+Shape legend: b batch, c chunks, t tokens (of a chunk; i, j two of them), g groups, r heads of a
+group, h heads, p head_dim, n d_state. Source: Dao and Gu 2024.
+"""
+
+import torch
+from einops import rearrange, repeat
+
+from llmbook.recurrent.scan import linear_scan
+from llmbook.ssm.chunks import cut, decays
+from llmbook.ssm.scan import (
+    check_devices,
+    check_floating,
+    check_shape,
+    check_starts,
+    check_state,
+    state_dtype,
+    step_size,
+)
+
+BACKENDS = ("reference", "associative", "matrix", "chunked")
+CHUNK = 64
+
+
+def ssd(
+    x,
+    delta,
+    A,
+    B,
+    C,
+    *,
+    D=None,
+    delta_bias=None,
+    delta_softplus=False,
+    delta_limit=(0.0, float("inf")),
+    initial_state=None,
+    starts=None,
+    return_state=False,
+    chunk=CHUNK,
+    backend="auto",
+):
+    """Structured state space duality: y (batch, tokens, heads, head_dim) in x's dtype.
+
+    x: (batch, tokens, heads, head_dim). delta: (batch, tokens, heads). A, D, delta_bias: (heads,).
+    B, C: (batch, tokens, groups, d_state), groups dividing heads: consecutive heads share them.
+    Δ as in `selective_scan`, then clamped to delta_limit. initial_state: (batch, heads, head_dim,
+    d_state), float32 (float64 for float64 input). starts: bool (batch, tokens), True where a
+    document begins. Any number of tokens, whatever `chunk` is.
+
+    backend: "reference" (the loop), "associative" (a tree of joined steps), "matrix" (M written
+    out: tokens² · heads numbers), "chunked"; "auto" is "chunked", and for one token "reference".
+
+    Cost of a chunk of T tokens, for each head: about 2 T² (d_state + head_dim) + 4 T d_state ·
+    head_dim operations, so linear in the number of tokens.
+    """
+    _check(x, delta, A, B, C, D, delta_bias, delta_limit, chunk, backend)
+    (batch, tokens, heads, head_dim), n_states = x.shape, B.shape[-1]
+    high = state_dtype(x, A)
+    delta = step_size(delta, delta_bias, delta_softplus, high).clamp(*delta_limit)
+    shape = (batch, heads, head_dim, n_states)
+    check_state(initial_state, shape, "(batch, heads, head_dim, d_state)", high, x.device)
+    check_starts(starts, x)
+    state = initial_state
+    if state is None:
+        state = torch.zeros(shape, dtype=high, device=x.device)
+    if backend == "auto":
+        backend = "reference" if tokens == 1 else "chunked"
+    x_ = x.to(high)
+    if tokens:
+        args = (x_, delta, A.to(high), B.to(high), C.to(high), state, starts)
+        y, state = _RUN[backend](*args, chunk)
+    else:
+        y = torch.zeros_like(x_)
+    if D is not None:
+        y = y + D[:, None] * x_
+    y = y.to(x.dtype)
+    return (y, state) if return_state else y
+
+
+def ssd_step(x, delta, A, B, C, state, **options):
+    """One token: x (batch, heads, head_dim), delta (batch, heads), B, C (batch, groups, d_state).
+
+    → y (batch, heads, head_dim), the state after it. options: `ssd`'s D, delta_bias, …
+    """
+    one = [part.unsqueeze(1) for part in (x, delta, B, C)]
+    y, state = ssd(
+        one[0],
+        one[1],
+        A,
+        one[2],
+        one[3],
+        initial_state=state,
+        return_state=True,
+        backend="reference",
+        **options,
+    )
+    return y.squeeze(1), state
+
+
+def semiseparable(delta, A, B, C, starts=None):
+    """The matrix M of y = M (Δ x), written out: (batch, heads, tokens, tokens).
+
+    Arguments as in `ssd`; delta is Δ itself.
+    """
+    heads, tokens = A.shape[0], delta.shape[1]
+    B, C = (repeat(v, "b t g n -> b t (g r) n", r=heads // v.shape[2]) for v in (B, C))
+    kept = decays(delta * A, starts, tokens).between.squeeze(1)  # (b, i, j, h)
+    return torch.einsum("bihn,bjhn,bijh->bhij", C, B, kept)
+
+
+# --- the backends: (x, Δ, A, B, C, state, starts, chunk) → y, last state
+
+
+def _per_head(v, heads):
+    return repeat(v, "b t g n -> b t (g r) n", r=heads // v.shape[2])
+
+
+def _reference(x, delta, A, B, C, state, starts, chunk):
+    B, C = _per_head(B, len(A)), _per_head(C, len(A))
+    ys = []
+    for t in range(x.shape[1]):
+        if starts is not None:
+            state = state.masked_fill(starts[:, t, None, None, None], 0.0)
+        kept = torch.exp(delta[:, t] * A)[..., None, None]
+        fed = (delta[:, t, :, None] * x[:, t])[..., None] * B[:, t, :, None]  # (b, h, p, n)
+        state = kept * state + fed
+        ys.append((state @ C[:, t, :, :, None]).squeeze(-1))
+    return torch.stack(ys, 1), state
+
+
+def _associative(x, delta, A, B, C, state, starts, chunk):
+    B, C = _per_head(B, len(A)), _per_head(C, len(A))
+    kept = torch.exp(delta * A)
+    if starts is not None:
+        kept = kept.masked_fill(starts[..., None], 0.0)
+    fed = (delta[..., None] * x)[..., None] * B[..., None, :]  # (b, t, h, p, n)
+    states = linear_scan(kept[..., None, None], fed, state).states
+    return (states @ C[..., None]).squeeze(-1), states[:, -1]
+
+
+def _matrix(x, delta, A, B, C, state, starts, chunk):
+    return _chunked(x, delta, A, B, C, state, starts, x.shape[1])
+
+
+def _chunked(x, delta, A, B, C, state, starts, chunk):
+    tokens, groups = x.shape[1], B.shape[2]
+    chunk = min(chunk, tokens)
+    kept = decays(delta * A, starts, chunk)
+    x = cut(rearrange(delta[..., None] * x, "b t (g r) p -> b t g r p", g=groups), chunk)
+    B, C = cut(B, chunk), cut(C, chunk)
+
+    def grouped(v):
+        return v.unflatten(-1, (groups, -1))
+
+    # within chunks: (C Bᵀ ∘ decay) x, the scores of a group shared by its heads
+    scores = torch.einsum("bcign,bcjgn->bcgij", C, B).unsqueeze(3)  # (b, c, g, 1, i, j)
+    within = rearrange(kept.between, "b c i j (g r) -> b c g r i j", g=groups)
+    y = (scores * within) @ rearrange(x, "b c t g r p -> b c g r t p")
+    y = rearrange(y, "b c g r t p -> b c t g r p")
+
+    # what each chunk adds to the state, and the states before each chunk, one after the other
+    ended = x * grouped(kept.to_end)[..., None]
+    added = torch.einsum("bctgrp,bctgn->bcgrpn", ended, B)
+    state = state.unflatten(1, (groups, -1))
+    before = []
+    for add, whole in zip(added.unbind(1), grouped(kept.whole).unbind(1), strict=True):
+        before.append(state)
+        state = whole[..., None, None] * state + add
+    read = torch.einsum("bctgn,bcgrpn->bctgrp", C, torch.stack(before, 1))
+    y = y + read * grouped(kept.from_start)[..., None]
+    y = rearrange(y, "b c t g r p -> b (c t) (g r) p")[:, :tokens]
+    return y, state.flatten(1, 2)
+
+
+_RUN = {
+    "reference": _reference,
+    "associative": _associative,
+    "matrix": _matrix,
+    "chunked": _chunked,
+}
+
+
+# --- bad input
+
+
+def _check(x, delta, A, B, C, D, delta_bias, delta_limit, chunk, backend):
+    check_floating("x", x, "batch, tokens, heads, head_dim")
+    check_floating("delta", delta, "batch, tokens, heads")
+    check_floating("A", A, "heads")
+    batch, tokens, heads, _ = x.shape
+    check_shape("delta", delta, (batch, tokens, heads), "(batch, tokens, heads)")
+    for name, v in (("A", A), ("D", D), ("delta_bias", delta_bias)):
+        if v is not None:
+            check_shape(name, v, (heads,), "(heads,)")
+    for name, v in (("B", B), ("C", C)):
+        check_floating(name, v, "batch, tokens, groups, d_state")
+        check_shape(name, v, (batch, tokens, *B.shape[2:]), "(batch, tokens, groups, d_state)")
+    if heads % max(B.shape[2], 1) or not B.shape[2]:
+        raise ValueError(f"B's groups must divide x's heads: got {B.shape[2]} and {heads}")
+    check_devices(x, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+    if not 0 <= delta_limit[0] <= delta_limit[1]:
+        raise ValueError(f"delta_limit must be 0 <= low <= high: got {delta_limit}")
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise ValueError(f"chunk must be a whole number of at least 1: got {chunk!r}")
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"backend must be 'auto' or one of {BACKENDS}: got {backend!r}")
