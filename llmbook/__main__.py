@@ -4,7 +4,7 @@ import importlib
 import sys
 
 COMMANDS = {
-    "run": ("llmbook.book.execute", "execute chapters and tell time and memory"),
+    "run": ("llmbook.book.run", "execute chapters and tell time and memory"),
     "train": ("llmbook.training.command", "train a GPT from raw text to a model folder"),
     "bench": ("llmbook.bench", "race our code against the libraries people use"),
     "calibrate": (

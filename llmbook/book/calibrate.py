@@ -68,7 +68,7 @@ def calibrate(notebook, seeds, profile="quick"):
     root, notebook = find_root(Path(notebook).parent), Path(notebook)
     commit = _commit(root)
     jobs = [job_of(notebook, profile, seed) for seed in seeds]
-    executed = execute_jobs(jobs, profile=profile)
+    executed = execute_jobs(jobs)
     values, bounds = collect(executed)
     run = outputs_with(read_notebook(executed[0]), RUN_MIME)[0]
     record = {

@@ -1,9 +1,11 @@
 """Executed copies: where they lie, and whether what they were made of is still the same.
 
-A copy lies in `_build/executed/`, under its chapter, profile, seed and a hash. At its execution it was
-recorded what it used (`usage.py`): modules of `llmbook` and files opened, `requirements.txt`, and the
-notebook's own source. The copy carries that record, each file with its digest, and is valid while
-none of them changed. Where the record cannot be complete, it holds every file of `llmbook/`.
+A copy lies in `_build/executed/`, under its chapter, profile, seed and a hash. At its execution
+it was recorded what it used (`usage.py`): modules of `llmbook` and files opened, beside
+`requirements.txt` and the notebook's own source. The copy carries that record, each file with its
+digest, and is valid while none of them changed. Where the record cannot be complete (another
+process may have used more), it holds every file and folder of `llmbook/`. A new file counts where
+it hides a used one, where an import looked for it in vain, or where its folder was listed.
 """
 
 import dataclasses
@@ -64,7 +66,7 @@ def job_of(notebook, profile="quick", seed=0):
 
 
 def executed_path(notebook, profile="quick", seed=0):
-    """The valid executed copy of a notebook, or a path at which there is none. Executes nothing."""
+    """The valid executed copy of a notebook, or a path where there is none. Executes nothing."""
     job = job_of(notebook, profile, seed)
     return valid_copy(job) or job.folder / f"{job.name}.none.ipynb"
 
@@ -82,13 +84,18 @@ def why_stale(job, tree=None):
 
 
 def last_run(job):
-    """What was noted about the job's last finished execution, valid or not; {} when nothing was."""
+    """What was noted about the job's last finished execution, valid or not; {} when none was."""
     for path in copies(job):
         try:
             return read_notebook(path)["metadata"]["llmbook"]
         except (KeyError, ValueError, OSError):
             continue
     return {}
+
+
+def failed_path(job):
+    """Where what ran before an error is kept."""
+    return job.folder / f"{job.name}.failed.ipynb"
 
 
 def copies(job):
@@ -109,7 +116,7 @@ class Tree:
         self._known, self._made = {}, time.time()
 
     def look_at_everything(self, notebook):
-        """Read the package and the notebook now, before an execution: they may change during it."""
+        """Read package and notebook now, before an execution: they may change during it."""
         for name in ["requirements.txt", *self.package()]:
             self.digest(name)
         self._known["the notebook"] = source_digest(notebook)
@@ -121,7 +128,7 @@ class Tree:
         return self._known[name]
 
     def digest_before(self, name):
-        """The digest that a file had when this was made; of its own kind where it changed since."""
+        """The digest that a file had when this was made; a word where it changed since."""
         path = self.root / name
         if name not in self._known and path.is_file() and path.stat().st_mtime > self._made:
             return "changed during the execution"
@@ -152,8 +159,8 @@ class Tree:
 def made_of(used, tree):
     """{name: digest} of what an execution was made of, given what it used.
 
-    `used` is what `usage.Usage.found` tells, or None when nothing was recorded. `tree` has looked at
-    everything before the execution: a file that changed meanwhile makes the copy stale at once.
+    `used` is what `usage.Usage.found` tells, or None when nothing was recorded. `tree` has looked
+    at everything before the execution: a file changed meanwhile makes the copy stale at once.
     """
     complete = used and used.get("format") == FORMAT and not used["unseen"]
     names = {"the notebook", "requirements.txt"}

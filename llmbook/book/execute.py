@@ -1,14 +1,12 @@
-"""Execution of chapters through papermill, side by side: as many as there are cores, one thread each.
+"""Execution of chapters through papermill, side by side: one for each core, with one thread.
 
-Each (notebook, profile, seed) has one executed copy in `_build/executed/`, and is executed again only
-when something changed of what it was made of (`copies.py`). The pages, the Claims and Status pages,
-the browser tests, calibration and grading all read the copies.
+Each (notebook, profile, seed) has one executed copy in `_build/executed/`, and is executed again
+only when something changed of what it was made of (`copies.py`). The pages, the Claims and Status
+pages, the browser tests, calibration and grading all read the copies.
 """
 
-import argparse
 import contextlib
 import datetime
-import functools
 import json
 import os
 import queue
@@ -23,17 +21,18 @@ from llmbook.book.chapter import PROFILES, RUN_MIME
 from llmbook.book.copies import (
     Tree,
     copies,
+    failed_path,
     hash_of,
     job_of,
     last_run,
     made_of,
     valid_copy,
-    why_stale,
 )
-from llmbook.book.root import chapters, find_chapter, outputs_with, read_notebook, with_ids
+from llmbook.book.root import outputs_with, read_notebook, with_ids
 from llmbook.data import resolve_folders
 
 CELL_TIMEOUT = {"smoke": 300, "quick": 600, "gpu": 7200, "full": 86400}  # seconds
+TICK_S = 0.2  # between two looks at what runs: memory is measured so often
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
 )
@@ -41,7 +40,14 @@ _HIDDEN = ("llmbook-usage-begin", "llmbook-usage-end")  # ids of the two cells a
 
 
 class ExecutionFailed(RuntimeError):
-    """One or more chapters did not run to the end; the message names them and the first error."""
+    """One or more chapters did not run to the end; the message names them and the first error.
+
+    `failures` holds the error of each, by its job.
+    """
+
+    def __init__(self, message, failures):
+        super().__init__(message)
+        self.failures = failures
 
 
 def ensure_executed(notebooks, profile="quick", seed=0, *, force=False, at_once=None):
@@ -49,18 +55,18 @@ def ensure_executed(notebooks, profile="quick", seed=0, *, force=False, at_once=
 
     Every notebook is tried. Raises ExecutionFailed afterwards when one or more failed.
     """
-    jobs = [job_of(notebook, profile, seed) for notebook in notebooks]
-    return execute_jobs(jobs, force=force, at_once=at_once, profile=profile)
-
-
-def execute_jobs(jobs, *, force=False, at_once=None, profile="quick"):
-    """The executed copy of each job, in order; see `ensure_executed`."""
     if profile not in PROFILES:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}: got {profile!r}")
+    jobs = [job_of(notebook, profile, seed) for notebook in notebooks]
+    return execute_jobs(jobs, force=force, at_once=at_once)
+
+
+def execute_jobs(jobs, *, force=False, at_once=None):
+    """The executed copy of each job, in order; see `ensure_executed`."""
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once must be at least 1: got {at_once}")
     resolve_folders()  # a chapter runs in its own folder; LLMBOOK_DATA may be relative to this one
-    with _Session(jobs, force, at_once or how_many(profile)) as session:
+    with _Session(jobs, force, at_once or how_many(jobs)) as session:
         done, failures = session.run()
     if failures:
         first = str(next(iter(failures.values()))).strip().splitlines()
@@ -68,17 +74,18 @@ def execute_jobs(jobs, *, force=False, at_once=None, profile="quick"):
         raise ExecutionFailed(
             f"{len(failures)} of {len(session.jobs)} chapters failed: {names}. "
             f"The first error: {first[-1] if first else 'unknown'}. "
-            f"What ran before it is in _build/executed/*.failed.ipynb"
+            f"What ran before it is in _build/executed/*.failed.ipynb",
+            failures,
         )
     return [done[job] for job in jobs]
 
 
-def how_many(profile):
-    """How many chapters run at a time: one for each core, and one where they share a GPU.
+def how_many(jobs):
+    """How many of them run at a time: one for each core, and one where they share a GPU.
 
     `LLMBOOK_JOBS` replaces the number of cores.
     """
-    if profile in ("gpu", "full"):
+    if _on_gpu(jobs):
         return 1
     if given := os.environ.get("LLMBOOK_JOBS", "").strip():
         if not given.isdigit() or int(given) < 1:
@@ -87,6 +94,10 @@ def how_many(profile):
     with contextlib.suppress(AttributeError):  # not on every system
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _on_gpu(jobs):
+    return any(job.profile in ("gpu", "full") for job in jobs)
 
 
 class _Session:
@@ -99,8 +110,9 @@ class _Session:
         self.past = {job: expected(job) for job in self.jobs}
         # The longest first: what is left at the end is short, and all cores are busy until then.
         self.waiting = sorted(self.jobs, key=lambda job: -self.past[job]["cpu_seconds"])
-        self.workers = [_Worker(psutil) for _ in range(min(at_once, len(self.jobs)))]
-        self.done, self.failures, self.begun = {}, {}, 0
+        env = os.environ | ({} if _on_gpu(jobs) else ONE_THREAD)
+        self.workers = [_Worker(psutil, env) for _ in range(min(at_once, len(self.jobs)))]
+        self.done, self.failures, self.begun, self._said = {}, {}, 0, set()
         self._available = lambda: psutil.virtual_memory().available / 1e6
 
     def __enter__(self):
@@ -119,7 +131,7 @@ class _Session:
             for each in self._running():
                 if (error := each.ended()) is not None:
                     self._end(each, error)
-            time.sleep(0.1)
+            time.sleep(TICK_S)
         return self.done, self.failures
 
     def _running(self):
@@ -139,6 +151,9 @@ class _Session:
                 return
             lock = _lock(job)
             if lock is None:  # another process is at this chapter: take it up again later
+                if job not in self._said:
+                    print(f"{job}: another process is at it", flush=True)
+                self._said.add(job)
                 continue
             self.waiting.remove(job)
             tree = Tree(job.root)
@@ -181,7 +196,7 @@ class _Session:
 
 
 def _lock(job):
-    """The job's lock, held, or None where another process holds it. The system frees a dead one's."""
+    """The job's lock, held, or None where another process holds it (dead ones hold none)."""
     import filelock
 
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -196,8 +211,9 @@ def _lock(job):
 class _Worker:
     """One process of `worker.py`, and the job that it is at."""
 
-    def __init__(self, psutil):
-        self._psutil, self._process, self.job = psutil, None, None
+    def __init__(self, psutil, env):
+        self._psutil, self._env = psutil, env
+        self._process, self.job = None, None
 
     def start(self, job, tree, lock, says):
         """Give it a job; the process is started where there is none."""
@@ -229,7 +245,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**os.environ, **ONE_THREAD},
+            env=self._env,
             start_new_session=True,  # an interrupt comes to us, and we end it
         )
         self._answers = queue.SimpleQueue()
@@ -283,17 +299,14 @@ class _Worker:
         _write(self._part, notebook)
         target = job.folder / f"{job.name}.{hash_of(made)}.ipynb"
         self._part.replace(target)
-        for old in [self._failed(), *(copy for copy in copies(job) if copy != target)]:
+        for old in [failed_path(job), *(copy for copy in copies(job) if copy != target)]:
             old.unlink(missing_ok=True)
         return target
 
     def keep_failed(self):
         """Keep what ran before an error, beside the copies."""
         if self._part.exists():
-            self._part.replace(self._failed())
-
-    def _failed(self):
-        return self.job.folder / f"{self.job.name}.failed.ipynb"
+            self._part.replace(failed_path(self.job))
 
     def free(self):
         """Let go of the job: the worker may have another."""
@@ -331,32 +344,15 @@ def budget(root):
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-@functools.cache
-def _recorder():
-    return Path(usage.__file__).read_text(encoding="utf-8")
-
-
 def prepared(notebook, root):
     """The notebook with a cell before it and one after it that record what it uses of the book."""
-    begin, end = (
-        {
-            "cell_type": "code",
-            "id": id,
-            "metadata": {},
-            "execution_count": None,
-            "outputs": [],
-            "source": source,
-        }
-        for id, source in zip(
-            _HIDDEN,
-            (
-                f"_llmbook_usage = {{}}\nexec({_recorder()!r}, _llmbook_usage)\n"
-                f"_llmbook_usage = _llmbook_usage['Usage']({str(root)!r})",
-                "_llmbook_usage.publish()",
-            ),
-            strict=True,
-        )
+    recorder = Path(usage.__file__).read_text(encoding="utf-8")
+    begin = _code_cell(
+        _HIDDEN[0],
+        f"_llmbook_usage = {{}}\nexec({recorder!r}, _llmbook_usage)\n"
+        f"_llmbook_usage = _llmbook_usage['Usage']({str(root)!r})",
     )
+    end = _code_cell(_HIDDEN[1], "_llmbook_usage.publish()")
     named = with_ids(notebook)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return {
@@ -367,6 +363,11 @@ def prepared(notebook, root):
     }
 
 
+def _code_cell(id, source):
+    empty = {"metadata": {}, "execution_count": None, "outputs": []}
+    return {"cell_type": "code", "id": id, "source": source, **empty}
+
+
 def _write(path, notebook):
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), encoding="utf-8")
 
@@ -374,79 +375,3 @@ def _write(path, notebook):
 def _short(job, jobs):
     seeds = len({other.seed for other in jobs}) > 1
     return f"{job.notebook.stem} (seed {job.seed})" if seeds else job.notebook.stem
-
-
-# --- the command
-
-
-def summary(paths):
-    """A table of executed copies: chapter, profile, seconds of the clock and of one core, memory."""
-    head = ("seconds", "of a core", "peak MB")
-    lines = [f"{'chapter':26}{'profile':>9}" + "".join(f"{h:>11}" for h in head) + "  device"]
-    clock = core = 0.0
-    for path in paths:
-        told = read_notebook(path)["metadata"]["llmbook"]
-        clock, core = clock + told["seconds"], core + told.get("cpu_seconds", 0)
-        lines.append(
-            f"{Path(path).name.split('.')[0]:26}{told['profile']:>9}{told['seconds']:>11.0f}"
-            f"{told.get('cpu_seconds', 0):>11.0f}{told['peak_memory_mb']:>11}  {told['device']}"
-        )
-    return "\n".join([*lines, f"{'all':26}{'':>9}{clock:>11.0f}{core:>11.0f}"])
-
-
-def listed(notebooks, profile, seed):
-    """Which notebooks would be executed, and why: one line each."""
-    lines, trees = [], {}
-    for job in [job_of(notebook, profile, seed) for notebook in notebooks]:
-        tree = trees.setdefault(job.root, Tree(job.root))
-        why = why_stale(job, tree)
-        lines.append(f"{job.notebook.stem:26}{f'would run: {why}' if why else 'up to date'}")
-    return "\n".join(lines)
-
-
-def main(argv=None):
-    """`python -m llmbook run`: execute chapters, tell time and memory, exit 1 when one fails."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llmbook run",
-        description="Execute chapters through papermill, side by side. A chapter runs again only "
-        "when something changed of what its last execution used.",
-    )
-    parser.add_argument(
-        "chapter", nargs="*", help="chapter names or notebook paths (default: all)"
-    )
-    parser.add_argument(
-        "--profile",
-        default="quick",
-        choices=PROFILES,
-        help="smoke: seconds, to check an environment; quick: two CPU cores, about a minute; "
-        "gpu: a few minutes on a T4 or better; full: a large GPU (default: quick)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="the chapter's seed (default: 0)")
-    parser.add_argument("--force", action="store_true", help="execute again what is already there")
-    parser.add_argument(
-        "--list", action="store_true", help="execute nothing: say which would run, and why"
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        help="how many run at a time (default: LLMBOOK_JOBS, or one for each core; one on a GPU)",
-    )
-    args = parser.parse_args(argv)
-    try:
-        notebooks = [find_chapter(name) for name in args.chapter] or chapters()
-        if args.list:
-            print(listed(notebooks, args.profile, args.seed))
-            return 0
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    status = 0
-    try:
-        ensure_executed(notebooks, args.profile, args.seed, force=args.force, at_once=args.jobs)
-    except ExecutionFailed as error:
-        print(f"\n{error}")
-        status = 1
-    except ValueError as error:
-        parser.error(str(error))
-    there = [valid_copy(job_of(n, args.profile, args.seed)) for n in notebooks]
-    print("\n" + summary([path for path in there if path]))
-    return status

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from helpers.small_book import code_notebook, write_chapter
 
-from llmbook.book import execute
 from llmbook.book.copies import Tree, executed_path, job_of, last_run, why_stale
 from llmbook.book.execute import ensure_executed
 from llmbook.book.root import find_root, read_notebook, with_ids
+from llmbook.book.run import listed
 from llmbook.figures import LSTMGates
 
 ROOT = find_root(Path(__file__).parent)
@@ -60,7 +60,7 @@ def notebooks(root):
 def would_run(root):
     """The chapters that would be executed, each with the reason."""
     reasons = {n.stem: why_stale(job_of(n, "smoke")) for n in notebooks(root)}
-    told = execute.listed(notebooks(root), "smoke", 0)
+    told = listed(notebooks(root), "smoke", 0)
     assert [line.split()[0] for line in told.splitlines() if "would run" in line] == [
         name for name, why in reasons.items() if why
     ]

@@ -240,29 +240,3 @@ def test_calibration_runs_each_seed_and_refuses_fewer_than_three(root, monkeypat
     assert record["rnn-bptt"]["x"] == [0.6, 0.7, 0.8]
     assert record["_run"]["seeds"] == [1, 2, 3] and "calibrate one" in record["_run"]["command"]
     assert len(problems) == 1 and "spread is 0.2" in problems[0]
-
-
-def test_grading_takes_the_last_check_and_lists_what_was_never_checked(tmp_path, monkeypatch):
-    from llmbook.book import grade
-    from llmbook.book.check import CHECK_MIME
-
-    states = [
-        ("rnn_lstm/clip", "not yet"),
-        ("rnn_lstm/clip", "right"),
-        ("rnn_lstm/join", "not yet"),
-    ]
-    copy = tmp_path / "copy.ipynb"
-    copy.write_text(
-        json.dumps(
-            {
-                "cells": [
-                    {"outputs": [{"data": {CHECK_MIME: {"id": id, "state": state}}}]}
-                    for id, state in states
-                ]
-            }
-        )
-    )
-    monkeypatch.setattr(grade, "ensure_executed", lambda notebooks, profile: [copy])
-    found = grade.grade(tmp_path / "student.ipynb")
-    assert found["rnn_lstm/clip"] == "right" and found["rnn_lstm/join"] == "not yet"
-    assert found["rnn_lstm/swap"] == "unanswered"
