@@ -18,7 +18,7 @@ from pathlib import Path
 import llmbook
 from llmbook.book.copies import executed_path
 from llmbook.book.records import ledger_chapters, rows_of
-from llmbook.book.root import address, chapters, find_chapter, find_root, read_notebook
+from llmbook.book.root import address, chapters, find_chapter, find_root, read_notebook, with_ids
 from llmbook.data.folders import write_json
 
 METADATA = {
@@ -100,23 +100,28 @@ def folded(tags):
 def committed_form(notebook, where, outputs_of=None):
     """The committed form of a notebook's JSON.
 
-    `where` is the repository's address for the first cell ("" when unknown); with `outputs_of`, an executed
-    notebook with the same code cells, the text outputs are taken from there.
+    `where` is the repository's address for the first cell ("" when unknown); with `outputs_of`, an
+    executed notebook with the same cells, the text outputs are taken from there. Cells without an
+    id, or with one that another has, get one of their own. Raises ValueError for a code cell that
+    `outputs_of` does not hold.
     """
     cells = []
-    fresh = {c["id"]: c for c in outputs_of["cells"]} if outputs_of else {}
-    for number, cell in enumerate(
-        c for c in notebook["cells"] if "colab" not in c["metadata"].get("tags", [])
-    ):
+    notebook = with_ids(notebook)
+    fresh = {c["id"]: c for c in with_ids(outputs_of)["cells"]} if outputs_of else {}
+    for cell in notebook["cells"]:
+        if "colab" in cell["metadata"].get("tags", []):
+            continue
         tags = cell["metadata"].get("tags", [])
         clean = {
             "cell_type": cell["cell_type"],
-            "id": cell.get("id", f"cell-{number}"),
+            "id": cell["id"],
             "metadata": folded(tags),
             "source": "".join(cell["source"]).strip("\n").splitlines(keepends=True),
         }
         if cell["cell_type"] == "code":
-            clean["outputs"] = _text_outputs(fresh.get(clean["id"], cell).get("outputs", []))
+            if outputs_of and cell["id"] not in fresh:
+                raise ValueError(f"cell {cell['id']} is not in the executed copy: run it again")
+            clean["outputs"] = _text_outputs(fresh.get(cell["id"], cell).get("outputs", []))
         cells.append(clean)
     title = 1 if cells and cells[0]["cell_type"] == "markdown" else 0
     cells.insert(

@@ -10,6 +10,7 @@ import yaml
 
 import llmbook
 from llmbook.book.address import normalise, set_address
+from llmbook.book.execute import prepared
 from llmbook.book.notebook import as_text, committed_form, first_cell, long_lines, tidy
 from llmbook.book.root import address, chapters, find_root, read_notebook
 
@@ -107,6 +108,24 @@ def test_refresh_takes_the_outputs_of_the_executed_copy(tmp_path, monkeypatch):
     (tmp_path / "copy.ipynb").write_text(json.dumps(executed))
     monkeypatch.setattr("llmbook.book.notebook.executed_path", lambda p: tmp_path / "copy.ipynb")
     assert tidy(path, refresh=True) and "fresh" in path.read_text()
+
+
+@pytest.mark.parametrize("ids", [(None, None), ("a", "a"), ("cell-1", None), ("b", "a")])
+def test_refresh_finds_the_outputs_of_cells_without_ids_or_with_one_id_twice(ids):
+    notebook = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
+    for number, id in enumerate(ids):
+        stale = [{"output_type": "stream", "name": "stdout", "text": f"stale {number}\n"}]
+        cell = {"cell_type": "code", "source": f"print({number})", "outputs": stale}
+        notebook["cells"].append(cell | ({"id": id} if id else {}))
+    executed = prepared(notebook, ROOT)
+    for cell in executed["cells"]:
+        fresh = {"output_type": "stream", "name": "stdout", "text": f"of {cell['source']}\n"}
+        cell["outputs"] = [fresh]
+    cells = committed_form(notebook, "", executed)["cells"][1:]
+    assert ["".join(c["outputs"][0]["text"]) for c in cells] == ["of print(0)\n", "of print(1)\n"]
+    assert len({c["id"] for c in cells}) == 2
+    with pytest.raises(ValueError, match="not in the executed copy"):
+        committed_form(notebook, "", {"cells": executed["cells"][:2]})
 
 
 def places(root):
