@@ -65,12 +65,6 @@ def job_of(notebook, profile="quick", seed=0):
     return Job(Path(notebook).resolve(), profile, seed)
 
 
-def executed_path(notebook, profile="quick", seed=0):
-    """The valid executed copy of a notebook, or a path where there is none. Executes nothing."""
-    job = job_of(notebook, profile, seed)
-    return valid_copy(job) or job.folder / f"{job.name}.none.ipynb"
-
-
 def valid_copy(job, tree=None):
     """The job's executed copy that was made of what is there now, or None."""
     tree = tree or Tree(job.root)

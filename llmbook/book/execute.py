@@ -61,6 +61,12 @@ def ensure_executed(notebooks, profile="quick", seed=0, *, force=False, at_once=
     return execute_jobs(jobs, force=force, at_once=at_once)
 
 
+def executed_path(notebook, profile="quick", seed=0):
+    """The valid executed copy of a notebook, or a path where there is none. Executes nothing."""
+    job = job_of(notebook, profile, seed)
+    return valid_copy(job) or job.folder / f"{job.name}.none.ipynb"
+
+
 def execute_jobs(jobs, *, force=False, at_once=None):
     """The executed copy of each job, in order; see `ensure_executed`."""
     if at_once is not None and at_once < 1:

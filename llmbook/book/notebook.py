@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 
 import llmbook
-from llmbook.book.copies import executed_path
+from llmbook.book.execute import executed_path
 from llmbook.book.records import ledger_chapters, rows_of
 from llmbook.book.root import address, chapters, find_chapter, find_root, read_notebook, with_ids
 from llmbook.data.folders import write_json

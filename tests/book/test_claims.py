@@ -12,7 +12,7 @@ import torch
 from llmbook.book import chapter, claims
 from llmbook.book.calibrate import collect, margin_problem
 from llmbook.book.claims import CLAIM_MIME, ClaimError, claim
-from llmbook.book.copies import executed_path
+from llmbook.book.execute import executed_path
 from llmbook.book.records import ledger, papers_of, recorded
 from llmbook.book.root import chapters, find_root
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from helpers.small_book import code_notebook, write_chapter
 
-from llmbook.book.copies import Tree, executed_path, job_of, last_run, why_stale
-from llmbook.book.execute import ensure_executed
+from llmbook.book.copies import Tree, job_of, last_run, why_stale
+from llmbook.book.execute import ensure_executed, executed_path
 from llmbook.book.root import find_root, read_notebook, with_ids
 from llmbook.book.run import listed
 from llmbook.figures import LSTMGates

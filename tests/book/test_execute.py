@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from helpers.small_book import write_chapter
 
-from llmbook.book.copies import executed_path, job_of, last_run
-from llmbook.book.execute import ExecutionFailed, ensure_executed, expected
+from llmbook.book.copies import job_of, last_run
+from llmbook.book.execute import ExecutionFailed, ensure_executed, executed_path, expected
 from llmbook.book.root import chapters, find_chapter, find_root, read_notebook
 
 ROOT = find_root(Path(__file__).parent)

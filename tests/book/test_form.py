@@ -11,7 +11,7 @@ from helpers.built_book import book  # noqa: F401 - a fixture
 from helpers.plain_markdown import links
 
 from llmbook.book.check import KINDS, exercises
-from llmbook.book.copies import executed_path
+from llmbook.book.execute import executed_path
 from llmbook.book.notebook import FOLDS, folded, papers
 from llmbook.book.records import ledger_chapters, papers_of
 from llmbook.book.root import chapters, find_root, read_notebook

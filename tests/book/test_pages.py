@@ -14,7 +14,7 @@ from helpers.built_book import ROOT, book, build, served  # noqa: F401 - book is
 from helpers.plain_markdown import boxes, codes, links, passages, squeezed
 
 from llmbook.book import report
-from llmbook.book.copies import executed_path
+from llmbook.book.execute import executed_path
 from llmbook.book.root import chapters
 from llmbook.book.sphinx_markdown import KEY
 
