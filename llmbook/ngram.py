@@ -11,6 +11,8 @@ distribution. Source: Kneser and Ney 1995; Chen and Goodman 1999, for the three 
 
 import numpy as np
 
+from llmbook.checks import whole
+
 
 class KneserNey:
     """An n-gram model of token ids: `KneserNey(train_ids, vocab_size, order=5)`.
@@ -20,14 +22,14 @@ class KneserNey:
     """
 
     def __init__(self, ids, vocab_size, order=5):
-        if not 1 <= order <= 8:
-            raise ValueError(f"order must be from 1 to 8: got {order}")
-        if vocab_size < 1 or order * np.log2(max(vocab_size, 2)) >= 63:
+        order = whole("order", order, least=1, most=8)
+        vocab_size = whole("vocab_size", vocab_size, least=1)
+        if order * np.log2(max(vocab_size, 2)) >= 63:
             raise ValueError(
                 f"vocab_size^order must stay below 2^63: got vocab_size={vocab_size}, "
                 f"order={order}"
             )
-        self.vocab_size, self.order = int(vocab_size), order
+        self.vocab_size, self.order = vocab_size, order
         ids = self._ids(ids)
         if len(ids) < order:
             raise ValueError(f"ids must hold at least {order} tokens: got {len(ids)}")

@@ -53,7 +53,7 @@ def versions(device="cpu"):
     return found
 
 
-def told(versions):
+def in_words(versions):
     """Versions in one line: `llmbook 0.1.0, python 3.12.3, torch 2.13.0`."""
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 

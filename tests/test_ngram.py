@@ -116,7 +116,11 @@ def test_a_vocabulary_as_large_as_63_bits_allow_is_exact():
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: KneserNey([0, 1], 2, order=9), ValueError, "order must be from 1 to 8"),
+        (
+            lambda: KneserNey([0, 1], 2, order=9),
+            ValueError,
+            "order must be a whole number from 1 to 8",
+        ),
         (lambda: KneserNey(some_text(), 10**5, order=5), ValueError, "below 2\\^63"),
         (lambda: KneserNey([0, 1], 2, order=3), ValueError, "at least 3 tokens"),
         (lambda: KneserNey([0, 7, 1], 5, order=1), ValueError, "from 0 to 4: got 0 to 7"),

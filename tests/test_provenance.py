@@ -83,7 +83,7 @@ def test_a_record_names_hardware_versions_threads_date_and_commit():
 
 
 def test_versions_are_told_in_one_line():
-    assert provenance.told({"llmbook": "0.1.0", "torch": "2"}) == "llmbook 0.1.0, torch 2"
+    assert provenance.in_words({"llmbook": "0.1.0", "torch": "2"}) == "llmbook 0.1.0, torch 2"
 
 
 def test_a_command_line_can_be_pasted_into_a_shell():

@@ -84,6 +84,24 @@ def _race_all(shape, dtype, mask, options, report) -> None:
     upstream = torch.randn_like(inputs[0])
     truth, allowed = _truth(inputs, upstream, causal)
 
+    def outcomes(case, names, direction):
+        errors = {}
+        for name in names:  # both, before the first is timed
+            result = _last_heads(_step(name, inputs, upstream, causal), kv_heads)
+            errors[name] = relative_error(*_of(direction, result, truth))
+            check_results({name: errors[name]}, allowed[direction])
+        return [
+            run_pair(
+                case,
+                {n: _runner(n, inputs, upstream, causal, direction) for n in names},
+                errors,
+                tolerance=allowed[direction],
+                device=options.device,
+                repeats=options.repeats,
+                warmup=options.warmup,
+            )
+        ]
+
     if options.device.type == "cuda":
         contestants = [("triton", peer) for peer in options.peers if _fits(peer, shape)]
     else:
@@ -95,27 +113,8 @@ def _race_all(shape, dtype, mask, options, report) -> None:
             if reason:
                 print(f"{case:34} {peer} cannot run this: {reason}")
                 continue
-
-            def outcomes(case=case, names=(ours, peer), direction=direction):
-                errors = {}
-                for name in names:  # both, before the first is timed
-                    result = _last_heads(_step(name, inputs, upstream, causal), kv_heads)
-                    errors[name] = relative_error(*_of(direction, result, truth))
-                    check_results({name: errors[name]}, allowed[direction])
-                runs = {n: _runner(n, inputs, upstream, causal, direction) for n in names}
-                done = run_pair(
-                    case,
-                    runs,
-                    errors,
-                    tolerance=allowed[direction],
-                    device=options.device,
-                    repeats=options.repeats,
-                    warmup=options.warmup,
-                )
-                _show_rate(done, shape, causal, direction)
-                return [done]
-
-            report(case, outcomes)
+            for outcome in report(case, outcomes, case, (ours, peer), direction):
+                _show_rate(outcome, shape, causal, direction)
 
 
 def _call(name, q, k, v, causal):

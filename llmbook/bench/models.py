@@ -67,14 +67,9 @@ def run(options, report) -> None:
     speeds = []
     for name in options.models:
         for size_name in options.sizes or (["tiny"] if options.quick else list(SIZES)[1:]):
-            size = SIZES[size_name]
-
-            def outcomes(name=name, size=size, size_name=size_name):
-                results = RUNS[name](transformers, f"{name} {size_name}", size, options)
-                speeds.extend(outcome.speed.median for outcome in results)
-                return results
-
-            report(f"{name} {size_name}", outcomes)
+            case, size = f"{name} {size_name}", SIZES[size_name]
+            results = report(case, RUNS[name], transformers, case, size, options)
+            speeds += [outcome.speed.median for outcome in results]
     if speeds and not options.quick:
         faster = sum(speed >= 1 for speed in speeds)
         print(f"\nours was at least as fast in {faster} of {len(speeds)} races")

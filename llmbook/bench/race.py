@@ -12,20 +12,18 @@ last about 10 ms, and only ratios are reported: the times say more about the mac
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import math
 import os
-import platform
-import shutil
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+
+from llmbook import provenance
+from llmbook.data.folders import write_json
 
 L2_FLUSH_BYTES = 256 * 2**20  # more than the L2 cache of today's GPUs
 TURN_S = 0.01  # a turn on the CPU lasts about this long, or one run
@@ -180,8 +178,8 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
 def run_race(race, options: argparse.Namespace, refuse: Callable[[str], None]) -> int:
     """Run a race's cases, print them as they finish, record them; 1 when a result was wrong.
 
-    race: a module of this folder; race.run(options, report) calls report(case, outcomes) where
-    outcomes() makes a list of Outcome. refuse(message): ends the program.
+    race: a module of this folder; race.run(options, report) calls report(case, outcomes, *args)
+    where outcomes(*args) makes a list of Outcome. refuse(message): ends the program.
     """
     from llmbook.device import resolve_device
 
@@ -201,23 +199,26 @@ def run_race(race, options: argparse.Namespace, refuse: Callable[[str], None]) -
     done: list[Outcome] = []
     wrong: dict[str, str] = {}
 
-    def report(case: str, outcomes: Callable[[], list[Outcome]]) -> None:
+    def report(case: str, outcomes: Callable[..., list[Outcome]], *args) -> list[Outcome]:
+        """Print and keep what outcomes(*args) makes; returned too, empty when it was wrong."""
         try:
-            results = outcomes()
+            results = outcomes(*args)
         except WrongResultError as error:
             wrong[case] = str(error)
             print(f"{case:34} WRONG, so no speed is shown: {error}", flush=True)
-            return
+            return []
         done.extend(results)
         for outcome in results:
             print(_line(outcome), flush=True)
+        return results
 
     threads = torch.get_num_threads()
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        facts = machine(options.device)
-        print(*(f"{name}: {value}" for name, value in facts.items()), sep="\n")
+        facts = provenance.machine(options.device)
+        told = {**facts, "versions": provenance.in_words(facts["versions"])}
+        print(*(f"{name}: {value}" for name, value in told.items()), sep="\n")
         print(
             f"speed = peer's time / ours, 1.00 is equal; median of {options.repeats} turns "
             "[20th, 80th percentile]\n"
@@ -241,52 +242,6 @@ def _line(outcome: Outcome) -> str:
     )
 
 
-def machine(device: torch.device) -> dict[str, str]:
-    """Hardware, versions, threads and date, as a recorded run states them."""
-    import llmbook
-
-    on_gpu = device.type == "cuda"
-    versions = [f"llmbook {llmbook.__version__}", f"torch {torch.__version__}"]
-    versions.append(f"Python {platform.python_version()}")
-    if on_gpu:
-        versions += [f"CUDA {torch.version.cuda}", f"cuDNN {torch.backends.cudnn.version()}"]
-    now = datetime.datetime.now(datetime.UTC)
-    return {
-        "hardware": torch.cuda.get_device_name(device) if on_gpu else _cpu_name(),
-        "versions": ", ".join(versions),
-        "threads": str(torch.get_num_threads()),
-        "date": now.isoformat(timespec="seconds"),
-        "commit": _commit(),
-    }
-
-
-def _cpu_name() -> str:
-    name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        name = names[0] if names else name
-    return f"{name}, {os.cpu_count()} cores seen"
-
-
-def _commit() -> str:
-    """The commit this file belongs to, with "-dirty" when something differs from it."""
-    here = Path(__file__)
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    for question in (
-        ["ls-files", "--error-unmatch", here.name],
-        ["describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"],
-    ):
-        answer = subprocess.run(
-            [git, "-C", str(here.parent), *question], capture_output=True, text=True, check=False
-        )
-        if answer.returncode != 0:
-            return "unknown"
-    return answer.stdout.strip()
-
-
 def _record(options, facts, done: list[Outcome], wrong: dict[str, str]) -> None:
     content = {
         **facts,
@@ -296,6 +251,4 @@ def _record(options, facts, done: list[Outcome], wrong: dict[str, str]) -> None:
         "wrong": wrong,
         "outcomes": [asdict(outcome) for outcome in done],
     }
-    part = options.json.with_name(options.json.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(options.json)
+    write_json(options.json, content)

@@ -50,13 +50,8 @@ def run(options, report) -> None:
     for cell in options.cells:
         for width in options.widths or ([8] if options.quick else [32, 128, 256]):
             case = f"{cell} T={steps} batch={batch} width={width}"
-
-            def outcomes(case=case, cell=cell, width=width):
-                results = _race(case, cell, (batch, steps, width), options)
-                speeds.append(results[0].speed.median)
-                return results
-
-            report(case, outcomes)
+            results = report(case, _race, case, cell, (batch, steps, width), options)
+            speeds += [outcome.speed.median for outcome in results[:1]]
     if speeds and not options.quick:
         reached = sum(speed >= TARGET for speed in speeds)
         print(f"\nfast reached {TARGET} of torch.nn's speed in {reached} of {len(speeds)} races")

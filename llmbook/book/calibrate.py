@@ -7,15 +7,15 @@ versions, seeds, command, date and commit.
 
 import argparse
 import datetime
-import json
-import subprocess
 from pathlib import Path
 
+from llmbook import provenance
 from llmbook.book.chapter import RUN_MIME
 from llmbook.book.claims import CLAIM_MIME, parse_bound
 from llmbook.book.copies import job_of
 from llmbook.book.execute import ExecutionFailed, execute_jobs
 from llmbook.book.root import find_chapter, find_root, outputs_with, read_notebook
+from llmbook.data.folders import write_json
 
 
 def margin_problem(values, bound):
@@ -45,28 +45,12 @@ def collect(executed):
     return values, bounds
 
 
-def _commit(root):
-    """The commit that is checked out, with "+changes" when the tree differs from it."""
-
-    def git(*words):
-        return subprocess.run(
-            ["git", *words], cwd=root, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+changes" if git("status", "--porcelain") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def calibrate(notebook, seeds, profile="quick"):
     """Execute a chapter once per seed, write the record, return its path and the margin problems."""
     if len(set(seeds)) < 3:
         raise ValueError(f"calibration needs at least three different seeds: got {seeds}")
     root, notebook = find_root(Path(notebook).parent), Path(notebook)
-    commit = _commit(root)
+    commit = provenance.commit(root)
     jobs = [job_of(notebook, profile, seed) for seed in seeds]
     executed = execute_jobs(jobs)
     values, bounds = collect(executed)
@@ -77,16 +61,16 @@ def calibrate(notebook, seeds, profile="quick"):
             "versions": run["versions"],
             "profile": profile,
             "seeds": list(seeds),
-            "command": f"python -m llmbook calibrate {notebook.stem} --profile {profile} "
-            f"--seeds {' '.join(map(str, seeds))}",
+            "command": provenance.command_line(
+                "calibrate", notebook.stem, "--profile", profile, "--seeds", *seeds
+            ),
             "date": datetime.date.today().isoformat(),
             "commit": commit,
         },
         **values,
     }
     target = root / "llmbook" / "book" / "recorded" / f"{notebook.stem}.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(target, record)
     problems = [
         f"{id}, {name}: {problem}"
         for id, named in bounds.items()

@@ -2,13 +2,13 @@
 
 import dataclasses
 import os
-import platform
 import random
 
 import numpy as np
 import torch
 
 from llmbook import device as devices
+from llmbook import provenance
 from llmbook.book.display import publish
 from llmbook.book.records import ledger_chapters, rows_of
 
@@ -107,11 +107,7 @@ def start(chapter, profile="auto", seed=0):
     dtype, reason = devices.choose_dtype(device)
     _current = Run(chapter, profile, seed, device, dtype, reason)
     style.use()
-    versions = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
+    versions = provenance.versions(device)
     where = devices.describe(device)
     text = (
         f"profile {profile} · {where} · {reason} · seed {seed} · "

@@ -202,7 +202,7 @@ def learn(
 
 def main(argv=None):
     """Learn, and write the record."""
-    from llmbook.bench.race import machine
+    from llmbook.provenance import machine
 
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from llmbook.checks import one_of
 from llmbook.device import device_profile
 
 # Dense matrix products in 16 bits with 32-bit sums, FLOP/s, as the makers state them.
@@ -83,7 +84,7 @@ class Bytes:
 
     @property
     def total(self):
-        """Their sum."""
+        """Bytes a parameter, all purposes together."""
         return self.weights + self.gradients + self.optimizer + self.half_copy
 
 
@@ -94,6 +95,4 @@ def bytes_per_parameter(optimizer="adamw", half=True):
     makes for the matrix products. Activations come on top and depend on the batch instead.
     """
     state = {"adamw": 8, "adamw_reference": 8, "muon": 4}
-    if optimizer not in state:
-        raise ValueError(f"optimizer must be one of {', '.join(state)}: got {optimizer!r}")
-    return Bytes(4, 4, state[optimizer], 2 if half else 0)
+    return Bytes(4, 4, state[one_of("optimizer", optimizer, state)], 2 if half else 0)

@@ -1,22 +1,19 @@
 """The model folder at the end of a run, with a card that says how it came about."""
 
-import json
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-import llmbook
-from llmbook.bench.race import machine
-from llmbook.data.folders import write_atomically
+from llmbook import provenance
+from llmbook.data.folders import write_json
 from llmbook.models import load
 from llmbook.ngram import KneserNey
 from llmbook.training.distributed import barrier
 from llmbook.training.evaluate import stream_nats
+from llmbook.training.log import thinned
 from llmbook.training.state import whole_model
-
-_CURVE = 200  # points of the loss curve that a card keeps
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def write_model(folder, model, text, made, world, say=print):
         saved = load(folder, device=made.device)
         say("measuring bits per byte on the whole validation side")
         content = card(saved, text, made)
-        write_atomically(folder / "card.json", (json.dumps(content, indent=1) + "\n").encode())
+        write_json(folder / "card.json", content)
         quality = content["quality"]
         say(
             f"validation {quality['nats_per_token']:.4f} nats a token, "
@@ -62,12 +59,11 @@ def card(model, text, made):
         "recipe": recipe.to_dict(),
         "data": text.card,
         "fingerprint": text.fingerprint,
-        **machine(torch.device(made.device)),
-        "llmbook": llmbook.__version__,
+        **provenance.machine(made.device),
         "command": made.command,
         "tokens": history.tokens,
         "seconds": round(history.seconds, 3),
-        "loss_curve": _thinned(zip(history.steps, history.losses, strict=True)),
+        "loss_curve": thinned(zip(history.steps, history.losses, strict=True)),
         "validation_curve": [[step, round(loss, 4)] for step, loss in history.validation],
         "quality": {
             "nats_per_token": nats,
@@ -87,14 +83,3 @@ def kneser_ney(text, order=5):
     p = model.probabilities(text.validation.numpy())[1:]  # no model predicts the first token
     nats = float(-np.log(p).mean())
     return {"order": order, "nats_per_token": nats, "bits_per_byte": text.bits_per_byte(nats)}
-
-
-def _thinned(curve):
-    """At most 200 points: means over stretches of equal length, at each stretch's last step."""
-    curve = list(curve)
-    size = max(1, math.ceil(len(curve) / _CURVE))
-    out = []
-    for i in range(0, len(curve), size):
-        part = curve[i : i + size]
-        out.append([part[-1][0], round(sum(loss for _, loss in part) / len(part), 4)])
-    return out

@@ -8,7 +8,6 @@ with every file's size and sha256 last; then the folder is renamed. So whatever 
 `step-…` is whole, and what a killed process left behind does not bear it. Never pickle.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from llmbook.checks import whole
+from llmbook.data.folders import sha256_of
 
 MANIFEST, STATE = "manifest.json", "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -49,9 +51,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep=2):
-        if keep < 1:
-            raise ValueError(f"keep must be at least 1: got {keep}")
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep = Path(folder), whole("keep", keep, least=1)
 
     def steps(self):
         """The steps of which there is a checkpoint, in order."""
@@ -122,7 +122,7 @@ class Checkpoints:
         state = {"step": snapshot.step, **snapshot.state}
         _write_text(part / STATE, json.dumps(state, indent=1))
         files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(part.iterdir())
         }
         _write_text(part / MANIFEST, json.dumps({"step": snapshot.step, "files": files}, indent=1))
@@ -186,7 +186,7 @@ def _checked_files(path, step):
             raise DamagedCheckpoint(
                 f"{file} is cut off or changed: {file.stat().st_size} bytes, {size} expected"
             )
-        if _sha256(file) != sha256:
+        if sha256_of(file) != sha256:
             raise DamagedCheckpoint(f"{file} was changed: its sha256 is not the manifest's")
     return files
 
@@ -229,8 +229,3 @@ def _sync(folder):
 
 def _plain(tensor):
     return tensor.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,8 +6,6 @@ OUT/model/config.json  model.safetensors  tokenizer.json  card.json
 
 import argparse
 import dataclasses
-import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -94,10 +92,11 @@ def main(argv=None):
     """Run the command; 0 when the model is written, 130 after Ctrl-C, 2 for bad input."""
     argv = sys.argv[1:] if argv is None else argv
     options = parser().parse_args(argv)
-    command = shlex.join(["python", "-m", "llmbook", "train", *argv])
+    from llmbook.provenance import command_line
     from llmbook.training.checkpoint import CheckpointNotWritten
     from llmbook.training.loop import Interrupted, TrainingDiverged
 
+    command = command_line("train", *argv)
     try:
         recipe = recipe_of(options)
         run(recipe, options, command)
@@ -105,7 +104,7 @@ def main(argv=None):
         again = command if options.resume else f"{command} --resume"
         print(f"\n{stop}\nresume with: {again}", file=sys.stderr)
         return 130
-    except (ValueError, TrainingDiverged, CheckpointNotWritten, ImportError) as error:
+    except (ValueError, TypeError, TrainingDiverged, CheckpointNotWritten, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -115,7 +114,7 @@ def run(recipe, options, command):
     """Read the text, build the model, train it, write its folder; returns the `History`."""
     import torch
 
-    from llmbook.data.folders import write_atomically
+    from llmbook.data.folders import write_json
     from llmbook.data.packing import Windows
     from llmbook.models.gpt import GPT
     from llmbook.training import card, distributed
@@ -142,8 +141,7 @@ def run(recipe, options, command):
         if world.first:
             options.out.mkdir(parents=True, exist_ok=True)
             if not options.resume or not (options.out / "recipe.json").is_file():
-                content = json.dumps(recipe.to_dict(), indent=1) + "\n"
-                write_atomically(options.out / "recipe.json", content.encode())
+                write_json(options.out / "recipe.json", recipe.to_dict())
         log = Log(
             options.out if world.first else None,
             progress=world.first and not options.quiet,

@@ -6,16 +6,22 @@ fields below; what is left out has its default.
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from pathlib import Path
 
+from llmbook import checks
+from llmbook.training.precision import PRECISIONS
 from llmbook.training.schedules import SCHEDULES
 
 OPTIMIZERS = ("adamw", "adamw_reference", "muon")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 PARALLEL = ("auto", "none", "ddp", "fsdp")
+SIZES = ("quick", "full")
+CHOICES = {  # of the fields that are one of several names
+    "optimizer": OPTIMIZERS,
+    "schedule": tuple(SCHEDULES),
+    "precision": PRECISIONS,
+    "parallel": PARALLEL,
+}
 
 # What a resumed run may change: none of it touches what the next update computes. More steps or
 # another cooldown change the schedule, which is the wish of whoever asks for them.
@@ -75,24 +81,23 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        _whole(
-            self, 1, "steps", "batch_size", "accumulate", "log_every", "keep", "evaluate_windows"
-        )
-        _whole(self, 0, "warmup", "evaluate_every", "checkpoint_every", "seed")
-        _number(self, "lr", "eps", above=0)
-        _number(self, "weight_decay", "clip", least=0)
-        _number(self, "beta1", "beta2", least=0, below=1)
-        _number(self, "final_lr", "cooldown", least=0, most=1)
-        _flag(self, "compile", "checkpoint_activations")
-        _choice(self, "optimizer", OPTIMIZERS)
-        _choice(self, "schedule", tuple(SCHEDULES))
-        _choice(self, "precision", PRECISIONS)
-        _choice(self, "parallel", PARALLEL)
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"accumulate must divide batch_size: got batch_size={self.batch_size}, "
-                f"accumulate={self.accumulate}"
-            )
+        for name in ("steps", "batch_size", "accumulate", "log_every", "keep", "evaluate_windows"):
+            checks.whole(name, getattr(self, name), least=1)
+        for name in ("warmup", "evaluate_every", "checkpoint_every", "seed"):
+            checks.whole(name, getattr(self, name), least=0)
+        for name in ("lr", "eps"):
+            checks.positive(name, getattr(self, name))
+        for name in ("weight_decay", "clip"):
+            checks.number(name, getattr(self, name), least=0)
+        for name in ("beta1", "beta2"):
+            checks.share(name, getattr(self, name), one=False)
+        for name in ("final_lr", "cooldown"):
+            checks.share(name, getattr(self, name))
+        for name in ("compile", "checkpoint_activations"):
+            checks.flag(name, getattr(self, name))
+        for name, choices in CHOICES.items():
+            checks.one_of(name, getattr(self, name), choices)
+        checks.divides("accumulate", self.accumulate, "batch_size", self.batch_size)
 
     def factor(self, step):
         """The schedule's factor at a step."""
@@ -135,11 +140,10 @@ class DataConfig:
     vocab_size: int = 1024
 
     def __post_init__(self):
-        for name in ("source", "tokenizer"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ValueError(f"{name} must be a name or a path: got {getattr(self, name)!r}")
-        _choice(self, "size", ("quick", "full"))
-        _whole(self, 2, "vocab_size")
+        checks.text("source", self.source)
+        checks.text("tokenizer", self.tokenizer)
+        checks.one_of("size", self.size, SIZES)
+        checks.whole("vocab_size", self.vocab_size, least=2)
 
 
 @dataclass(frozen=True)
@@ -196,36 +200,3 @@ class Recipe:
 
 
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "training": TrainConfig}
-
-
-def _whole(config, least, *names):
-    for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}: got {value!r}")
-
-
-def _number(config, *names, least=None, above=None, most=math.inf, below=math.inf):
-    bounds = [("at least", least), ("above", above), ("at most", most), ("below", below)]
-    text = " and ".join(f"{word} {b}" for word, b in bounds if b not in (None, math.inf))
-    for name in names:
-        value = getattr(config, name)
-        good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-        if good:
-            good = (least is None or value >= least) and (above is None or value > above)
-            good = good and value <= most and value < below
-        if not good:
-            raise ValueError(f"{name} must be a number {text}: got {value!r}")
-
-
-def _flag(config, *names):
-    for name in names:
-        if not isinstance(getattr(config, name), bool):
-            raise ValueError(f"{name} must be true or false: got {getattr(config, name)!r}")
-
-
-def _choice(config, name, choices):
-    if getattr(config, name) not in choices:
-        raise ValueError(
-            f"{name} must be one of {', '.join(choices)}: got {getattr(config, name)!r}"
-        )

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from llmbook.checks import whole
 from llmbook.decoding import generate
 from llmbook.losses import IGNORED
 from llmbook.training.precision import Precision
@@ -41,8 +42,7 @@ def stream_nats(model, ids, length, *, stride=None, batch_size=32, precision="au
     """
     device = next(model.parameters()).device
     stride = max(1, length // 2) if stride is None else stride
-    if not 1 <= stride <= length:
-        raise ValueError(f"stride must be from 1 to length={length}: got {stride}")
+    whole("stride", stride, least=1, most=length)
     targets_left, begin, spans = len(ids) - 1, 0, []
     while begin < targets_left:  # of each window (begin, scored, end), see _span_nats
         end = min(begin + length, targets_left)

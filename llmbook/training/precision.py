@@ -17,7 +17,10 @@ from dataclasses import dataclass
 
 import torch
 
+from llmbook.checks import one_of
 from llmbook.device import choose_dtype
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,7 @@ class Precision:
         device = torch.device(device)
         if name == "auto":
             return cls(device.type, *choose_dtype(device))
-        found = getattr(torch, str(name), None)
-        if found not in (torch.float32, torch.bfloat16, torch.float16):
-            raise ValueError(f"precision must be auto, float32, bfloat16 or float16: got {name!r}")
+        found = getattr(torch, one_of("precision", name, PRECISIONS))
         return cls(device.type, found, f"{name}: as asked for")
 
     def autocast(self):

@@ -37,8 +37,9 @@ def test_recurrent_race_runs_and_records(tmp_path, capsys):
     printed = capsys.readouterr().out
     record = json.loads(file.read_text())
     for fact in ("hardware", "versions", "date", "threads", "commit"):
-        assert record[fact] and record[fact] in printed
-    assert record["threads"] == "1" and torch.__version__ in record["versions"]
+        assert record[fact] and f"{fact}: " in printed
+    assert record["threads"] == 1 and record["versions"]["torch"] == torch.__version__
+    assert record["hardware"] in printed and f"torch {torch.__version__}" in printed
     assert record["command"].startswith("python -m llmbook bench recurrent --quick")
     assert record["wrong"] == {} and len(record["outcomes"]) == 3 * 2 * 2
     for outcome in record["outcomes"]:

@@ -173,7 +173,7 @@ def test_bad_options_are_refused_before_any_work(text_file, tmp_path, more, mess
             "unknown field 'learning_rate' in section 'training'",
         ),
         ('{"training": {"clip": "no"}}', "clip must be a number at least 0: got 'no'"),
-        ('{"training": {"compile": 1}}', "compile must be true or false"),
+        ('{"training": {"compile": 1}}', "compile must be True or False"),
         ('{"model": {"d_model": 7.5}}', "d_model must be a whole number"),
         ('{"data": {"size": "huge"}}', "size must be one of quick, full"),
     ],

@@ -264,7 +264,7 @@ def pretrain(
 
 def write(folder, family, model, tokenizer, history, data, config, command):
     """A family's folder: weights in float16, config, tokenizer, and the card; returns the card."""
-    from llmbook.bench.race import machine
+    from llmbook.provenance import machine
 
     folder = Path(folder) / family
     model.save(folder, dtype="float16")

@@ -356,7 +356,7 @@ def next_sentences_told(model, documents, special, batches=25):
 
 def main(argv=None):
     """Measure every part that the data allow, or one, and write the record after each."""
-    from llmbook.bench.race import machine
+    from llmbook.provenance import machine
 
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
