@@ -162,13 +162,10 @@ class Bart(EncoderDecoder):
         """Scores of the vocabulary: (batch, targets, d_model) → (batch, targets, vocab_size)."""
         return F.linear(hidden, self.head.weight, self.output_bias[0])
 
-    def new_cache(self, batch, max_len):
-        """An empty cache for `max_len` target tokens."""
-        if max_len > self.config.max_len:
-            raise ValueError(
-                f"max_len must be at most the model's {self.config.max_len}: got {max_len}"
-            )
-        return super().new_cache(batch, max_len)
+    @property
+    def max_len(self):
+        """The longest text: there is no vector for a later position."""
+        return self.config.max_len
 
     # --- checkpoints
 
@@ -209,7 +206,6 @@ class Bart(EncoderDecoder):
             **config_json.write(self.config, _FIELDS),
             "model_type": "bart",
             "is_encoder_decoder": True,
-            "forced_eos_token_id": self.config.eos_id,
         }
 
 

@@ -29,6 +29,7 @@ class EncoderDecoder(Pretrained, nn.Module):
     """
 
     reads_source = True  # what a caller asks instead of looking at the signature
+    max_len = None  # of what is written; None where positions have no last
 
     def forward(self, input_ids, decoder_input_ids, attention_mask=None, *, cache=None):
         """Logits of the next target token: (batch, targets, vocab_size).
@@ -64,6 +65,8 @@ class EncoderDecoder(Pretrained, nn.Module):
 
     def new_cache(self, batch, max_len):
         """An empty cache for `max_len` target tokens."""
+        if self.max_len is not None and max_len > self.max_len:
+            raise ValueError(f"max_len must be at most the model's {self.max_len}: got {max_len}")
         return EncoderDecoderCache(
             layer.attend.sublayer.new_cache(batch, max_len) for layer in self.decoder
         )

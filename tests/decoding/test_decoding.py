@@ -1,13 +1,14 @@
-"""Decoding: the cache changes nothing, beams find the best text, top-p is as enumerated."""
+"""Decoding: the cache changes nothing, beams find the best text, rows end where they should."""
 
 import itertools
 import math
 
 import pytest
 import torch
+from helpers.decoding_subject import Fixed, Table, padded, sharpened
 from torch import nn
 
-from llmbook.decoding import beam_search, generate, probabilities
+from llmbook.decoding import beam_search, generate, stream
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.transformer import Transformer, TransformerConfig
 
@@ -31,25 +32,6 @@ def translator(vocab_size=19, **sizes):
 def gpt(vocab_size=17):
     torch.manual_seed(0)
     return sharpened(GPT(GPTConfig(vocab_size, 40, 24, 2, 3, tied=False)))
-
-
-def sharpened(model):
-    """Weights so large that predictions differ from place to place."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(2.5 if parameter.ndim > 1 else 1.0)
-    return model.eval()
-
-
-def padded(rows, side="left", pad=0):
-    width = max(map(len, rows))
-    fill = [[pad] * (width - len(row)) for row in rows]
-    ids = [f + r if side == "left" else r + f for f, r in zip(fill, rows)]
-    keep = [
-        [0] * len(f) + [1] * len(r) if side == "left" else [1] * len(r) + [0] * len(f)
-        for f, r in zip(fill, rows)
-    ]
-    return torch.tensor(ids), torch.tensor(keep)
 
 
 ROWS = [[5, 9, 3, 11, 4], [7, 3], [12, 5, 8]]
@@ -84,6 +66,62 @@ def test_a_padded_row_gets_the_text_that_it_gets_alone(build, way):
         new = alone[0, begin:].tolist()
         got = together[i, 1 if build is translator else len(ROWS[0]) :].tolist()
         assert got[: len(new)] == new and set(got[len(new) :]) <= {0}
+
+
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[3], WAYS[4]])
+@pytest.mark.parametrize("build", [gpt, translator])
+def test_autocast_and_half_precision_cache_in_their_own_dtype(build, way):
+    model = build()
+    ids, keep = padded(ROWS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cached = generate(model, ids, keep, max_new_tokens=6, **way)
+        plain = generate(model, ids, keep, max_new_tokens=6, use_cache=False, **way)
+        cache = model.new_cache(2, 5)
+    assert torch.equal(cached, plain)
+    assert cache[0].keys.dtype == torch.bfloat16
+    assert model.new_cache(2, 5)[0].keys.dtype == torch.float32
+    half = model.bfloat16()
+    cached = generate(half, ids, keep, max_new_tokens=6, **way)
+    assert torch.equal(cached, generate(half, ids, keep, max_new_tokens=6, use_cache=False, **way))
+
+
+class Wrapper(nn.Module):
+    """What DistributedDataParallel shows of its model: the call, and `module`."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[4]])
+@pytest.mark.parametrize("build", [gpt, translator])
+def test_a_compiled_or_wrapped_model_writes_the_same(build, way):
+    model, (ids, keep) = build(), padded(ROWS)
+    want = generate(model, ids, keep, max_new_tokens=4, **way)
+    with torch.compiler.set_stance("force_eager"):  # the wrapper is asked, nothing is compiled
+        for other in (torch.compile(model), Wrapper(model), Wrapper(torch.compile(model))):
+            assert torch.equal(generate(other, ids, keep, max_new_tokens=4, **way), want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [gpt, translator])
+def test_a_model_compiled_in_earnest_writes_the_same(build):
+    model, (ids, keep) = build(), padded(ROWS)
+    want = generate(model, ids, keep, max_new_tokens=4)
+    compiled = torch.compile(model, backend="eager", dynamic=True)
+    assert torch.equal(generate(compiled, ids, keep, max_new_tokens=4), want)
+
+
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[4]])
+def test_a_source_is_read_once(way):
+    model, read = translator(), []
+    ids, keep = padded(ROWS)
+    model.encoder[0].register_forward_pre_hook(lambda *a: read.append(1))
+    generate(model, ids, keep, max_new_tokens=6, **way)
+    assert len(read) == 1
 
 
 def test_a_source_may_be_padded_on_either_side():
@@ -163,64 +201,6 @@ def copy_into_gpt2(ours, theirs):
     body.ln_f.bias.copy_(ours.norm.bias)
 
 
-# --- sampling
-
-
-def test_top_k_and_top_p_are_what_enumeration_says():
-    g = torch.Generator().manual_seed(0)
-    for _ in range(50):
-        logits = 2 * torch.randn(7, generator=g)
-        for temperature, k, p in ((1.0, None, 0.6), (0.7, 3, None), (1.4, 5, 0.8), (1.0, 1, 0.01)):
-            weights = [math.exp(v / temperature) for v in logits.tolist()]
-            order = sorted(range(7), key=lambda i: -weights[i])[:k]
-            whole, kept = sum(weights[i] for i in order), []
-            for i in order:  # the smallest set of likeliest tokens that reaches p
-                kept.append(i)
-                if p is not None and sum(weights[j] for j in kept) >= p * whole:
-                    break
-            share = sum(weights[i] for i in kept)
-            want = torch.tensor([weights[i] / share if i in kept else 0.0 for i in range(7)])
-            got = probabilities(logits, temperature, k, p)
-            torch.testing.assert_close(got, want)
-            assert [i for i in range(7) if got[i] > 0] == sorted(kept)
-
-
-def test_ties_keep_exactly_k_and_at_least_one():
-    p = probabilities(torch.zeros(3, 6), top_k=4)
-    assert ((p > 0).sum(-1) == 4).all() and torch.allclose(p.sum(-1), torch.ones(3))
-    p = probabilities(torch.tensor([50.0, 0, 0]), top_p=1e-9)
-    assert p.tolist() == [1.0, 0.0, 0.0]
-    assert (probabilities(torch.zeros(4), top_p=0.5) > 0).sum() == 2
-
-
-class Fixed(nn.Module):
-    """A decoder-only model that says the same at every step."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, input_ids, attention_mask=None, *, cache=None):
-        return self.logits.expand(*input_ids.shape, -1)
-
-    def new_cache(self, batch, max_len):
-        return []
-
-
-def test_samples_come_as_often_as_their_probability():
-    logits = torch.tensor([1.0, 0.5, 0.0, -1.0, -3.0])
-    model, rows = Fixed(logits), torch.zeros(400, 1, dtype=torch.int64)
-    text = generate(model, rows, max_new_tokens=50, temperature=0.8, top_k=4, seed=5)[:, 1:]
-    share = torch.bincount(text.flatten(), minlength=5) / text.numel()
-    torch.testing.assert_close(share, probabilities(logits, 0.8, 4), atol=0.012, rtol=0)
-    assert share[4] == 0
-    again, other = (
-        generate(model, rows, max_new_tokens=5, temperature=1.0, seed=s) for s in (5, 6)
-    )
-    assert torch.equal(again, generate(model, rows, max_new_tokens=5, temperature=1.0, seed=5))
-    assert not torch.equal(again, other)
-
-
 # --- beam search
 
 
@@ -258,20 +238,6 @@ def test_with_as_many_beams_as_texts_beam_search_is_brute_force(alpha):
         greedy = generate(model, source, max_new_tokens=most)[0, 1:].tolist()
         found += scores[best] > scores[tuple(greedy)] + 1e-6
     assert alpha == 0 or found, "greedy should miss the best text somewhere"
-
-
-class Table(nn.Module):
-    """Decoder-only: the next token depends on the last one alone, by a table of probabilities."""
-
-    def __init__(self, rows):
-        super().__init__()
-        self.table = nn.Parameter(torch.tensor(rows).log())
-
-    def forward(self, input_ids, attention_mask=None, *, cache=None):
-        return self.table[input_ids]
-
-    def new_cache(self, batch, max_len):
-        return []
 
 
 def test_two_beams_find_what_greedy_misses():
@@ -342,24 +308,75 @@ def test_rows_stop_at_eos_and_are_filled_with_padding():
 
 def test_dropout_is_off_while_generating_and_on_again_afterwards():
     model = translator(dropout=0.5).train()
+    model.encoder[0].eval()
     ids, _ = padded(ROWS)
     a, b = (generate(model, ids, max_new_tokens=6) for _ in range(2))
-    assert torch.equal(a, b) and model.training
+    assert torch.equal(a, b) and model.training and model.decoder[0].training
+    assert not model.encoder[0].training, "a part that was frozen stays so"
     assert not generate(model, ids, max_new_tokens=2).requires_grad
+
+
+def test_a_stream_is_the_text_token_by_token_and_may_be_left():
+    model, (ids, keep) = gpt(), padded(ROWS)
+    model.train()
+    how = {"max_new_tokens": 7, "eos_id": 2, "temperature": 1.2, "seed": 8}
+    want = generate(model, ids, keep, **how)[:, 5:]
+    assert torch.equal(torch.stack(list(stream(model, ids, keep, **how)), 1), want)
+    for i, token in enumerate(stream(model, ids, keep, **how)):
+        assert torch.equal(token, want[:, i]) and not token.requires_grad
+        assert torch.is_grad_enabled(), "what is done between two tokens is the caller's"
+        if i == 2:
+            break
+    assert model.training
+    with pytest.raises(ValueError, match="beams must be 1 to stream"):
+        stream(model, ids, keep, beams=2)
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        stream(model, ids, keep, max_new_tokens=0)  # at once, not at the first token
+
+
+def test_a_generator_as_seed_moves_on():
+    model, (ids, keep) = gpt(), padded(ROWS)
+    dice = torch.Generator().manual_seed(3)
+    how = {"max_new_tokens": 6, "temperature": 1.5}
+    first, second = (generate(model, ids, keep, seed=dice, **how) for _ in range(2))
+    assert torch.equal(first, generate(model, ids, keep, seed=3, **how))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("how", [{}, {"beams": 3}, {"temperature": 1.0}])
+def test_a_grammar_as_processor_is_kept(how):
+    model, (ids, keep) = gpt(), padded(ROWS)
+
+    def rising(logits, tokens):  # each token above the last, 16 is the last there is
+        allowed = torch.arange(17) >= (tokens[:, -1:] + 1).clamp(max=16)
+        return logits.masked_fill(~allowed, -math.inf)
+
+    got = generate(model, ids, keep, max_new_tokens=8, processors=[rising], **how)
+    assert all(b > a or a == b == 16 for row in got[:, 4:].tolist() for a, b in zip(row, row[1:]))
+    with pytest.raises(ValueError, match="processors must leave every row a token"):
+        nothing = [lambda logits, tokens: logits - math.inf]
+        generate(model, ids, keep, max_new_tokens=2, processors=nothing, **how)
 
 
 @pytest.mark.parametrize(
     "wrong, message",
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1: got 0"),
-        ({"temperature": -1.0}, "temperature must be at least 0: got -1.0"),
-        ({"temperature": math.nan}, "temperature must be at least 0"),
+        ({"temperature": -1.0}, "temperature must be a number at least 0: got -1.0"),
+        ({"temperature": math.nan}, "temperature must be a number at least 0: got nan"),
         ({"temperature": 1.0, "top_k": 0}, "top_k must be a whole number"),
-        ({"temperature": 1.0, "top_p": 1.5}, "top_p must be above 0 and at most 1: got 1.5"),
+        ({"temperature": 1.0, "top_p": 0.0}, "top_p must be a number above 0 and at most 1"),
+        ({"temperature": 1.0, "min_p": 1.0}, "min_p must be a number at least 0 and below 1"),
+        ({"temperature": 1.0, "min_p": -0.1}, "min_p must be a number at least 0 and below 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be a number above 0: got 0.0"),
+        (
+            {"temperature": 1.0, "top_p": 1.5},
+            "top_p must be a number above 0 and at most 1: got 1.5",
+        ),
         ({"top_p": 0.9}, "set temperature above 0"),
         ({"beams": 2, "temperature": 1.0}, "beam search does not sample"),
-        ({"length_penalty": -0.5}, "length_penalty must be at least 0"),
-        ({"max_new_tokens": 40}, "max_len must be at most the model's 40: got 44"),
+        ({"length_penalty": -0.5}, "length_penalty must be a number at least 0"),
+        ({"max_new_tokens": 40}, "max_len=40 tokens: got 5 [+] 40 [−] 1 = 44"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(wrong, message):
@@ -371,12 +388,46 @@ def test_shapes_that_do_not_fit_are_refused():
     model, (ids, keep) = gpt(), padded(ROWS, "right")
     with pytest.raises(ValueError, match="padded on the left"):
         generate(model, ids, keep)
-    with pytest.raises(ValueError, match=r"input_ids' shape \(3, 5\): got \(3, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"attention_mask must be \(batch=3, tokens=5\): got .*3, 4"
+    ):
         generate(model, ids, keep[:, 1:])
-    for bad in (ids[0], ids.float(), ids[:, :0]):
-        with pytest.raises(ValueError, match="int64"):
+    for bad in ([[1, 2]], [ids], ids.float(), ids.int()):
+        with pytest.raises(TypeError, match="input_ids must be"):
             generate(model, bad)
-    nameless = translator()
-    nameless.config = None
+    with pytest.raises(ValueError, match="input_ids must be int64"):
+        generate(model, ids[0])
+    for empty in (ids[:, :0], ids[:0]):
+        with pytest.raises(ValueError, match="input_ids must be .* at least one of each"):
+            generate(model, empty)
+    for odd in (-1, 17):
+        with pytest.raises(ValueError, match=f"input_ids must be from 0 to .*= 16: got {odd}"):
+            generate(model, ids.masked_fill(ids == 3, odd))
+    with pytest.raises(TypeError, match="seed"):
+        generate(model, ids, seed="0")
+    for wrong in (2.0, "2", [2, 3.0]):
+        with pytest.raises(TypeError, match="eos_id must be a whole number"):
+            generate(model, ids, eos_id=wrong)
+
+
+def test_a_start_token_must_be_known():
+    model, (ids, keep) = translator(), padded(ROWS)
+    model.config = None
     with pytest.raises(ValueError, match="start_id must be given"):
-        generate(nameless, ids, keep)
+        generate(model, ids, keep)
+
+
+def test_a_model_must_say_whether_it_reads_a_source():
+    with pytest.raises(TypeError, match="model must say reads_source.* got Linear without"):
+        generate(nn.Linear(2, 2), torch.tensor([[1]]))
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_prompt_longer_than_the_context_is_refused_before_any_work(use_cache):
+    calls, model = [], gpt()
+    model.register_forward_hook(lambda *a: calls.append(1))
+    for length, new in ((41, 1), (36, 6)):
+        with pytest.raises(ValueError, match="max_len=40"):
+            generate(model, torch.ones(1, length).long(), max_new_tokens=new, use_cache=use_cache)
+    assert not calls
+    assert generate(model, torch.ones(1, 36).long(), max_new_tokens=5).shape == (1, 41)

@@ -15,20 +15,32 @@ import llmbook
 from llmbook.data.downloads import DownloadFailed
 from llmbook.models.pretrained.architectures import model_class
 from llmbook.models.pretrained.files import CONFIG, Checkpoint, dtype_named, write_checkpoint
+from llmbook.models.pretrained.generation import GENERATION, generation_from, generation_to
 from llmbook.models.pretrained.layout import fill, stored_tensors
 
 SHIPPED = Path(llmbook.__file__).parent / "weights"
 SHARD_BYTES = 5 * 10**9
 
-_WANTED = [CONFIG, "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
+_WANTED = [
+    CONFIG,
+    GENERATION,
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+]
 _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
 class Pretrained:
     """What makes a module loadable and savable. `config` is the config that it was built from.
 
-    A class gives what follows, up to `save`.
+    A class gives what follows, up to `save`. generation_config: how it asks to be decoded, the
+    content of generation_config.json (or what config.json says in its place:
+    generation_in_config), or None; see llmbook/decoding/generation_config.py.
     """
+
+    generation_config = None
+    generation_in_config = False
 
     @property
     def architecture(self):
@@ -57,6 +69,8 @@ class Pretrained:
     def save(self, path, *, dtype=None, shard_bytes=SHARD_BYTES):
         """Write config.json and model.safetensors into the folder `path`; tied weights once.
 
+        Where there is a `generation_config`, it is written too.
+
         dtype: of the file ("float16" halves it); the weights' own when None. Above shard_bytes the
         weights are split over several files with an index. Killed at any moment, an existing
         folder keeps its old weights or has the new; a new one appears whole.
@@ -65,7 +79,11 @@ class Pretrained:
         tensors = stored_tensors(self, dtype)
         name = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
         config = {**self.config_to(), "architectures": [self.architecture], "dtype": name}
-        write_checkpoint(Path(path), config, tensors, shard_bytes)
+        generation, config = generation_to(
+            self.generation_config, self.generation_in_config, config
+        )
+        others = {} if generation is None else {GENERATION: generation}
+        write_checkpoint(Path(path), config, tensors, shard_bytes, others)
 
     @property
     def n_parameters(self):
@@ -102,6 +120,7 @@ def load(path_or_name, *, dtype=torch.float32, device="cpu", revision=None, arch
         with torch.device("meta"):
             model = cls(config)
         fill(model, checkpoint, dtype, torch.device(device))
+    model.generation_config, model.generation_in_config = generation_from(folder, stored)
     return model.eval()
 
 

@@ -115,8 +115,10 @@ def read_json(path):
     return content
 
 
-def write_checkpoint(folder, config, tensors, shard_bytes):
+def write_checkpoint(folder, config, tensors, shard_bytes, others=None):
     """Write config.json and the tensors, in several files where they exceed shard_bytes.
+
+    others: {name: content} of further JSON files.
 
     A new folder appears whole or not at all. In an existing one the new shards are written under
     free names first, and one rename (of the index, or of the single file) makes them count: killed
@@ -131,16 +133,16 @@ def write_checkpoint(folder, config, tensors, shard_bytes):
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
             part.chmod(0o777 & ~_umask())
-            _write(part, config, shards)
+            _write(part, config, shards, others or {})
             os.replace(part, folder)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
         return
-    _write(folder, config, shards)
+    _write(folder, config, shards, others or {})
 
 
-def _write(folder, config, shards):
+def _write(folder, config, shards, others):
     before = _weight_files(folder)
     if len(shards) == 1:
         names, index = [SINGLE], None
@@ -153,19 +155,25 @@ def _write(folder, config, shards):
         weight_map = {k: n for n, s in zip(names, shards, strict=True) for k in s}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
 
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    text = _json(config)
+    for name, content in others.items():
+        write_atomically(folder / name, _json(content))
     if index is None:
         part = _write_tensors(folder, shards[0])
-        write_atomically(folder / CONFIG, text.encode())
+        write_atomically(folder / CONFIG, text)
         os.replace(part, folder / SINGLE)
     else:
         for name, shard in zip(names, shards, strict=True):
             os.replace(_write_tensors(folder, shard), folder / name)
-        write_atomically(folder / CONFIG, text.encode())
+        write_atomically(folder / CONFIG, text)
         write_atomically(folder / INDEX, (json.dumps(index, indent=2) + "\n").encode())
         (folder / SINGLE).unlink(missing_ok=True)  # read in preference to an index
     for old in before - set(names) - ({INDEX} if index else set()):
         (folder / old).unlink(missing_ok=True)
+
+
+def _json(content):
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _write_tensors(folder, tensors):
