@@ -49,9 +49,9 @@ class BartConfig:
     scale_embedding: bool = False
     tied: bool = True
     init_std: float = 0.02
-    bos_id: int = 0
+    bos_id: int | None = 0
     pad_id: int = 1
-    eos_id: int = 2
+    eos_id: int | tuple | None = 2
     start_id: int = 2
 
     def __post_init__(self):

@@ -38,7 +38,7 @@ class GPTConfig:
     tied: bool = True
     embedding_dropout: float | None = None
     attention_dropout: float | None = None
-    eos_id: int | None = None
+    eos_id: int | tuple | None = None
 
     def __post_init__(self):
         check_sizes(self, "vocab_size", "max_len", "d_model", "n_layers", "n_heads")
@@ -141,7 +141,7 @@ class GPT(Decoder):
             "model_type": "gpt2",
             "embd_pdrop": dropout[0],
             "attn_pdrop": dropout[1],
-            "bos_token_id": c.eos_id,
+            "bos_token_id": c.eos_id if isinstance(c.eos_id, int) else None,
         }
 
 

@@ -50,7 +50,7 @@ class T5Config:
     tied: bool = True
     scale_output: bool = True
     pad_id: int = 0
-    eos_id: int = 1
+    eos_id: int | tuple | None = 1
     start_id: int = 0
 
     def __post_init__(self):
