@@ -69,15 +69,18 @@ function circle(w, position, offset, pair) {
     s("circle", { cx: mid, cy: mid, r: R, fill: "none", stroke: "var(--line)", "stroke-width": 1.5 }),
     s("line", { class: "grid", x1: mid - R, x2: mid + R, y1: mid, y2: mid }),
     s("line", { class: "grid", x1: mid, x2: mid, y1: mid - R, y2: mid + R }),
-    s("text", { class: "soft", x: mid + R + 6, y: mid + 18 }, "cos"),
-    s("text", { class: "soft", x: mid + 6, y: mid - R - 24 }, "sin"));
+    // the axes' names stand inside, where no label of a position comes
+    s("text", { class: "soft", x: mid + R - 4, y: mid + 15, "text-anchor": "end" }, "cos"),
+    s("text", { class: "soft", x: mid + 5, y: mid - R + 16 }, "sin"));
   const turn = offset * one, steps = Math.max(2, Math.min(600, Math.ceil(Math.abs(turn) * 12)));
   const arc = Array.from({ length: steps + 1 }, (_, i) => at(position + offset * i / steps,
     36 + 6 * Math.min(4, Math.abs(turn) / 6.3) * i / steps).map((v) => v.toFixed(2)).join(" "));
   svg.append(s("path", { class: "turn", d: `M${arc.join("L")}`, fill: "none", stroke: "var(--green)",
     "stroke-width": 2, "data-angle": turn }));
-  for (const [t, colour, label, name, r] of [[position, "purple", "t", "now", R + 15],
-    [position + offset, "green", "t + k", "then", R + 26]]) {
+  const apart = Math.hypot(...[0, 1].map((i) => at(position, R + 15)[i] - at(position + offset, R + 26)[i]));
+  const same = apart < 34;  // one label for both, where two would lie on each other
+  for (const [t, colour, label, name, r] of [[position, "purple", same ? "" : "t", "now", R + 15],
+    [position + offset, "green", same ? "t, t + k" : "t + k", "then", R + 28]]) {
     const [x, y] = at(t), [tx, ty] = at(t, r);
     svg.append(s("line", { x1: mid, y1: mid, x2: x, y2: y, stroke: `var(--${colour})`, "stroke-width": 2.4 }),
       s("circle", { class: name, cx: x, cy: y, r: 6, fill: `var(--${colour})`,

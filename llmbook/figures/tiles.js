@@ -68,7 +68,7 @@ function table(now, block) {
   const style = "padding:2px 9px 2px 0;text-align:right;font-weight:400;white-space:nowrap";
   const head = ["query", "m", "fade", "l", "o", "o / l"].map((t) => h("th", { style }, t));
   const vector = (o) => (o.length === 1 ? two(o[0]) : `(${o.map(two).join(", ")})`);
-  const rows = now ? now.rows.map((row, a) => h("tr", { class: "row", "data-m": row.m, "data-l": row.l,
+  const rows = now ? now.rows.map((row, a) => h("tr", { class: "query", "data-m": row.m, "data-l": row.l,
     "data-fade": row.fade, "data-o": row.o[0], "data-out": row.o[0] / row.l },
     ...[String(now.q + a + 1), row.before === -Infinity || row.before === row.m ? two(row.m)
       : `${two(row.before)} → ${two(row.m)}`, two(row.fade), two(row.l), vector(row.o),

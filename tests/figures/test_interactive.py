@@ -390,53 +390,6 @@ def test_tokens_are_shown_as_text_and_never_as_markup(open_widget):
 
 
 @in_browser
-@pytest.mark.parametrize("kind", ["scalar", "matrix", "gates"])
-def test_it_fits_a_phone_and_is_legible_in_every_theme(open_widget, gates, kind):
-    figure = gates if kind == "gates" else VanishingGradient(mode=kind, gain=2.0, steps=100)
-    page = open_widget(figure)
-    if kind == "gates":
-        page.slide("f", 0.1)
-    for width, smallest in ((320, 9.5), (390, 12), (768, 12), (1400, 12)):
-        page.resize(width)
-        assert page.overflow() <= 0.5, width
-        assert page.smallest_text() >= smallest, width
-    for theme, scheme, dark in (
-        ("light", "dark", False),
-        ("dark", "light", True),
-        ("lab-light", "dark", False),
-        ("lab-dark", "light", True),
-        ("colab-dark", "light", True),
-        ("none", "light", False),
-        ("none", "dark", True),
-    ):
-        page.skin(theme, scheme)
-        paper = page.root.evaluate("e => getComputedStyle(e).backgroundColor")
-        assert paper == ("rgb(27, 32, 40)" if dark else "rgb(255, 255, 255)"), theme
-        ratio, text = min(page.contrasts())
-        assert ratio >= 4.5, (theme, text)
-
-
-@in_browser
-def test_it_has_a_name_and_says_its_numbers_once_the_reader_pauses(open_widget, gates):
-    for figure in (VanishingGradient(), gates):
-        page = open_widget(figure)
-        assert page.root.get_attribute("role") == "group"
-        assert page.root.get_attribute("aria-label") == figure.alt
-        spoken = page.page.locator('[aria-live="polite"]')
-        assert spoken.inner_text() == ""  # nothing is read out before the reader does something
-        name = "steps" if figure is not gates else "step"
-        page.press(name, "ArrowRight")
-        page.press(name, "ArrowRight")
-        page.page.wait_for_function("document.querySelector('[aria-live]').textContent !== ''")
-        assert spoken.inner_text() == page.text(".readout")
-        unnamed = page.page.eval_on_selector_all(
-            ".llm-ia :is(input, button)",
-            "els => els.filter(e => !(e.labels?.[0]?.textContent ?? e.textContent).trim()).length",
-        )
-        assert unnamed == 0
-
-
-@in_browser
 def test_two_views_on_one_page_share_no_id_and_no_radio_group(open_widget):
     page = open_widget(VanishingGradient(mode="matrix"))
     page.page.evaluate("void draw()")

@@ -15,14 +15,6 @@ ONE = "the cat saw the dog and the cat ran".split()
 TWO = ["a", "<b>", "<b>", "a", "<b>"]
 
 
-# The browser tells a blended colour as color(srgb 0.1 0.2 0.3); contrasts want rgb(26, 51, 77).
-PLAIN_COLOURS = """() => document.querySelectorAll('.llm-ia .token').forEach(e => {
-  const parts = getComputedStyle(e).backgroundColor.match(/srgb ([\\d.]+) ([\\d.]+) ([\\d.]+)/);
-  if (!parts) throw new Error('not a blended colour');
-  e.style.background = `rgb(${parts.slice(1).map(v => Math.round(255 * v)).join(' ')})`;
-})"""
-
-
 def previous(n):
     w = np.eye(n, k=-1)
     w[0, 0] = 1
@@ -194,45 +186,3 @@ def test_the_query_moves_by_row_by_token_and_by_button_and_its_row_is_shown(open
     assert page.page.locator(".token").all_inner_texts() == TWO  # a token is text, never markup
     page.set("query", 0)
     assert page.control("back").is_disabled()
-
-
-@in_browser
-def test_it_fits_a_phone_and_is_legible_in_light_and_dark(open_widget):
-    words = [f"word{'s' * (i % 9)}{i}" for i in range(24)]
-    w = random_weights(1, 2, 4, 24, 24).numpy().copy()
-    w[0, 0] = previous(24)  # one token in the darkest shade
-    page = open_widget(HeadPatterns([words], [w]))
-    for width, smallest in ((320, 9.5), (390, 12), (768, 12), (1400, 12)):
-        page.resize(width)
-        assert page.overflow() <= 0.5, width
-        assert page.smallest_text() >= smallest, width
-    for theme, scheme in (
-        ("light", "dark"),
-        ("dark", "light"),
-        ("lab-dark", "light"),
-        ("none", "dark"),
-    ):
-        page.skin(theme, scheme)
-        page.set("query", 5 + page.state("query") % 2)  # draw the shades anew
-        page.page.evaluate(PLAIN_COLOURS)
-        ratio, text = min(page.contrasts())
-        assert ratio >= 4.5, (theme, text)
-
-
-@in_browser
-def test_it_is_named_read_aloud_and_stops_listening_when_removed(open_widget, figure):
-    page = open_widget(figure)
-    assert page.root.get_attribute("role") == "group"
-    assert page.root.get_attribute("aria-label") == figure.alt
-    spoken = page.page.locator('[aria-live="polite"]')
-    assert spoken.inner_text() == ""
-    page.press("back", "Enter")
-    page.page.wait_for_function("document.querySelector('[aria-live]').textContent !== ''")
-    assert spoken.inner_text() == page.text(".readout")
-    unnamed = page.page.eval_on_selector_all(
-        ".llm-ia :is(input, button)",
-        "els => els.filter(e => !(e.labels?.[0]?.textContent ?? e.textContent).trim()).length",
-    )
-    assert unnamed == 0
-    page.page.evaluate("cleanup()")
-    assert page.page.evaluate("model.listening()") == 0

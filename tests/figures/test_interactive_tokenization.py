@@ -118,33 +118,6 @@ def test_half_characters_are_shown_as_bytes_and_text_is_never_markup(open_widget
 
 
 @in_browser
-def test_it_fits_a_phone_and_is_legible_in_light_and_dark(open_widget, figure):
-    page = open_widget(figure)
-    page.set("step", 9)
-    for width in (320, 390, 768, 1400):
-        page.resize(width)
-        assert page.overflow() <= 0.5, width
-        assert page.smallest_text() >= 12, width
-    for theme, scheme in (
-        ("light", "dark"),
-        ("dark", "light"),
-        ("lab-dark", "light"),
-        ("none", "dark"),
-    ):
-        page.skin(theme, scheme)
-        page.set("step", 9 + page.state("step") % 2)  # draw anew
-        page.page.evaluate(PLAIN_COLOURS)
-        ratio, text = min(page.contrasts())
-        assert ratio >= 4.5, (theme, text)
-
-
-PLAIN_COLOURS = """() => document.querySelectorAll('.llm-ia .part').forEach(e => {
-  const parts = getComputedStyle(e).backgroundColor.match(/srgb ([\\d.]+) ([\\d.]+) ([\\d.]+)/);
-  if (parts) e.style.background = `rgb(${parts.slice(1).map(v => Math.round(255 * v)).join(' ')})`;
-})"""
-
-
-@in_browser
 def test_it_is_named_read_aloud_and_stops_when_removed(open_widget, figure):
     page = open_widget(figure)
     assert page.root.get_attribute("role") == "group"

@@ -126,32 +126,3 @@ def test_steps_sliders_and_heads_change_what_is_shown(open_widget):
     assert page.state("head") == 1, "a head that is no longer there must not be shown"
     page.page.locator('[data-stage="12"]').click()
     assert page.control("next").is_disabled()
-
-
-@in_browser
-def test_it_fits_a_phone_and_is_legible_in_light_and_dark(open_widget):
-    page = open_widget(BlockStepper(tokens=6, d_model=16, heads=2))
-    for stage in (0, 2, 3, 9, 12):
-        page.set("stage", stage)
-        for width in (320, 390, 768, 1400):
-            page.resize(width)
-            assert page.overflow() <= 0.5, (stage, width)
-            assert page.smallest_text() >= 11.9, (stage, width)
-    for theme, scheme in (("light", "dark"), ("dark", "light"), ("lab-dark", "light")):
-        page.skin(theme, scheme)
-        ratio, text = min(page.contrasts())
-        assert ratio >= 4.5, (theme, text)
-
-
-@in_browser
-def test_it_is_named_read_aloud_and_stops_listening_when_removed(open_widget):
-    figure = BlockStepper()
-    page = open_widget(figure)
-    assert page.root.get_attribute("role") == "group"
-    assert page.root.get_attribute("aria-label") == figure.alt
-    spoken = page.page.locator('[aria-live="polite"]')
-    page.press("next", "Enter")
-    page.page.wait_for_function("document.querySelector('[aria-live]').textContent !== ''")
-    assert spoken.inner_text() == page.text(".readout")
-    page.page.evaluate("cleanup()")
-    assert page.page.evaluate("model.listening()") == 0

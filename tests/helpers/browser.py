@@ -9,11 +9,16 @@ has what the scripts may use: get, set, on, off, save_changes.
         assert page.points(".point", "k", "value") == [...]
 """
 
+import functools
+import importlib.util
 import json
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+import llmbook
 
 FLAGS = [
     "--no-sandbox",
@@ -33,10 +38,90 @@ SKINS = {  # what each host says of its theme: attributes of <html>, of <body>, 
     "none": ({}, {}, "#ffffff"),
 }
 
+# The book's page around a widget: its theme's and its own style, and the boxes that a widget lies in.
+STYLES = (
+    "pydata_sphinx_theme/theme/pydata_sphinx_theme/static/styles/theme.css",
+    "pydata_sphinx_theme/theme/pydata_sphinx_theme/static/styles/pydata-sphinx-theme.css",
+    "sphinx_book_theme/theme/sphinx_book_theme/static/styles/sphinx-book-theme.css",
+)
+AROUND = [
+    *("bd-container", "bd-container__inner bd-page-width", "bd-main", "bd-content"),
+    *("bd-article-container", "bd-article", "cell", "cell_output docutils container"),
+    "output widget-subarea",
+]
+
+
+@functools.cache
+def book_style():
+    """The style of the book's pages."""
+    packages = Path(importlib.util.find_spec("sphinx_book_theme").origin).parents[1]
+    ours = Path(llmbook.__file__).parent / "book" / "static" / "llmbook.css"
+    return "\n".join(path.read_text("utf-8") for path in [*(packages / s for s in STYLES), ours])
+
+
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>t</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 body {{ margin: 0; padding: 16px; font: 16px sans-serif }}
-{css}</style></head><body><div id="host"></div></body></html>"""
+{css}</style></head><body>{before}<div id="host"></div>{after}</body></html>"""
+
+# Texts that lie on each other or outside the figure; tables whose columns or rows do not line up.
+FAULTS = """() => {
+  const root = document.querySelector('.llm-ia'), frame = root.getBoundingClientRect();
+  const found = [], near = (a, b) => Math.abs(a - b) <= 2;
+  const shown = (e) => !e.closest('[aria-live]') && e.getClientRects().length > 0
+    && getComputedStyle(e).visibility !== 'hidden' && getComputedStyle(e).opacity !== '0';
+  const scrolls = (e) => { for (let p = e.parentElement; p && p !== root; p = p.parentElement)
+    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX)) return p; return null; };
+  // each line of each text, with the element that it belongs to
+  const lines = [];
+  for (const e of root.querySelectorAll('*')) {
+    if (!shown(e)) continue;
+    for (const node of e.childNodes) {
+      if (node.nodeType !== 3 || !node.data.trim()) continue;
+      const range = document.createRange();
+      range.selectNodeContents(node);
+      if (e.getScreenCTM && Math.abs(e.getScreenCTM().b) > 0.1) continue;  // turned: its box is larger
+      for (const box of range.getClientRects())
+        if (box.width > 1 && box.height > 1) lines.push({ e, box, text: node.data.trim().slice(0, 30) });
+    }
+  }
+  for (const { e, box, text } of lines) {
+    if (scrolls(e)) continue;
+    if (box.right > frame.right + 1 || box.left < frame.left - 1) found.push(`outside: ${text}`);
+    if (e.closest('button, .pick span') && e.scrollWidth > e.clientWidth + 1 && !e.ownerSVGElement
+        && getComputedStyle(e).display !== 'inline') found.push(`cut off: ${text}`);
+  }
+  for (let i = 0; i < lines.length; i++) for (let j = i + 1; j < lines.length; j++) {
+    const [a, b] = [lines[i], lines[j]];
+    if (scrolls(a.e) !== scrolls(b.e)) continue;
+    const x = Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left);
+    const y = Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top);
+    if (x > 2 && y > 0.4 * Math.min(a.box.height, b.box.height))
+      found.push(`on each other: ${a.text} | ${b.text}`);
+  }
+  for (const table of root.querySelectorAll('table')) {
+    if (!shown(table)) continue;
+    const columns = [];
+    for (const row of table.rows) {
+      const cells = [...row.cells], boxes = cells.map(c => c.getBoundingClientRect());
+      if (!boxes.every(b => near(b.top, boxes[0].top)))
+        found.push(`row in several lines: ${row.textContent.slice(0, 40)}`);
+      let place = 0;
+      cells.forEach((cell, i) => {
+        if (cell.colSpan === 1) (columns[place] ??= []).push(boxes[i]);
+        place += cell.colSpan;
+        const mine = lines.filter(l => cell.contains(l.e) && /\\d/.test(cell.textContent));
+        if (/^[\\d\\s.,−–→()·e+-]+$/.test(cell.textContent) && mine.some(l =>
+          !near(l.box.top, mine[0].box.top) && l.box.top > mine[0].box.bottom - 4))
+          found.push(`number in several lines: ${cell.textContent}`);
+      });
+    }
+    for (const column of columns.filter(Boolean))
+      if (!column.every(b => near(b.left, column[0].left) && near(b.width, column[0].width)))
+        found.push(`column not aligned in ${table.className || 'a table'}`);
+  }
+  return [...new Set(found)];
+}"""
 
 RENDER = """async ({ source, state }) => {
   const listeners = {};
@@ -102,7 +187,7 @@ def browser():
 
 @pytest.fixture
 def open_widget(browser):
-    """open_widget(widget, width=1000, theme="light", touch=False) -> WidgetPage.
+    """open_widget(widget, width=1000, theme="light", touch=False, book=False) -> WidgetPage.
 
     At the end the test fails for any error in the page's console and any request it made.
     """
@@ -121,7 +206,15 @@ class WidgetPage:
     """A page with one widget; `.page` is Playwright's own page."""
 
     def __init__(
-        self, browser, widget, width=1000, height=1000, theme="light", touch=False, scheme="light"
+        self,
+        browser,
+        widget,
+        width=1000,
+        height=1000,
+        theme="light",
+        touch=False,
+        scheme="light",
+        book=False,
     ):
         self.problems = []
         self.context = browser.new_context(
@@ -131,7 +224,14 @@ class WidgetPage:
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.page.on("request", self._request)
-        self.page.set_content(PAGE.format(css=str(widget._css)))
+        boxes = AROUND if book else []
+        self.page.set_content(
+            PAGE.format(
+                css=(book_style() if book else "") + str(widget._css),
+                before="".join(f'<div class="{name}">' for name in boxes),
+                after="</div>" * len(boxes),
+            )
+        )
         self.skin(theme)
         state = json.loads(json.dumps(widget_state(widget)))
         self.page.evaluate(RENDER, {"source": str(widget._esm), "state": state})
@@ -260,7 +360,8 @@ class WidgetPage:
     def contrasts(self):
         """(contrast with the background it stands on, text) for every text in the figure."""
         return self.page.evaluate("""() => {
-          const rgba = (c) => c.match(/[\\d.]+/g).map(Number);
+          const rgba = (c) => c.match(/[\\d.]+/g).map(Number).map((v, i) =>
+            c.startsWith('color(srgb') && i < 3 ? 255 * v : v);  // how a blended colour is told
           const lum = (c) => rgba(c).slice(0, 3).map(v => v / 255).map(v =>
             v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
             .reduce((t, v, i) => t + v * [0.2126, 0.7152, 0.0722][i], 0);
@@ -276,6 +377,10 @@ class WidgetPage:
               return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.trim()];
             });
         }""")
+
+    def faults(self):
+        """What a reader would see go wrong in the boxes that are drawn: see FAULTS."""
+        return self.page.evaluate(FAULTS)
 
     def screenshot(self, path):
         self.page.screenshot(path=str(path), full_page=True)

@@ -1,0 +1,82 @@
+"""One of each interactive figure, with the states in which it is looked at."""
+
+import numpy as np
+import torch
+
+from llmbook.figures import (
+    AttentionScores,
+    BlockStepper,
+    FamilyMasks,
+    HeadPatterns,
+    LSTMGates,
+    MergeSteps,
+    NextToken,
+    PathLength,
+    PositionExplorer,
+    TiledSoftmax,
+    VanishingGradient,
+)
+
+
+def _random(seed, *shape):
+    return 2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _gates():
+    torch.manual_seed(0)
+    tokens = "the cat that sat on the mats was happy .".split()
+    return LSTMGates.from_layer(
+        torch.nn.LSTM(6, 8), _random(1, len(tokens), 6), tokens, units=[0, 3, 5]
+    )
+
+
+def _heads():
+    words = [f"word{'s' * (i % 9)}{i}" for i in range(24)]
+    weights = _random(1, 2, 4, 24, 24).softmax(-1).numpy().copy()
+    weights[0, 0] = np.eye(24, k=-1)  # one token in the darkest shade
+    weights[0, 0, 0, 0] = 1
+    return HeadPatterns([words], [weights])
+
+
+def _next_token():
+    words = ["⊔", " the", " cat", "s", "\n", "<b>", " ", "ing", " of", "a", "e", "."]
+    ids = [[0, 1, 2, 3, 5], [0, 9, 11]]
+    logits = [_random(n, len(row), len(words)) for n, row in enumerate(ids)]
+    return NextToken([[words[i] for i in row] for row in ids], ids, logits, words, place=2)
+
+
+def _families():
+    return FamilyMasks(
+        ["internationalisation"] * 10, ["antidisestablish"] * 6, ["short"] * 4, layers=4
+    )
+
+
+# name: (a figure, states to look at); the names are those of llmbook.figures.interactive_figures()
+FIGURES = {
+    "scores": (lambda: AttentionScores(causal=True), [{"step": s} for s in (0, 3, 6)]),
+    "blocks": (
+        lambda: BlockStepper(tokens=6, d_model=16, heads=2),
+        [{"stage": s} for s in (0, 2, 3, 9, 12)],
+    ),
+    "families": (_families, [{"token": 3}, {"layer": 2}]),
+    "heads": (_heads, [{"query": 5}, {"query": 1}]),
+    "gates": (_gates, [{}, {"step": 4}]),
+    "merges": (
+        lambda: MergeSteps({"English": "the cat sat on the mat, and the other cat sat\n" * 2}),
+        [{"step": 0}, {"step": 9}],
+    ),
+    "next_token": (_next_token, [{"place": 1}, {"text": 1, "place": 1}]),
+    "paths": (lambda: PathLength(n=64), [{}, {"n": 12}]),
+    "positions": (
+        lambda: PositionExplorer(d=32),
+        [{"offset": k} for k in (-10, 0, 37)] + [{"code": "equal"}],
+    ),
+    "tiles": (
+        lambda: TiledSoftmax(),
+        [{"step": 0}, {"step": 7}, {"block": 1, "step": 12}, {"block": 4, "step": 2}],
+    ),
+    "vanishing": (
+        lambda: VanishingGradient(gain=2.0, steps=100),
+        [{"mode": "scalar"}, {"mode": "matrix"}],
+    ),
+}
