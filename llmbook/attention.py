@@ -8,21 +8,31 @@ Masks are boolean, True = may attend. `causal` is bottom-right aligned: the last
 key.
 """
 
+import contextlib
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import repeat
 
-from llmbook.device import capability
+from llmbook.checks import flag, number, one_of, share
 
 BACKENDS = ("reference", "sdpa", "triton")
 
-# Compute capabilities (major, minor) on which a recorded benchmark shows the Triton kernel ahead
-# of PyTorch's own; only there does "auto" prefer it. Empty until such a record exists: an
-# unmeasured kernel is run when it is asked for by name.
-TRITON_AHEAD = frozenset()
+
+class Problem(NamedTuple):
+    """`attention`'s arguments but the backend, as every backend and its refusals take them."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    mask: torch.Tensor | None
+    bias: torch.Tensor | None
+    causal: bool
+    scale: float | None
+    dropout: float
 
 
 def attention(
@@ -47,27 +57,21 @@ def attention(
     Raises TypeError or ValueError for shapes, dtypes or devices that don't fit together.
     Source: Vaswani et al. 2017; grouped queries: Ainslie et al. 2023.
     """
-    _check(q, k, v, mask, bias, causal, scale, dropout, backend)
-    chosen = backend
-    if backend == "auto":
-        chosen = _auto(q, k, v, mask, bias, scale, dropout)
-    elif reason := _why_not(backend, q, k, v, mask, bias, scale, dropout):
-        raise ValueError(
-            f"backend={backend!r} cannot run this attention: {reason}; "
-            "use backend='auto' or 'reference'"
-        )
-    return _RUN[chosen](q, k, v, mask, bias, causal, scale, dropout)
+    problem = Problem(q, k, v, mask, bias, causal, scale, dropout)
+    _check(problem)
+    return _RUN[_choose(problem, backend)](problem)
 
 
 def attention_weights(q, k, *, mask=None, bias=None, causal=False, scale=None):
     """The weights of attention, `softmax(scale · Q Kᵀ + bias)`: (batch, heads, queries, keys).
 
     Arguments as in `attention`. Each row sums to 1, or to 0 where a query may attend to nothing.
-    The softmax is taken in float32 for half-precision inputs, and the result has q's dtype. Costs
-    queries × keys numbers per head, which the fused backends never store.
+    Scores and softmax are taken in float32 for half-precision inputs; the result has q's dtype.
+    Costs queries × keys numbers per head, which the fused backends never store.
     """
-    _check(q, k, k, mask, bias, causal, scale, 0.0, "reference")
-    return _weights(q, k, mask, bias, causal, scale)
+    problem = Problem(q, k, k, mask, bias, causal, scale, 0.0)
+    _check(problem)
+    return _weights(problem).to(q.dtype)
 
 
 def causal_mask(queries, keys, device=None):
@@ -92,31 +96,44 @@ def padding_mask(lengths, max_len=None):
 # --- the formula
 
 
-def _weights(q, k, mask, bias, causal, scale):
-    k = _repeat_heads(k, q.shape[1])
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    scores = q @ k.transpose(-2, -1) * scale  # (batch, heads, queries, keys)
-    if q.dtype in (torch.float16, torch.bfloat16):
-        scores = scores.float()
-    if bias is not None:
-        scores = scores + bias
-    if causal:
-        scores = scores.masked_fill(~causal_mask(*scores.shape[-2:], scores.device), -math.inf)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf)
-    if mask is not None or bias is not None or q.shape[2] > k.shape[2]:
+def _weights(problem):
+    """softmax(scale · Q Kᵀ + bias): (batch, heads, queries, keys), float32 or wider."""
+    q, k, mask, bias = problem.q, problem.k, problem.mask, problem.bias
+    scale = 1 / math.sqrt(q.shape[-1]) if problem.scale is None else problem.scale
+    # Not in half precision: float16 ends at 65,504, and bfloat16 has 8 bits, too few for a score
+    # in the tens. Under autocast a product would be rounded to it again.
+    with _without_autocast(q.device.type):
+        scores = _wide(q) @ _wide(_repeat_heads(k, q.shape[1])).transpose(-2, -1) * scale
+        if bias is not None:
+            scores = scores + bias
+        if problem.causal:
+            below = causal_mask(*scores.shape[-2:], scores.device)
+            scores = scores.masked_fill(~below, -math.inf)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf)
+        if mask is None and bias is None and q.shape[2] <= k.shape[2]:
+            return scores.softmax(-1)
         # A row of −inf alone has no softmax. Fill it before and after: filling only afterwards
         # would still send NaN back through the softmax's gradient.
         empty = (scores == -math.inf).all(-1, keepdim=True)
-        weights = scores.masked_fill(empty, 0.0).softmax(-1).masked_fill(empty, 0.0)
-    else:
-        weights = scores.softmax(-1)
-    return weights.to(q.dtype)
+        return scores.masked_fill(empty, 0.0).softmax(-1).masked_fill(empty, 0.0)
 
 
-def _reference(q, k, v, mask, bias, causal, scale, dropout):
-    weights = F.dropout(_weights(q, k, mask, bias, causal, scale), dropout)
+def _reference(problem):
+    q, v = problem.q, problem.v
+    weights = F.dropout(_weights(problem).to(q.dtype), problem.dropout)
     return weights @ _repeat_heads(v, q.shape[1])
+
+
+def _without_autocast(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
+
+
+def _wide(x):
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _repeat_heads(x, heads):
@@ -129,10 +146,11 @@ def _repeat_heads(x, heads):
 # --- PyTorch's fused kernels
 
 
-def _sdpa(q, k, v, mask, bias, causal, scale, dropout):
+def _sdpa(problem):
+    q, k, v, mask, bias, causal, scale, dropout = problem
     queries, keys = q.shape[2], k.shape[2]
     if keys == 0:
-        return _reference(q, k, v, mask, bias, causal, scale, dropout)
+        return _reference(problem)
     grouped = k.shape[1] != q.shape[1]
     plain = mask is None and bias is None and (not causal or queries in (1, keys))
     if plain:
@@ -174,10 +192,10 @@ def _sdpa(q, k, v, mask, bias, causal, scale, dropout):
     return out.masked_fill(empty, 0.0)
 
 
-def _triton(q, k, v, mask, bias, causal, scale, dropout):
+def _triton(problem):
     from llmbook.kernels.flash_attention import flash_attention
 
-    return flash_attention(q, k, v, causal=causal, scale=scale)
+    return flash_attention(*problem[:3], causal=problem.causal, scale=problem.scale)
 
 
 _RUN = {"reference": _reference, "sdpa": _sdpa, "triton": _triton}
@@ -207,60 +225,52 @@ def explain_backend(
     Takes `attention`'s arguments, raises what it would raise, runs nothing. Returns a
     `BackendChoice`; print it.
     """
-    _check(q, k, v, mask, bias, causal, scale, dropout, backend)
-    reasons = {name: _why_not(name, q, k, v, mask, bias, scale, dropout) for name in BACKENDS}
-    if backend != "auto":
-        if reasons[backend]:
-            raise ValueError(f"backend={backend!r} cannot run this attention: {reasons[backend]}")
-        others = {name: reasons[name] or "not asked for" for name in BACKENDS if name != backend}
-        return BackendChoice(backend, "asked for by name", others)
-
-    chosen = _auto(q, k, v, mask, bias, scale, dropout)
-    if chosen == "triton":
-        why = "our kernel is measured ahead of PyTorch's on this device"
-    else:
+    problem = Problem(q, k, v, mask, bias, causal, scale, dropout)
+    _check(problem)
+    chosen = _choose(problem, backend)
+    if backend == "auto":
         dtype = str(q.dtype).removeprefix("torch.")
-        why = f"PyTorch's fused kernels on {q.device.type} in {dtype}"
-    passed_over = {
-        "reference": "the same result, slower: it stores every score",
-        "sdpa": "our kernel is measured ahead of it on this device",
-        "triton": _passed_over(q),
+        reason = f"PyTorch's fused kernels on {q.device.type} in {dtype}"
+        passed_over = {
+            "reference": "the same result, slower: it stores every score",
+            "triton": "not measured ahead of PyTorch's kernels; by name it runs",
+        }
+    else:
+        reason, passed_over = "asked for by name", dict.fromkeys(BACKENDS, "not asked for")
+    others = {
+        name: _why_not(name, problem) or passed_over[name] for name in BACKENDS if name != chosen
     }
-    others = {name: reasons[name] or passed_over[name] for name in BACKENDS if name != chosen}
-    return BackendChoice(chosen, why, others)
+    return BackendChoice(chosen, reason, others)
 
 
-def _auto(q, k, v, mask, bias, scale, dropout):
-    if _passed_over(q) or _why_not("triton", q, k, v, mask, bias, scale, dropout):
+def _choose(problem, backend):
+    """The backend that runs: PyTorch's for "auto", else the one named, if it can."""
+    if backend == "auto":
         return "sdpa"
-    return "triton"
+    one_of("backend", backend, ("auto", *BACKENDS))
+    if reason := _why_not(backend, problem):
+        raise ValueError(
+            f"backend={backend!r} cannot run this attention: {reason}; "
+            "use backend='auto' or 'reference'"
+        )
+    return backend
 
 
-def _passed_over(q):
-    """Reason why "auto" leaves the Triton kernel aside although it could run, or None."""
-    if not q.is_cuda:
-        return "on a CPU it is only emulated"
-    chip = capability(q.device)
-    if chip < (8, 0):
-        return "Triton uses no tensor cores before compute capability 8.0"
-    if chip not in TRITON_AHEAD:
-        return "not measured ahead of PyTorch's kernels on this device"
-    return None
-
-
-def _why_not(backend, q, k, v, mask, bias, scale, dropout):
+def _why_not(backend, problem):
     """Reason why a backend cannot run this, or None. Only Triton's kernel lacks anything."""
     if backend != "triton":
         return None
     from llmbook.kernels import why_not
 
+    q, k, v, mask, bias, _, scale, dropout = problem
     return why_not(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout)
 
 
 # --- bad input
 
 
-def _check(q, k, v, mask, bias, causal, scale, dropout, backend):
+def _check(problem):
+    q, k, v, mask, bias, causal, scale, dropout = problem
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"{name} must be a tensor: got {type(x).__name__}")
@@ -306,7 +316,10 @@ def _check(q, k, v, mask, bias, causal, scale, dropout, backend):
                 f"{getattr(bias, 'dtype', type(bias).__name__)}"
             )
         _check_broadcast("bias", bias, q, (batch, heads, queries, keys))
-    _check_scalars(causal, scale, dropout, backend)
+    flag("causal", causal)
+    if scale is not None:
+        number("scale", scale)
+    share("dropout", dropout, one=False)
 
 
 def _check_broadcast(name, x, q, shape):
@@ -320,19 +333,3 @@ def _check_broadcast(name, x, q, shape):
         )
     if x.device != q.device:
         raise ValueError(f"{name} must be on q's device {q.device}: got {x.device}")
-
-
-def _check_scalars(causal, scale, dropout, backend):
-    if not isinstance(causal, bool):
-        raise TypeError(f"causal must be True or False: got {causal!r}")
-    if scale is not None:
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-            raise TypeError(f"scale must be a number or None: got {type(scale).__name__}")
-        if not math.isfinite(scale):
-            raise ValueError(f"scale must be finite: got {scale}")
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)):
-        raise TypeError(f"dropout must be a number: got {type(dropout).__name__}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1: got {dropout}")
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"backend must be 'auto' or one of {BACKENDS}: got {backend!r}")

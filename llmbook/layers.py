@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmbook.checks import number, one_of, whole
+
 BACKENDS = ("reference", "torch")
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
@@ -53,8 +55,7 @@ def rms_norm(x, weight=None, eps=1e-6, backend="auto"):
 
 
 def _check_norm(x, weight, bias, eps, backend):
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"backend must be 'auto' or one of {BACKENDS}: got {backend!r}")
+    one_of("backend", backend, ("auto", *BACKENDS))
     if not x.is_floating_point() or not x.ndim:
         raise TypeError(f"x must be floating point, (…, d): got {x.dtype} {tuple(x.shape)}")
     for name, given in (("weight", weight), ("bias", bias)):
@@ -63,8 +64,7 @@ def _check_norm(x, weight, bias, eps, backend):
                 f"{name} must have the size of x's last axis, ({x.shape[-1]},): "
                 f"got {tuple(given.shape)}"
             )
-    if eps < 0:
-        raise ValueError(f"eps must be at least 0: got {eps}")
+    number("eps", eps, least=0)
 
 
 class LayerNorm(nn.Module):
@@ -76,7 +76,7 @@ class LayerNorm(nn.Module):
     def __init__(self, d_model, eps=1e-5, bias=True, backend="auto"):
         super().__init__()
         self.eps, self.backend = eps, backend
-        self.weight = nn.Parameter(torch.ones(_size("d_model", d_model)))
+        self.weight = nn.Parameter(torch.ones(whole("d_model", d_model, least=1)))
         self.register_parameter("bias", nn.Parameter(torch.zeros(d_model)) if bias else None)
 
     def forward(self, x):
@@ -90,7 +90,7 @@ class RMSNorm(nn.Module):
     def __init__(self, d_model, eps=1e-6, backend="auto"):
         super().__init__()
         self.eps, self.backend = eps, backend
-        self.weight = nn.Parameter(torch.ones(_size("d_model", d_model)))
+        self.weight = nn.Parameter(torch.ones(whole("d_model", d_model, least=1)))
 
     def forward(self, x):
         """Normalise each token: (…, d_model) → (…, d_model)."""
@@ -133,8 +133,10 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model, d_ff=None, activation="relu", bias=True, dropout=0.0):
         super().__init__()
-        d_ff = 4 * _size("d_model", d_model) if d_ff is None else _size("d_ff", d_ff)
-        self.activation = _known_activation(activation)
+        whole("d_model", d_model, least=1)
+        d_ff = 4 * d_model if d_ff is None else d_ff
+        whole("d_ff", d_ff, least=1)
+        self.activation = one_of("activation", activation, ACTIVATIONS)
         self.up = nn.Linear(d_model, d_ff, bias=bias)
         self.dropout = nn.Dropout(dropout)
         self.down = nn.Linear(d_ff, d_model, bias=bias)
@@ -154,9 +156,10 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, d_model, d_ff=None, activation="silu", bias=False, dropout=0.0):
         super().__init__()
-        _size("d_model", d_model)
-        d_ff = 8 * math.ceil(d_model / 3) if d_ff is None else _size("d_ff", d_ff)
-        self.activation = _known_activation(activation)
+        whole("d_model", d_model, least=1)
+        d_ff = 8 * math.ceil(d_model / 3) if d_ff is None else d_ff
+        whole("d_ff", d_ff, least=1)
+        self.activation = one_of("activation", activation, ACTIVATIONS)
         self.gate = nn.Linear(d_model, d_ff, bias=bias)
         self.up = nn.Linear(d_model, d_ff, bias=bias)
         self.dropout = nn.Dropout(dropout)
@@ -181,8 +184,7 @@ class Residual(nn.Module):
 
     def __init__(self, sublayer, norm, placement="pre", dropout=0.0):
         super().__init__()
-        if placement not in ("pre", "post"):
-            raise ValueError(f"placement must be 'pre' or 'post': got {placement!r}")
+        one_of("placement", placement, ("pre", "post"))
         self.sublayer, self.norm, self.placement = sublayer, norm, placement
         self.dropout = nn.Dropout(dropout)
 
@@ -191,20 +193,3 @@ class Residual(nn.Module):
         if self.placement == "pre":
             return x + self.dropout(self.sublayer(self.norm(x), *args, **kwargs))
         return self.norm(x + self.dropout(self.sublayer(x, *args, **kwargs)))
-
-
-# --- bad input
-
-
-def _size(name, value):
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number: got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1: got {value}")
-    return value
-
-
-def _known_activation(name):
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {tuple(ACTIVATIONS)}: got {name!r}")
-    return name

@@ -14,6 +14,7 @@ from torch import nn
 
 from llmbook.attention import attention, attention_weights
 from llmbook.cache import KVCache
+from llmbook.checks import divides, share, tensor, whole, wholes
 
 
 class MultiHeadAttention(nn.Module):
@@ -47,21 +48,12 @@ class MultiHeadAttention(nn.Module):
     ):
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        for name, size in (("d_model", d_model), ("n_heads", n_heads), ("n_kv_heads", n_kv_heads)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1: got {size}")
+        wholes(1, d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
         if head_dim is None:
-            if d_model % n_heads:
-                raise ValueError(
-                    f"n_heads must divide d_model: got d_model={d_model}, n_heads={n_heads}"
-                )
-            head_dim = d_model // n_heads
-        if n_heads % n_kv_heads:
-            raise ValueError(
-                f"n_kv_heads must divide n_heads: got n_heads={n_heads}, n_kv_heads={n_kv_heads}"
-            )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1: got {dropout}")
+            head_dim = d_model // divides("n_heads", n_heads, "d_model", d_model)
+        whole("head_dim", head_dim, least=1)
+        divides("n_kv_heads", n_kv_heads, "n_heads", n_heads)
+        share("dropout", dropout, one=False)
         self.d_model, self.n_heads, self.n_kv_heads = d_model, n_heads, n_kv_heads
         self.head_dim, self.dropout, self.scale = head_dim, dropout, scale
         self.rotate, self.backend = rotate, backend
@@ -202,15 +194,11 @@ class MultiHeadAttention(nn.Module):
         )
 
     def _check(self, x, context):
-        for name, given in (("x", x), ("context", context)):
-            if name == "context" and given is None:
-                continue
-            if given.ndim != 3 or given.shape[-1] != self.d_model:
-                raise ValueError(
-                    f"{name} must have shape (batch, tokens, d_model={self.d_model}): got "
-                    f"{tuple(given.shape)}"
-                )
-        if context is not None and context.shape[0] != x.shape[0]:
+        tensor("x", x, "batch tokens d_model", d_model=self.d_model)
+        if context is None:
+            return
+        tensor("context", context, "batch keys d_model", d_model=self.d_model)
+        if context.shape[0] != x.shape[0]:
             raise ValueError(
                 f"context must have x's batch: got {context.shape[0]}, expected {x.shape[0]}"
             )

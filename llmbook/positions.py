@@ -6,10 +6,13 @@ rotated into queries and keys (`Rotary`: pass it as `MultiHeadAttention(…, rot
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import nn
+
+from llmbook.checks import listed, one_of, positive, whole, wholes
 
 LAYOUTS = ("half", "interleaved", "complex")
 SCALINGS = ("linear", "ntk")
@@ -41,7 +44,7 @@ def sinusoidal(positions, d_model, *, base=10_000.0, dtype=torch.float32):
     """
     w = frequencies(d_model, base)
     if not isinstance(positions, torch.Tensor):
-        positions = torch.arange(_count("positions", positions))
+        positions = torch.arange(whole("positions", positions, least=0))
     angles = positions.to(torch.float64)[..., None] * w.to(positions.device)
     both = torch.stack([angles.sin(), angles.cos()], dim=-1)
     return rearrange(both, "... i two -> ... (i two)").to(dtype)
@@ -67,7 +70,8 @@ class LearnedPositions(nn.Embedding):
     """
 
     def __init__(self, max_len, d_model):
-        super().__init__(_count("max_len", max_len, 1), _count("d_model", d_model, 1))
+        wholes(1, max_len=max_len, d_model=d_model)
+        super().__init__(max_len, d_model)
 
     def reset_parameters(self):
         """Normal with standard deviation 0.02."""
@@ -79,7 +83,7 @@ class LearnedPositions(nn.Embedding):
         A tensor on a GPU is read back to be checked; a number is not.
         """
         if not isinstance(positions, torch.Tensor):
-            count = _count("positions", positions)
+            count = whole("positions", positions, least=0)
             low, high = 0, count - 1
             positions = torch.arange(count, device=self.weight.device)
         elif positions.numel():
@@ -102,20 +106,62 @@ def rotary_frequencies(head_dim, base=10_000.0, *, scaling=None, factor=1.0):
 
     scaling None: ω_i = base^(−2i/d). "linear" (position interpolation): ω_i / factor, the same as
     dividing every position by factor. "ntk" (NTK-aware): the base becomes base · factor^(d/(d−2)),
-    which leaves the fastest pair alone and divides the slowest by factor.
+    which leaves the fastest pair alone and divides the slowest by factor. A function of the
+    frequencies, such as a `Llama3Scaling`, is another way, with its own factor.
     Source: Su et al. 2021; Chen et al. 2023; bloc97 2023.
     """
+    plain = frequencies(head_dim, base)
+    if callable(scaling):
+        _check_factor(factor, scaling=None)
+        return scaling(plain)
     if scaling is not None and scaling not in SCALINGS:
-        raise ValueError(f"scaling must be None or one of {SCALINGS}: got {scaling!r}")
-    if not 1 <= factor < math.inf:
-        raise ValueError(f"factor must be at least 1: got {factor}")
-    if scaling is None and factor != 1:
-        raise ValueError(f"factor={factor} needs a scaling, one of {SCALINGS}")
+        raise ValueError(
+            f"scaling must be None, a function or one of {listed(SCALINGS)}: got {scaling!r}"
+        )
+    _check_factor(factor, scaling)
     if scaling == "ntk":
         if head_dim < 4:
             raise ValueError(f"scaling='ntk' needs two pairs, head_dim at least 4: got {head_dim}")
         return frequencies(head_dim, base * factor ** (head_dim / (head_dim - 2)))
-    return frequencies(head_dim, base) / factor
+    return plain / factor
+
+
+def _check_factor(factor, scaling):
+    if not 1 <= factor < math.inf:
+        raise ValueError(f"factor must be at least 1: got {factor}")
+    if scaling is None and factor != 1:
+        raise ValueError(f"factor={factor} needs a scaling, one of {listed(SCALINGS)}")
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """How Llama 3.1 slows its rotary frequencies for texts longer than it was first trained on.
+
+    With the wavelength λ = 2π/ω and L = original_max_len: ω stays where λ < L / high, becomes
+    ω / factor where λ > L / low, and goes from one to the other between, linearly in 1/λ.
+    Source: Dubey et al. 2024.
+    """
+
+    factor: float = 8.0
+    low: float = 1.0
+    high: float = 4.0
+    original_max_len: int = 8192
+
+    def __post_init__(self):
+        whole("original_max_len", self.original_max_len, least=1)
+        for name in ("factor", "low", "high"):
+            positive(name, getattr(self, name))
+        if self.factor < 1 or self.low >= self.high:
+            raise ValueError(
+                "scaling needs factor >= 1 and low < high: got "
+                f"factor={self.factor}, low={self.low}, high={self.high}"
+            )
+
+    def __call__(self, frequencies):
+        """The slowed frequencies: float64 (head_dim/2,) → the same shape."""
+        turns = self.original_max_len * frequencies / (2 * math.pi)  # in the original length
+        kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return frequencies * (kept + (1 - kept) / self.factor)
 
 
 def rotate_interleaved(x, angles):
@@ -163,8 +209,7 @@ def convert_layout(x, source, target, n_heads=1, dim=-1):
     last bit but for the order of summation.
     """
     for name, layout in (("source", source), ("target", target)):
-        if layout not in LAYOUTS:
-            raise ValueError(f"{name} must be one of {LAYOUTS}: got {layout!r}")
+        one_of(name, layout, LAYOUTS)
     size = x.shape[dim]
     if n_heads < 1 or size % (2 * n_heads):
         raise ValueError(
@@ -193,8 +238,7 @@ class Rotary:
     """
 
     def __init__(self, head_dim, *, base=10_000.0, layout="half", scaling=None, factor=1.0):
-        if layout not in LAYOUTS:
-            raise ValueError(f"layout must be one of {LAYOUTS}: got {layout!r}")
+        one_of("layout", layout, LAYOUTS)
         self.frequencies = rotary_frequencies(head_dim, base, scaling=scaling, factor=factor)
         self.head_dim, self.base, self.layout = head_dim, base, layout
         self.scaling, self.factor = scaling, factor
@@ -223,7 +267,8 @@ class Rotary:
         return positions.to(dtype)[..., None] * self.frequencies.to(positions.device, dtype)
 
     def __repr__(self):
-        scaled = f", scaling={self.scaling!r}, factor={self.factor:g}" if self.scaling else ""
+        scaled = "" if self.scaling is None else f", scaling={self.scaling!r}"
+        scaled += f", factor={self.factor:g}" if self.factor != 1 else ""
         return f"Rotary({self.head_dim}, base={self.base:g}, layout={self.layout!r}{scaled})"
 
 
@@ -245,7 +290,7 @@ def alibi_slopes(n_heads):
     For a number that is no power of two: the slopes of the power of two below, then every other
     slope of the power of two above. Source: Press et al. 2022.
     """
-    _count("n_heads", n_heads, 1)
+    whole("n_heads", n_heads, least=1)
     power = 2 ** int(math.log2(n_heads))
     slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
     slopes += [2 ** (-4 * (h + 1) / power) for h in range(0, 2 * (n_heads - power), 2)]
@@ -270,6 +315,18 @@ def t5_bucket(relative, *, bidirectional=True, n_buckets=32, max_distance=128):
     after the query; otherwise those all fall into bucket 0 (a causal mask hides them).
     Source: Raffel et al. 2020; equal to transformers' in every bucket.
     """
+    per_side, exact = _exact_buckets(bidirectional, n_buckets, max_distance)
+    if bidirectional:
+        bucket, distance = (relative > 0).long() * per_side, relative.abs()
+    else:
+        bucket, distance = torch.zeros_like(relative), (-relative).clamp(min=0)
+    share = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
+    far = (exact + (share * (per_side - exact)).long()).clamp(max=per_side - 1)
+    return bucket + torch.where(distance < exact, distance, far)
+
+
+def _exact_buckets(bidirectional, n_buckets, max_distance):
+    """Buckets for one side, and how many of them are for one distance each."""
     per_side = n_buckets // 2 if bidirectional else n_buckets
     exact = per_side // 2
     if exact < 1 or (bidirectional and n_buckets % 2):
@@ -279,13 +336,7 @@ def t5_bucket(relative, *, bidirectional=True, n_buckets=32, max_distance=128):
         raise ValueError(
             f"max_distance must be above {exact}, the exact buckets: got {max_distance}"
         )
-    if bidirectional:
-        bucket, distance = (relative > 0).long() * per_side, relative.abs()
-    else:
-        bucket, distance = torch.zeros_like(relative), (-relative).clamp(min=0)
-    share = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
-    far = (exact + (share * (per_side - exact)).long()).clamp(max=per_side - 1)
-    return bucket + torch.where(distance < exact, distance, far)
+    return per_side, exact
 
 
 class T5RelativeBias(nn.Module):
@@ -298,29 +349,19 @@ class T5RelativeBias(nn.Module):
 
     def __init__(self, n_heads, *, bidirectional=True, n_buckets=32, max_distance=128):
         super().__init__()
+        whole("n_heads", n_heads, least=1)
+        _exact_buckets(bidirectional, n_buckets, max_distance)
         self.bidirectional = bidirectional
         self.n_buckets, self.max_distance = n_buckets, max_distance
-        t5_bucket(torch.zeros(1, dtype=torch.int64), **self._how())  # refuse bad sizes now
-        self.relative_attention_bias = nn.Embedding(n_buckets, _count("n_heads", n_heads, 1))
-
-    def _how(self):
-        return {
-            "bidirectional": self.bidirectional,
-            "n_buckets": self.n_buckets,
-            "max_distance": self.max_distance,
-        }
+        self.relative_attention_bias = nn.Embedding(n_buckets, n_heads)
 
     def forward(self, queries, keys):
         """The bias, bottom-right aligned: (1, n_heads, queries, keys)."""
         weight = self.relative_attention_bias.weight
-        bucket = t5_bucket(relative_positions(queries, keys, weight.device), **self._how())
+        bucket = t5_bucket(
+            relative_positions(queries, keys, weight.device),
+            bidirectional=self.bidirectional,
+            n_buckets=self.n_buckets,
+            max_distance=self.max_distance,
+        )
         return rearrange(self.relative_attention_bias(bucket), "q k h -> 1 h q k")
-
-
-def _count(name, value, least=0):
-    """A whole number of at least `least`, or TypeError or ValueError naming it."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number: got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}: got {value}")
-    return value

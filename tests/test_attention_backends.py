@@ -26,7 +26,7 @@ def ran(monkeypatch):
     seen = []
 
     def record(name):
-        return lambda q, k, v, *rest: seen.append(name) or q
+        return lambda problem: seen.append(name) or problem.q
 
     monkeypatch.setattr(module, "_RUN", {name: record(name) for name in module.BACKENDS})
     return seen
@@ -49,36 +49,26 @@ def chip(monkeypatch):
     import llmbook.kernels
 
     def pretend(capability):
-        for owner in (module, llmbook.kernels):
-            monkeypatch.setattr(owner, "capability", lambda device: capability)
+        monkeypatch.setattr(llmbook.kernels, "capability", lambda device: capability)
 
     monkeypatch.setattr(llmbook.kernels, "installed", lambda: True)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     return pretend
 
 
-def test_auto_takes_triton_only_where_it_is_measured_ahead(monkeypatch, chip):
+def test_auto_is_pytorchs_and_the_triton_kernel_runs_by_name(monkeypatch, chip):
     chip((9, 0))
     q = k = v = on_cuda(2, 4, 63, 64)
-    assert explain_backend(q, k, v).backend == "sdpa"
-    assert "not measured ahead" in explain_backend(q, k, v).others["triton"]
-    monkeypatch.setattr(module, "TRITON_AHEAD", frozenset({(9, 0)}))
-    assert explain_backend(q, k, v, causal=True).backend == "triton"
-    seen = ran(monkeypatch)
-    attention(q, k, v)
-    attention(q, k, v, dropout=0.1)  # passed over: it has no dropout
-    attention(q, k, v, backend="sdpa")
-    assert seen == ["triton", "sdpa", "sdpa"]
+    choice = explain_backend(q, k, v)
+    assert choice.backend == "sdpa" and "not measured ahead" in choice.others["triton"]
+    assert explain_backend(q, k, v, causal=True, backend="triton").backend == "triton"
     assert "dropout" in explain_backend(q, k, v, dropout=0.1).others["triton"]
-
-
-def test_auto_never_takes_triton_on_a_t4(monkeypatch, chip):
-    chip((7, 5))
-    q = k = v = on_cuda(2, 4, 63, 64)
-    monkeypatch.setattr(module, "TRITON_AHEAD", frozenset({(7, 5), (9, 0)}))
-    assert explain_backend(q, k, v, causal=True).backend == "sdpa"
-    assert "tensor cores" in explain_backend(q, k, v).others["triton"]
-    assert explain_backend(q, k, v, backend="triton").backend == "triton"  # by name it may
+    named = explain_backend(q, k, v, backend="reference")
+    assert named.reason == "asked for by name" and named.others["sdpa"] == "not asked for"
+    seen = ran(monkeypatch)
+    for backend in ("auto", "triton", "sdpa", "reference"):
+        attention(q, k, v, backend=backend)
+    assert seen == ["sdpa", "triton", "sdpa", "reference"]
 
 
 @pytest.mark.parametrize(

@@ -122,10 +122,10 @@ def test_statistics_are_float32_in_half_precision(norm, dtype):
         (
             lambda: rms_norm(torch.zeros(2, 4), eps=-1.0),
             ValueError,
-            "eps must be at least 0: got -1",
+            "eps must be a number at least 0: got -1",
         ),
-        (lambda: LayerNorm(0), ValueError, "d_model must be at least 1: got 0"),
-        (lambda: RMSNorm(2.5), TypeError, "d_model must be a whole number: got float"),
+        (lambda: LayerNorm(0), ValueError, "d_model must be a whole number of at least 1: got 0"),
+        (lambda: RMSNorm(2.5), TypeError, "d_model must be a whole number .*: got 2.5"),
     ],
 )
 def test_norms_refuse_what_does_not_fit(call, error, message):
@@ -207,9 +207,12 @@ def test_dropout_falls_on_the_hidden_layer_in_training_only():
     [
         (lambda: FeedForward(6, activation="tanhh"), "activation must be one of.*'tanhh'"),
         (lambda: GatedFeedForward(6, activation="swiglu"), "activation must be one of.*'swiglu'"),
-        (lambda: FeedForward(6, 0), "d_ff must be at least 1: got 0"),
-        (lambda: GatedFeedForward(0), "d_model must be at least 1: got 0"),
-        (lambda: Residual(nn.Identity(), nn.Identity(), "middle"), "placement must be 'pre' or"),
+        (lambda: FeedForward(6, 0), "d_ff must be a whole number of at least 1: got 0"),
+        (lambda: GatedFeedForward(0), "d_model must be a whole number of at least 1: got 0"),
+        (
+            lambda: Residual(nn.Identity(), nn.Identity(), "middle"),
+            "placement must be one of pre, post",
+        ),
     ],
 )
 def test_bad_settings_are_refused(call, message):

@@ -91,13 +91,13 @@ def test_dot_products_depend_on_the_offset_alone_and_are_even_in_it():
         (lambda: sinusoidal(5, 0), "must be even"),
         (lambda: sinusoidal(5, 8, base=0), "base must be a number above 0: got 0"),
         (lambda: sinusoidal(5, 8, base=math.nan), "base must be"),
-        (lambda: sinusoidal(-1, 8), "positions must be at least 0: got -1"),
+        (lambda: sinusoidal(-1, 8), "positions must be a whole number of at least 0: got -1"),
     ],
 )
 def test_sinusoidal_refuses_bad_sizes(bad, message):
     with pytest.raises(ValueError, match=message):
         bad()
-    with pytest.raises(TypeError, match="positions must be a whole number: got float"):
+    with pytest.raises(TypeError, match="positions must be a whole number of at least 0: got 2.5"):
         sinusoidal(2.5, 8)
 
 
@@ -129,7 +129,7 @@ def test_learned_positions_of_nothing_are_nothing():
     table = LearnedPositions(9, 4)
     assert table(0).shape == (0, 4)
     assert table(torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0, 4)
-    with pytest.raises(ValueError, match="max_len must be at least 1: got 0"):
+    with pytest.raises(ValueError, match="max_len must be a whole number of at least 1: got 0"):
         LearnedPositions(0, 4)
 
 
@@ -293,7 +293,7 @@ def test_rotary_is_multihead_attention_s_rotate_and_cached_equals_uncached():
         (lambda: Rotary(8, layout="split"), "layout must be one of.*got 'split'"),
         (
             lambda: Rotary(8, scaling="yarn", factor=2.0),
-            "scaling must be None or one of.*got 'yarn'",
+            "scaling must be None, a function or one of.*got 'yarn'",
         ),
         (lambda: Rotary(8, factor=2.0), "factor=2.0 needs a scaling"),
         (lambda: Rotary(8, scaling="linear", factor=0.5), "factor must be at least 1: got 0.5"),
@@ -395,7 +395,7 @@ def test_biases_go_into_attention_and_the_learned_one_gets_a_gradient():
 @pytest.mark.parametrize(
     "bad, message",
     [
-        (lambda: alibi_slopes(0), "n_heads must be at least 1: got 0"),
+        (lambda: alibi_slopes(0), "n_heads must be a whole number of at least 1: got 0"),
         (lambda: t5_bucket(torch.zeros(1).long(), n_buckets=7), "n_buckets must be even.*got 7"),
         (lambda: t5_bucket(torch.zeros(1).long(), n_buckets=2), "at least 4 with.*: got 2"),
         (lambda: T5RelativeBias(3, n_buckets=1, bidirectional=False), "at least 2: got 1"),

@@ -16,7 +16,7 @@ from torch import nn
 from llmbook.checks import token_ids
 from llmbook.layers import FeedForward, LayerNorm, Residual
 from llmbook.models.common import check_choices, check_heads, check_sizes, init_normal, token_mask
-from llmbook.models.encoder_decoder import EncoderDecoder
+from llmbook.models.encoder_decoder import DecoderLayer, EncoderDecoder, EncoderLayer
 from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
@@ -72,35 +72,6 @@ class BartConfig:
         check_choices(self, "dropout", "attention_dropout", "ffn_dropout")
 
 
-class EncoderLayer(nn.Module):
-    """Self-attention, then the feed-forward network; each added to its input, then normalised."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.attend = _attention(config, config.n_encoder_heads)
-        self.transform = _feed_forward(config, config.d_encoder_ff)
-
-    def forward(self, x, mask=None):
-        """x (batch, tokens, d_model) → the same; mask (batch, 1, 1, tokens)."""
-        return self.transform(self.attend(x, mask=mask))
-
-
-class DecoderLayer(nn.Module):
-    """Masked self-attention, cross-attention, feed-forward network."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.attend = _attention(config, config.n_decoder_heads)
-        self.cross = _attention(config, config.n_decoder_heads)
-        self.transform = _feed_forward(config, config.d_decoder_ff)
-
-    def forward(self, y, memory, mask=None, cache=(None, None)):
-        """y (batch, targets, d_model), memory (batch, tokens, d_model) → y's shape."""
-        y = self.attend(y, causal=True, cache=cache[0])
-        y = self.cross(y, memory, mask=mask, cache=cache[1])
-        return self.transform(y)
-
-
 class Bart(EncoderDecoder):
     """The encoder–decoder model: `model(input_ids, decoder_input_ids)` → logits.
 
@@ -118,8 +89,12 @@ class Bart(EncoderDecoder):
         self.positions, self.target_positions = nn.Embedding(rows, d), nn.Embedding(rows, d)
         self.norm, self.target_norm = LayerNorm(d), LayerNorm(d)
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_encoder_layers))
-        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.n_decoder_layers))
+        self.encoder = nn.ModuleList(
+            _encoder_layer(config) for _ in range(config.n_encoder_layers)
+        )
+        self.decoder = nn.ModuleList(
+            _decoder_layer(config) for _ in range(config.n_decoder_layers)
+        )
         self.head = nn.Linear(d, config.vocab_size, bias=False)
         self.register_buffer("output_bias", torch.zeros(1, config.vocab_size))  # not trained
         if config.tied:
@@ -143,9 +118,7 @@ class Bart(EncoderDecoder):
         mask = token_mask(attention_mask, *input_ids.shape)
         mask = None if mask is None else mask[:, None, None, :]
         x = self.embed(self.tokens, self.positions, self.norm, input_ids)
-        for layer in self.encoder:
-            x = layer(x, mask)
-        return x, mask
+        return self.run_encoder(x, mask), mask
 
     def decode(self, decoder_input_ids, memory, mask=None, cache=None):
         """Hidden states of the targets, given the memory: (batch, targets, d_model)."""
@@ -154,9 +127,7 @@ class Bart(EncoderDecoder):
         y = self.embed(
             self.target_tokens, self.target_positions, self.target_norm, decoder_input_ids, past
         )
-        for i, layer in enumerate(self.decoder):
-            y = layer(y, memory, mask, (None, None) if cache is None else cache.layer(i, memory))
-        return y
+        return self.run_decoder(y, memory, mask, cache)
 
     def logits(self, hidden):
         """Scores of the vocabulary: (batch, targets, d_model) → (batch, targets, vocab_size)."""
@@ -209,6 +180,16 @@ class Bart(EncoderDecoder):
         }
 
 
+def _encoder_layer(config):
+    attend = _attention(config, config.n_encoder_heads)
+    return EncoderLayer(attend, _feed_forward(config, config.d_encoder_ff))
+
+
+def _decoder_layer(config):
+    attend, cross = (_attention(config, config.n_decoder_heads) for _ in ("attend", "cross"))
+    return DecoderLayer(attend, cross, _feed_forward(config, config.d_decoder_ff))
+
+
 def _attention(config, n_heads):
     attention = MultiHeadAttention(config.d_model, n_heads, dropout=config.attention_dropout)
     return Residual(attention, LayerNorm(config.d_model), "post", config.dropout)
@@ -241,20 +222,29 @@ _FIELDS = {
     "eos_id": "eos_token_id",
     "start_id": "decoder_start_token_id",
 }
-_NAMES = {"output_bias": "final_logits_bias"}
-for _stack, _first in (("encoder", ""), ("decoder", "target_")):
-    _layer, _at = f"model.{_stack}.layers.*", f"{_stack}.*"
-    _NAMES |= {
-        f"{_first}positions": f"model.{_stack}.embed_positions",
-        f"{_first}norm": f"model.{_stack}.layernorm_embedding",
-        f"{_at}.attend.sublayer.in_proj": tuple(f"{_layer}.self_attn.{n}_proj" for n in "qkv"),
-        f"{_at}.attend.sublayer.out_proj": f"{_layer}.self_attn.out_proj",
-        f"{_at}.attend.norm": f"{_layer}.self_attn_layer_norm",
-        f"{_at}.cross.sublayer.in_proj": tuple(f"{_layer}.encoder_attn.{n}_proj" for n in "qkv"),
-        f"{_at}.cross.sublayer.out_proj": f"{_layer}.encoder_attn.out_proj",
-        f"{_at}.cross.norm": f"{_layer}.encoder_attn_layer_norm",
-        f"{_at}.transform.sublayer.up": f"{_layer}.fc1",
-        f"{_at}.transform.sublayer.down": f"{_layer}.fc2",
-        f"{_at}.transform.norm": f"{_layer}.final_layer_norm",
+
+
+def _names(stack, first):
+    """A stack's lines of the layout; first: before the names of its own embeddings."""
+    stored, ours = f"model.{stack}.layers.*", f"{stack}.*"
+    return {
+        f"{first}positions": f"model.{stack}.embed_positions",
+        f"{first}norm": f"model.{stack}.layernorm_embedding",
+        f"{ours}.attend.sublayer.in_proj": tuple(f"{stored}.self_attn.{n}_proj" for n in "qkv"),
+        f"{ours}.attend.sublayer.out_proj": f"{stored}.self_attn.out_proj",
+        f"{ours}.attend.norm": f"{stored}.self_attn_layer_norm",
+        f"{ours}.cross.sublayer.in_proj": tuple(f"{stored}.encoder_attn.{n}_proj" for n in "qkv"),
+        f"{ours}.cross.sublayer.out_proj": f"{stored}.encoder_attn.out_proj",
+        f"{ours}.cross.norm": f"{stored}.encoder_attn_layer_norm",
+        f"{ours}.transform.sublayer.up": f"{stored}.fc1",
+        f"{ours}.transform.sublayer.down": f"{stored}.fc2",
+        f"{ours}.transform.norm": f"{stored}.final_layer_norm",
     }
+
+
+_NAMES = {
+    "output_bias": "final_logits_bias",
+    **_names("encoder", ""),
+    **_names("decoder", "target_"),
+}
 _UNUSED = (r"(encoder|decoder)\.version",)

@@ -15,7 +15,14 @@ from torch import nn
 
 from llmbook.checks import token_ids, whole
 from llmbook.layers import ACTIVATIONS, FeedForward, LayerNorm, Residual
-from llmbook.models.common import check_choices, check_heads, check_sizes, init_normal, token_mask
+from llmbook.models.common import (
+    check_choices,
+    check_heads,
+    check_sizes,
+    init_normal,
+    run_layer,
+    token_mask,
+)
 from llmbook.models.pretrained import Pretrained, config_json
 from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
@@ -93,6 +100,8 @@ class BertLayer(nn.Module):
 class Body(nn.Module):
     """Embeddings and layers: input_ids → hidden states. All models of this file share it."""
 
+    checkpointing = False
+
     def __init__(self, config):
         super().__init__()
         self.config = config
@@ -116,8 +125,9 @@ class Body(nn.Module):
             segments = self.segments(segment_ids)
         x = self.tokens(input_ids) + self.positions(self.rows(input_ids)) + segments
         x = self.dropout(self.norm(x))
+        mask = None if mask is None else mask[:, None, None, :]
         for layer in self.layers:
-            x = layer(x, None if mask is None else mask[:, None, None, :])
+            x = run_layer(self, layer, x, mask)
         return x
 
     def rows(self, input_ids):
@@ -157,6 +167,15 @@ class BertModel(Pretrained, nn.Module):
         self.dropout = nn.Dropout(p)
         self.build(config)
         self.reset_parameters()
+
+    @property
+    def checkpointing(self):
+        """As a `Decoder`'s: keep each layer's input only, and compute the rest again."""
+        return self.body.checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, value):
+        self.body.checkpointing = value
 
     def build(self, config):
         """Make the head's modules."""

@@ -1,6 +1,8 @@
-"""What the models share: checks of their input and configs, masks, initial weights."""
+"""What the models share: masks, layers that are computed twice, checks, initial weights."""
 
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from llmbook.checks import divides, one_of, share, whole
 from llmbook.layers import ACTIVATIONS
@@ -21,6 +23,16 @@ def token_mask(attention_mask, batch, tokens):
             f"{tuple(attention_mask.shape)}"
         )
     return attention_mask.bool()
+
+
+def run_layer(model, layer, x, *args):
+    """layer(x, *args), where `model.checkpointing` says so without keeping what is inside it.
+
+    Only x and the arguments are kept for the backward pass, which computes the rest again.
+    """
+    if model.checkpointing and model.training and torch.is_grad_enabled():
+        return checkpoint(layer, x, *args, use_reentrant=False)
+    return layer(x, *args)
 
 
 # --- configs

@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from llmbook.cache import Caches
 from llmbook.checks import token_ids
 from llmbook.losses import IGNORED, next_token_loss
-from llmbook.models.common import init_normal, token_mask
+from llmbook.models.common import init_normal, run_layer, token_mask
 from llmbook.models.pretrained import Pretrained
 
 
@@ -117,10 +116,7 @@ class Decoder(Pretrained, nn.Module):
         places = self.places(input_ids, attention_mask, 0 if cache is None else cache.length)
         x, extras = self.embed(input_ids, places), []
         for i, block in enumerate(self.blocks):
-            if self.checkpointing and self.training and cache is None:
-                x = checkpoint(block, x, places, use_reentrant=False)
-            else:
-                x = block(x, places, None if cache is None else cache[i])
+            x = run_layer(self, block, x, places, None if cache is None else cache[i])
             if isinstance(x, tuple):
                 x, extra = x
                 extras.append(extra)

@@ -12,7 +12,45 @@ from torch import nn
 from llmbook.cache import EncoderDecoderCache
 from llmbook.checks import token_ids
 from llmbook.losses import label_smoothing
+from llmbook.models.common import run_layer
 from llmbook.models.pretrained import Pretrained
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then the feed-forward network, each with its residual and its norm.
+
+    attend, transform: two sub-layers, `llmbook.layers.Residual` or such.
+    """
+
+    def __init__(self, attend, transform):
+        super().__init__()
+        self.attend, self.transform = attend, transform
+
+    def forward(self, x, mask=None, bias=None):
+        """x (batch, tokens, d_model) → the same.
+
+        mask (batch, 1, 1, tokens), True at tokens; bias (1, n_heads, tokens, tokens), added to the
+        scores.
+        """
+        return self.transform(self.attend(x, mask=mask, bias=bias))
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, cross-attention to the encoder's output, feed-forward network."""
+
+    def __init__(self, attend, cross, transform):
+        super().__init__()
+        self.attend, self.cross, self.transform = attend, cross, transform
+
+    def forward(self, y, memory, mask=None, bias=None, cache=(None, None)):
+        """y (batch, targets, d_model), memory (batch, tokens, d_model) → y's shape.
+
+        mask: which tokens of memory are no padding. bias: self-attention's. cache: a `KVCache` for
+        each attention.
+        """
+        y = self.attend(y, bias=bias, causal=True, cache=cache[0])
+        y = self.cross(y, memory, mask=mask, cache=cache[1])
+        return self.transform(y)
 
 
 class EncoderDecoder(Pretrained, nn.Module):
@@ -24,12 +62,14 @@ class EncoderDecoder(Pretrained, nn.Module):
     * `decode(decoder_input_ids, memory, mask, cache)` → hidden states (batch, targets, d_model);
     * `logits(hidden)` → (batch, targets, vocab_size).
 
-    It also has `decoder`, a list of layers with the attentions `attend` and `cross`, and in its
-    config start_id and pad_id.
+    It also has `encoder` and `decoder`, lists of the layers above, which `run_encoder` and
+    `run_decoder` go through, and in its config start_id and pad_id. `checkpointing`: as a
+    `Decoder`'s.
     """
 
     reads_source = True  # what a caller asks instead of looking at the signature
     max_len = None  # of what is written; None where positions have no last
+    checkpointing = False
 
     def forward(self, input_ids, decoder_input_ids, attention_mask=None, *, cache=None):
         """Logits of the next target token: (batch, targets, vocab_size).
@@ -62,6 +102,19 @@ class EncoderDecoder(Pretrained, nn.Module):
         shifted = shift_right(targets, self.config.start_id, self.config.pad_id)
         logits = self(input_ids, shifted, attention_mask).float()
         return label_smoothing(logits.flatten(0, 1), targets.flatten(), smoothing)
+
+    def run_encoder(self, x, mask, bias=None):
+        """x through the encoder's layers: (batch, tokens, d_model) → the same."""
+        for layer in self.encoder:
+            x = run_layer(self, layer, x, mask, bias)
+        return x
+
+    def run_decoder(self, y, memory, mask, cache, bias=None):
+        """y through the decoder's layers: (batch, targets, d_model) → the same."""
+        for i, layer in enumerate(self.decoder):
+            kept = (None, None) if cache is None else cache.layer(i, memory)
+            y = run_layer(self, layer, y, memory, mask, bias, kept)
+        return y
 
     def new_cache(self, batch, max_len):
         """An empty cache for `max_len` target tokens."""

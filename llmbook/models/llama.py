@@ -8,46 +8,19 @@ network, fewer key/value heads than query heads, no biases. Source: Touvron et a
 al. 2024 (Llama 3, and its stretched rotary frequencies).
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from llmbook.checks import divides
 from llmbook.layers import GatedFeedForward, RMSNorm
 from llmbook.models.common import check_choices, check_heads, check_sizes
 from llmbook.models.decoder import Decoder
 from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
-from llmbook.positions import Rotary
-
-
-@dataclass(frozen=True)
-class Llama3Scaling:
-    """How Llama 3.1 slows its rotary frequencies for texts longer than it was first trained on.
-
-    With the wavelength λ = 2π/ω and L = original_max_len: ω stays where λ < L / high, becomes
-    ω / factor where λ > L / low, and goes from one to the other between, linearly in 1/λ.
-    """
-
-    factor: float = 8.0
-    low: float = 1.0
-    high: float = 4.0
-    original_max_len: int = 8192
-
-    def __post_init__(self):
-        if self.factor < 1 or not 0 < self.low < self.high:
-            raise ValueError(
-                "scaling needs factor >= 1 and 0 < low < high: got "
-                f"factor={self.factor}, low={self.low}, high={self.high}"
-            )
-
-    def __call__(self, frequencies):
-        """The slowed frequencies: float64 (head_dim/2,) → the same shape."""
-        turns = self.original_max_len * frequencies / (2 * math.pi)  # in the original length
-        kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
-        return frequencies * (kept + (1 - kept) / self.factor)
+from llmbook.positions import Llama3Scaling, Rotary
 
 
 @dataclass(frozen=True)
@@ -87,24 +60,17 @@ class LlamaConfig:
             check_sizes(self, "head_dim")
         if self.n_kv_heads is not None:
             check_sizes(self, "n_kv_heads")
-            if self.n_heads % self.n_kv_heads:
-                raise ValueError(
-                    "n_kv_heads must divide n_heads: got "
-                    f"n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}"
-                )
+            divides("n_kv_heads", self.n_kv_heads, "n_heads", self.n_heads)
         check_choices(self, "attention_dropout")
 
     def rotary(self):
         """The rotary encoding of queries and keys."""
         head_dim = self.head_dim or self.d_model // self.n_heads
+        scaling, factor = self.rope_scaling, 1.0
+        if scaling is not None and not callable(scaling):
+            scaling, factor = "linear", self.rope_scaling
         with torch.device("cpu"):  # not the meta device: the frequencies are no parameters
-            rotary = Rotary(head_dim, base=self.rope_base)
-        scaling = self.rope_scaling
-        if isinstance(scaling, Llama3Scaling):
-            rotary.frequencies = scaling(rotary.frequencies)
-        elif scaling is not None:
-            rotary.frequencies = rotary.frequencies / scaling
-        return rotary
+            return Rotary(head_dim, base=self.rope_base, scaling=scaling, factor=factor)
 
 
 # --- the model

@@ -17,7 +17,7 @@ from torch import nn
 from llmbook.checks import token_ids
 from llmbook.layers import FeedForward, GatedFeedForward, Residual, RMSNorm
 from llmbook.models.common import check_choices, check_sizes, token_mask
-from llmbook.models.encoder_decoder import EncoderDecoder
+from llmbook.models.encoder_decoder import DecoderLayer, EncoderDecoder, EncoderLayer
 from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
@@ -68,35 +68,6 @@ class T5Config:
         check_choices(self, "dropout")
 
 
-class EncoderLayer(nn.Module):
-    """Self-attention, then the feed-forward network, each on its normalised input."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.attend = _wrap(_attention(config), config)
-        self.transform = _wrap(_feed_forward(config), config)
-
-    def forward(self, x, mask, bias):
-        """x (batch, tokens, d_model) → the same; bias (1, n_heads, tokens, tokens)."""
-        return self.transform(self.attend(x, mask=mask, bias=bias))
-
-
-class DecoderLayer(nn.Module):
-    """Masked self-attention, cross-attention, feed-forward network."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.attend = _wrap(_attention(config), config)
-        self.cross = _wrap(_attention(config), config)
-        self.transform = _wrap(_feed_forward(config), config)
-
-    def forward(self, y, memory, mask, bias, cache=(None, None)):
-        """y (batch, targets, d_model), memory (batch, tokens, d_model) → y's shape."""
-        y = self.attend(y, bias=bias, causal=True, cache=cache[0])
-        y = self.cross(y, memory, mask=mask, cache=cache[1])
-        return self.transform(y)
-
-
 class T5(EncoderDecoder):
     """The encoder–decoder model: `model(input_ids, decoder_input_ids)` → logits.
 
@@ -108,17 +79,20 @@ class T5(EncoderDecoder):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        d, how = (
-            config.d_model,
-            {"n_buckets": config.n_buckets, "max_distance": config.max_distance},
-        )
+        d = config.d_model
         self.tokens = nn.Embedding(config.vocab_size, d)
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder_bias = T5RelativeBias(config.n_heads, **how)
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_encoder_layers))
+        self.encoder_bias = _bias(config, bidirectional=True)
+        self.encoder = nn.ModuleList(
+            EncoderLayer(_attention(config), _feed_forward(config))
+            for _ in range(config.n_encoder_layers)
+        )
         self.encoder_norm = RMSNorm(d, config.eps)
-        self.decoder_bias = T5RelativeBias(config.n_heads, bidirectional=False, **how)
-        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.n_decoder_layers))
+        self.decoder_bias = _bias(config, bidirectional=False)
+        self.decoder = nn.ModuleList(
+            DecoderLayer(_attention(config), _attention(config), _feed_forward(config))
+            for _ in range(config.n_decoder_layers)
+        )
         self.decoder_norm = RMSNorm(d, config.eps)
         self.head = nn.Linear(d, config.vocab_size, bias=False)
         if config.tied:
@@ -153,8 +127,7 @@ class T5(EncoderDecoder):
         mask = None if mask is None else mask[:, None, None, :]
         x = self.dropout(self.tokens(input_ids))
         bias = self.encoder_bias(x.shape[1], x.shape[1])
-        for layer in self.encoder:
-            x = layer(x, mask, bias)
+        x = self.run_encoder(x, mask, bias)
         return self.dropout(self.encoder_norm(x)), mask
 
     def decode(self, decoder_input_ids, memory, mask=None, cache=None):
@@ -162,9 +135,7 @@ class T5(EncoderDecoder):
         past = 0 if cache is None else cache.length
         y = self.dropout(self.tokens(decoder_input_ids))
         bias = self.decoder_bias(y.shape[1], past + y.shape[1])
-        for i, layer in enumerate(self.decoder):
-            kept = (None, None) if cache is None else cache.layer(i, memory)
-            y = layer(y, memory, mask, bias, kept)
+        y = self.run_decoder(y, memory, mask, cache, bias)
         return self.dropout(self.decoder_norm(y))
 
     def logits(self, hidden):
@@ -176,12 +147,9 @@ class T5(EncoderDecoder):
 
     @property
     def layout(self):
-        names = dict(_NAMES)
-        if self.config.gated:
-            for stack, i in (("encoder", 1), ("decoder", 2)):
-                part = f"{stack}.block.*.layer.{i}.DenseReluDense"
-                names[f"{stack}.*.transform.sublayer.gate"] = f"{part}.wi_0"
-                names[f"{stack}.*.transform.sublayer.up"] = f"{part}.wi_1"
+        names = {"tokens": "shared", "head": "lm_head"}
+        for stack in ("encoder", "decoder"):
+            names |= _names(stack, self.config.gated)
         copied = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
         copied += ["lm_head.weight"] if self.config.tied else []
         return Layout(names, ignored=_UNUSED, copies=dict.fromkeys(copied, "tokens.weight"))
@@ -232,7 +200,7 @@ class T5(EncoderDecoder):
 
 
 def _attention(config):
-    return MultiHeadAttention(
+    attention = MultiHeadAttention(
         config.d_model,
         config.n_heads,
         head_dim=config.head_dim,
@@ -240,15 +208,26 @@ def _attention(config):
         dropout=config.dropout,
         scale=1.0,
     )
+    return _wrap(attention, config)
 
 
 def _feed_forward(config):
     cls = GatedFeedForward if config.gated else FeedForward
-    return cls(config.d_model, config.d_ff, config.activation, bias=False, dropout=config.dropout)
+    ffn = cls(config.d_model, config.d_ff, config.activation, bias=False, dropout=config.dropout)
+    return _wrap(ffn, config)
 
 
 def _wrap(sublayer, config):
     return Residual(sublayer, RMSNorm(config.d_model, config.eps), "pre", config.dropout)
+
+
+def _bias(config, bidirectional):
+    return T5RelativeBias(
+        config.n_heads,
+        bidirectional=bidirectional,
+        n_buckets=config.n_buckets,
+        max_distance=config.max_distance,
+    )
 
 
 _FIELDS = {
@@ -268,21 +247,31 @@ _FIELDS = {
     "eos_id": "eos_token_id",
     "start_id": "decoder_start_token_id",
 }
-_NAMES = {"tokens": "shared", "head": "lm_head"}
-for _stack, _cross in (("encoder", 0), ("decoder", 1)):
-    _layer, _at = f"{_stack}.block.*.layer", f"{_stack}.*"
-    _NAMES |= {
-        f"{_stack}_bias.relative_attention_bias": f"{_stack}.block.0.layer.0.SelfAttention.relative_attention_bias",
-        f"{_stack}_norm": f"{_stack}.final_layer_norm",
-        f"{_at}.attend.norm": f"{_layer}.0.layer_norm",
-        f"{_at}.attend.sublayer.in_proj": tuple(f"{_layer}.0.SelfAttention.{n}" for n in "qkv"),
-        f"{_at}.attend.sublayer.out_proj": f"{_layer}.0.SelfAttention.o",
-        f"{_at}.cross.norm": f"{_layer}.1.layer_norm",
-        f"{_at}.cross.sublayer.in_proj": tuple(f"{_layer}.1.EncDecAttention.{n}" for n in "qkv"),
-        f"{_at}.cross.sublayer.out_proj": f"{_layer}.1.EncDecAttention.o",
-        f"{_at}.transform.norm": f"{_layer}.{1 + _cross}.layer_norm",
-        f"{_at}.transform.sublayer.up": f"{_layer}.{1 + _cross}.DenseReluDense.wi",
-        f"{_at}.transform.sublayer.down": f"{_layer}.{1 + _cross}.DenseReluDense.wo",
+
+
+def _names(stack, gated):
+    """A stack's lines of the layout."""
+    stored, ours = f"{stack}.block.*.layer", f"{stack}.*"
+    ffn = 1 if stack == "encoder" else 2  # behind the attentions
+    up = {"gate": "wi_0", "up": "wi_1"} if gated else {"up": "wi"}
+    bias = "relative_attention_bias"
+    return {
+        f"{stack}_bias.{bias}": f"{stack}.block.0.layer.0.SelfAttention.{bias}",
+        f"{stack}_norm": f"{stack}.final_layer_norm",
+        f"{ours}.attend.norm": f"{stored}.0.layer_norm",
+        f"{ours}.attend.sublayer.in_proj": tuple(f"{stored}.0.SelfAttention.{n}" for n in "qkv"),
+        f"{ours}.attend.sublayer.out_proj": f"{stored}.0.SelfAttention.o",
+        f"{ours}.cross.norm": f"{stored}.1.layer_norm",
+        f"{ours}.cross.sublayer.in_proj": tuple(f"{stored}.1.EncDecAttention.{n}" for n in "qkv"),
+        f"{ours}.cross.sublayer.out_proj": f"{stored}.1.EncDecAttention.o",
+        f"{ours}.transform.norm": f"{stored}.{ffn}.layer_norm",
+        f"{ours}.transform.sublayer.down": f"{stored}.{ffn}.DenseReluDense.wo",
+        **{
+            f"{ours}.transform.sublayer.{name}": f"{stored}.{ffn}.DenseReluDense.{theirs}"
+            for name, theirs in up.items()
+        },
     }
+
+
 # Cross-attention has no relative bias; early files hold an unused one.
 _UNUSED = (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",)

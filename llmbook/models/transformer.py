@@ -10,7 +10,6 @@ before the sub-layer (pre-norm, and one more norm at the end of each stack). Sou
 """
 
 import math
-import re
 from dataclasses import asdict, dataclass, fields
 
 import torch
@@ -18,10 +17,11 @@ from torch import nn
 
 from llmbook.checks import one_of, share, token_ids, whole
 from llmbook.layers import FeedForward, GatedFeedForward, LayerNorm, Residual
+from llmbook.models import encoder_decoder
 from llmbook.models.common import check_heads, check_sizes, token_mask
 from llmbook.models.encoder_decoder import EncoderDecoder
 from llmbook.models.pretrained import config_json
-from llmbook.models.pretrained.layout import Layout
+from llmbook.models.pretrained.layout import Layout, general
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import sinusoidal
 
@@ -78,36 +78,18 @@ class TransformerConfig:
         return self.bos_id
 
 
-class EncoderLayer(nn.Module):
-    """Self-attention, then the feed-forward network; each with its residual and its norm."""
+class EncoderLayer(encoder_decoder.EncoderLayer):
+    """Self-attention, then the feed-forward network, of a `TransformerConfig`."""
 
     def __init__(self, config):
-        super().__init__()
-        self.attend = _wrap(_attention(config), config)
-        self.transform = _wrap(_feed_forward(config), config)
-
-    def forward(self, x, mask=None):
-        """x (batch, tokens, d_model) → the same; mask (batch, 1, 1, tokens), True = a token."""
-        return self.transform(self.attend(x, mask=mask))
+        super().__init__(_attention(config), _feed_forward(config))
 
 
-class DecoderLayer(nn.Module):
-    """Masked self-attention, cross-attention to the encoder's output, feed-forward network."""
+class DecoderLayer(encoder_decoder.DecoderLayer):
+    """Masked self-attention, cross-attention, feed-forward network, of a `TransformerConfig`."""
 
     def __init__(self, config):
-        super().__init__()
-        self.attend = _wrap(_attention(config), config)
-        self.cross = _wrap(_attention(config), config)
-        self.transform = _wrap(_feed_forward(config), config)
-
-    def forward(self, y, memory, mask=None, cache=(None, None)):
-        """y (batch, targets, d_model), memory (batch, tokens, d_model) → y's shape.
-
-        mask: which tokens of memory are no padding. cache: a `KVCache` for each attention.
-        """
-        y = self.attend(y, causal=True, cache=cache[0])
-        y = self.cross(y, memory, mask=mask, cache=cache[1])
-        return self.transform(y)
+        super().__init__(_attention(config), _attention(config), _feed_forward(config))
 
 
 class Transformer(EncoderDecoder):
@@ -129,10 +111,7 @@ class Transformer(EncoderDecoder):
         self.dropout = nn.Dropout(config.dropout)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.n_decoder_layers))
-        self.encoder_norm, self.decoder_norm = (
-            LayerNorm(config.d_model, config.eps) if config.placement == "pre" else nn.Identity()
-            for _ in range(2)
-        )
+        self.encoder_norm, self.decoder_norm = _last_norm(config), _last_norm(config)
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -165,18 +144,14 @@ class Transformer(EncoderDecoder):
             positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
             mask = mask[:, None, None, :]
         x = self.embed(self.tokens, input_ids, positions)
-        for layer in self.encoder:
-            x = layer(x, mask)
-        return self.encoder_norm(x), mask
+        return self.encoder_norm(self.run_encoder(x, mask)), mask
 
     def decode(self, decoder_input_ids, memory, mask=None, cache=None):
         """Hidden states of the targets, given the memory: (batch, targets, d_model)."""
         past = 0 if cache is None else cache.length
         positions = torch.arange(past, past + decoder_input_ids.shape[1], device=memory.device)
         y = self.embed(self.target_tokens, decoder_input_ids, positions)
-        for i, layer in enumerate(self.decoder):
-            y = layer(y, memory, mask, (None, None) if cache is None else cache.layer(i, memory))
-        return self.decoder_norm(y)
+        return self.decoder_norm(self.run_decoder(y, memory, mask, cache))
 
     def logits(self, hidden):
         """Scores of the vocabulary: (batch, targets, d_model) → (batch, targets, vocab_size)."""
@@ -184,8 +159,8 @@ class Transformer(EncoderDecoder):
 
     @property
     def layout(self):
-        names = [re.sub(r"\.\d+\.", ".*.", name) for name, _ in self.named_parameters()]
-        return Layout(dict(zip(names, names, strict=True)))
+        names = {general(name) for name, _ in self.named_parameters()}
+        return Layout({name: name for name in names})
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):
@@ -198,15 +173,23 @@ class Transformer(EncoderDecoder):
 
 
 def _attention(config):
-    return MultiHeadAttention(config.d_model, config.n_heads)
+    return _wrap(MultiHeadAttention(config.d_model, config.n_heads), config)
 
 
 def _feed_forward(config):
     if config.activation == "swiglu":
-        return GatedFeedForward(config.d_model, config.d_ff)
-    return FeedForward(config.d_model, config.d_ff, activation=config.activation)
+        return _wrap(GatedFeedForward(config.d_model, config.d_ff), config)
+    ffn = FeedForward(config.d_model, config.d_ff, activation=config.activation)
+    return _wrap(ffn, config)
 
 
 def _wrap(sublayer, config):
     norm = LayerNorm(config.d_model, config.eps)
     return Residual(sublayer, norm, placement=config.placement, dropout=config.dropout)
+
+
+def _last_norm(config):
+    """At a stack's end: a norm where the sub-layers normalise their input only."""
+    if config.placement == "pre":
+        return LayerNorm(config.d_model, config.eps)
+    return nn.Identity()

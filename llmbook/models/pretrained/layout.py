@@ -68,6 +68,11 @@ class Slot:
         return ours[index].t() if self.transposed else ours[index]
 
 
+def general(name):
+    """'blocks.3.ffn.up' → 'blocks.*.ffn.up'."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)
+
+
 def slots(model):
     """A `Slot` for every parameter and buffer of the model, tied ones once."""
     layout, found = model.layout, []
@@ -76,15 +81,15 @@ def slots(model):
         aliases.setdefault(ours, []).append(stored)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         module, leaf, numbers = _split(name)
-        targets = layout.names.get(_general(name))
+        targets = layout.names.get(general(name))
         if targets is None:
-            targets = layout.names.get(_general(module))
+            targets = layout.names.get(general(module))
             if targets is None:
                 raise ValueError(f"{type(model).__name__}'s layout has no line for {name}")
             targets = [f"{t}.{leaf}" for t in _listed(targets)]
         targets = [_number(t, numbers) for t in _listed(targets)]
         parts = _parts(model, module, tensor.shape, targets)
-        turned = tensor.ndim == 2 and _general(module) in layout.transposed
+        turned = tensor.ndim == 2 and general(module) in layout.transposed
         stored = {at for at, _ in parts}
         copies = tuple(alias for alias in aliases.get(name, ()) if alias not in stored)
         found.append(Slot(name, tuple(tensor.shape), parts, turned, copies))
@@ -172,11 +177,6 @@ def _number(name, numbers):
     for number in numbers:
         name = name.replace("*", number, 1)
     return name
-
-
-def _general(name):
-    """'blocks.3.ffn.up' → 'blocks.*.ffn.up'."""
-    return re.sub(r"\.\d+(?=\.|$)", ".*", name)
 
 
 def _listed(targets):
