@@ -6,6 +6,7 @@ import sys
 COMMANDS = {
     "run": ("llmbook.book.run", "execute chapters and tell time and memory"),
     "train": ("llmbook.training.command", "train a GPT from raw text to a model folder"),
+    "record": ("llmbook.experiments.record", "train again what the book shows as recorded"),
     "bench": ("llmbook.bench", "race our code against the libraries people use"),
     "calibrate": (
         "llmbook.book.calibrate",

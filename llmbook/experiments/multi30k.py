@@ -1,4 +1,4 @@
-"""English to German: `python -m llmbook.experiments.multi30k` trains and measures a `Transformer`.
+"""English to German: `python -m llmbook record multi30k` trains and measures a `Transformer`.
 
 Captions of photographs in subword pieces, label smoothing, warm-up; then the BLEU of greedy and of
 beam search on the Flickr test set of 2016. What is measured is written as JSON, with examples,
@@ -6,28 +6,22 @@ loss curves, hardware, versions, command and commit. A run that was stopped goes
 Sources: Elliott et al. 2016 (the captions), Vaswani et al. 2017 (the model), Post 2018 (BLEU).
 """
 
-import argparse
 import dataclasses
-import json
-import shlex
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-import llmbook
-from llmbook.data import DownloadFailed, multi30k
-from llmbook.data.folders import write_atomically
+from llmbook.data import multi30k
 from llmbook.data.packing import pad
 from llmbook.decoding import generate
-from llmbook.losses import IGNORED
+from llmbook.experiments.record import RECORDED
+from llmbook.losses import IGNORED, count_targets
 from llmbook.models.transformer import Transformer, TransformerConfig
 from llmbook.tokenization import BPETokenizer
-from llmbook.training.checkpoint import CheckpointNotWritten
 from llmbook.training.config import TrainConfig
 from llmbook.training.log import Log
-from llmbook.training.loop import Interrupted, TrainingDiverged, count_targets, train
+from llmbook.training.loop import train
 
 PAD, START, END = 0, 1, 2
 SPECIAL = 3  # ids below it; the tokenizer's begin there
@@ -51,11 +45,11 @@ RUNS = {  # by the kind of device: less than an hour of one CPU core; more on a 
     "cpu": (CPU, dict(pieces=4000, d_model=192, layers=3, dropout=0.1)),
     "cuda": (GPU, dict(pieces=8000, d_model=256, layers=3, dropout=0.3)),
 }
-TARGET = Path(llmbook.__file__).parent / "book" / "recorded" / "multi30k.json"
+OUT = RECORDED / "multi30k.json"
 
 
 def run_for(device):
-    """(config, sizes) for `learn` on a device: what one CPU core can do, or more on a GPU."""
+    """(config, sizes) for `train_translator` on a device: what one CPU core can do, or more on a GPU."""
     return RUNS["cuda" if torch.device(device).type == "cuda" else "cpu"]
 
 
@@ -68,38 +62,39 @@ class Captions:
     """
 
     def __init__(self, pairs, tokenizer, size, seed=0):
-        self.rows = [tuple(numbers(tokenizer, text) for text in pair) for pair in pairs]
+        self.rows = [tuple(encode(tokenizer, text) for text in pair) for pair in pairs]
         self.size, self.seed, self._epoch, self._batches = size, seed, None, []
 
     def __call__(self, step):
         epoch, at = divmod(step, -(-len(self.rows) // self.size))
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, self._cut(epoch)
-        return tensors([self.rows[i] for i in self._batches[at]])
+        return collate([self.rows[i] for i in self._batches[at]])
 
     def _cut(self, epoch):
-        dice = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
-        order = torch.randperm(len(self.rows), generator=dice).tolist()
+        # not seeds.generator: the recorded run was drawn so
+        draw = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+        order = torch.randperm(len(self.rows), generator=draw).tolist()
         for at in range(0, len(order), 40 * self.size):
             pool = slice(at, at + 40 * self.size)
             order[pool] = sorted(order[pool], key=lambda i: len(self.rows[i][0]))
         batches = [order[at : at + self.size] for at in range(0, len(order), self.size)]
-        return [batches[i] for i in torch.randperm(len(batches), generator=dice).tolist()]
+        return [batches[i] for i in torch.randperm(len(batches), generator=draw).tolist()]
 
 
-def numbers(tokenizer, text):
+def encode(tokenizer, text):
     """A caption's token ids, with the end behind."""
     return [SPECIAL + i for i in tokenizer.encode(text)] + [END]
 
 
-def tensors(rows):
+def collate(rows):
     """[(source, target), …] → source (rows, tokens), targets (rows, tokens), source mask."""
     source, mask = pad([source for source, _ in rows], PAD)
     target, _ = pad([target for _, target in rows], IGNORED)
     return source, target, mask
 
 
-def loss_of(model, source, target, mask, smoothing=0.1):
+def smoothed_loss(model, source, target, mask, smoothing=0.1):
     """The model's loss on a batch, with smoothed labels: a scalar in nats a token."""
     return model.loss(source, target, mask, smoothing=smoothing)
 
@@ -108,17 +103,17 @@ def translate(model, tokenizer, texts, size=100, **search):
     """German for English texts: a list of strings. `search`: what `generate` takes."""
     device, out = next(model.parameters()).device, []
     for at in range(0, len(texts), size):
-        rows = [(numbers(tokenizer, text), [END]) for text in texts[at : at + size]]
-        source, _, mask = (t.to(device) for t in tensors(rows))
-        told = generate(model, source, mask, max_new_tokens=LONGEST, **search)
+        rows = [(encode(tokenizer, text), [END]) for text in texts[at : at + size]]
+        source, _, mask = (t.to(device) for t in collate(rows))
+        translated = generate(model, source, mask, max_new_tokens=LONGEST, **search)
         out += [
             tokenizer.decode([t - SPECIAL for t in row if t >= SPECIAL])
-            for row in told[:, 1:].tolist()
+            for row in translated[:, 1:].tolist()
         ]
     return out
 
 
-def learn(
+def train_translator(
     config,
     *,
     pieces,
@@ -165,7 +160,7 @@ def learn(
         for step in range(-(-len(unseen) // 100)):
             batch = [t.to(device) for t in held_out(step)]
             n = int(count_targets(batch[1]))
-            total += n * float(loss_of(model, *batch, smoothing=0.0))
+            total += n * float(smoothed_loss(model, *batch, smoothing=0.0))
             terms += n
         return total / terms
 
@@ -173,7 +168,7 @@ def learn(
         model,
         Captions(pairs, tokenizer, config.batch_size, config.seed),
         config,
-        loss=loss_of,
+        loss=smoothed_loss,
         count=lambda source, target, mask: count_targets(target),
         evaluate=evaluate,
         log=log,
@@ -191,81 +186,44 @@ def learn(
     english, german = zip(*tests, strict=True)
     for name, search in SEARCHES.items():
         began = time.monotonic()
-        told = translate(model, tokenizer, english, **search)
+        translated = translate(model, tokenizer, english, **search)
         bleu = sacrebleu.BLEU()
-        found["BLEU"][name] = round(bleu.corpus_score(told, [german]).score, 2)
+        found["BLEU"][name] = round(bleu.corpus_score(translated, [german]).score, 2)
         found["sacrebleu"] = str(bleu.get_signature())
         print(f"{name}: BLEU {found['BLEU'][name]}, {time.monotonic() - began:.0f} s", flush=True)
-        found["examples"] = list(zip(english, told, german, strict=True))[:5]
+        found["examples"] = list(zip(english, translated, german, strict=True))[:5]
     return found
 
 
-def main(argv=None):
-    """Learn, and write the record."""
-    from llmbook.provenance import machine
+# --- python -m llmbook record multi30k
 
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        prog="python -m llmbook.experiments.multi30k", description=__doc__.splitlines()[0]
-    )
+
+def add_arguments(parser):
+    """What is left out is decided by the device."""
     add = parser.add_argument
-    add("--device", default="cpu", help="decides what is left out of the following")
     for name in ("steps", "batch_size", "pieces", "d_model", "layers"):
-        add(f"--{name.replace('_', '-')}", type=int)
-    add("--lr", type=float)
-    add("--dropout", type=float)
-    add("--seed", type=int, default=0)
-    add("--threads", type=int, default=1)
-    add("--limit", type=int, help="pairs to read; default: all")
+        add(f"--{name.replace('_', '-')}", type=int, help="instead of the device's own")
+    add("--lr", type=float, help="at the peak, instead of the device's own")
+    add("--dropout", type=float, help="instead of the device's own")
+    add("--limit", type=int, help="pairs to read, all when left out")
     add("--folder", type=Path, default=Path("runs/multi30k"), help="for log and checkpoints")
-    add("--out", type=Path, default=TARGET)
     add("--resume", action="store_true", help="go on from the last checkpoint")
-    options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    here = machine(device)  # before anything that is written changes the checkout
-    config, sizes = run_for(device)
+
+
+def run(options, record):
+    """Train, evaluate, and write the record."""
+    config, sizes = run_for(options.device)
     given = {name: value for name, value in vars(options).items() if value is not None}
     own = {name: given[name] for name in ("steps", "batch_size", "lr", "seed") if name in given}
     config = dataclasses.replace(config, **own, warmup=own.get("steps", config.steps) // 10)
     sizes = {name: given.get(name, value) for name, value in sizes.items()}
-    command = shlex.join(["python", "-m", "llmbook.experiments.multi30k", *argv])
-    began = time.monotonic()
-    try:
-        found = learn(
-            config,
-            **sizes,
-            limit=options.limit,
-            device=device,
-            folder=options.folder,
-            resume=options.resume,
-            log=Log(options.folder),
-        )
-    except Interrupted as stop:
-        again = command if options.resume else f"{command} --resume"
-        print(f"\n{stop}\nresume with: {again}", file=sys.stderr)
-        return 130
-    except (
-        DownloadFailed,
-        ImportError,
-        ValueError,
-        TrainingDiverged,
-        CheckpointNotWritten,
-    ) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    found["_run"] = {
-        **here,
-        "command": command,
-        "seconds": round(time.monotonic() - began),
-        "training": dataclasses.asdict(config),
-        "sizes": sizes,
-    }
-    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(options.out, text.encode())
-    print(f"recorded in {options.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    found = train_translator(
+        config,
+        **sizes,
+        limit=options.limit,
+        device=options.device,
+        folder=options.folder,
+        resume=options.resume,
+        log=Log(options.folder),
+    )
+    record.write_whole(found, training=dataclasses.asdict(config), sizes=sizes)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from llmbook.losses import IGNORED
+from llmbook.losses import count_targets
 from llmbook.training import distributed
 from llmbook.training.checkpoint import Checkpoints
 from llmbook.training.config import FREE_TO_CHANGE
@@ -41,14 +41,14 @@ class Interrupted(KeyboardInterrupt):
         self.step, self.path = step, path
 
 
-def next_token_loss(model, input_ids, targets):
-    """The default loss: the model's own, mean cross-entropy of the targets, in nats."""
-    return model.loss(input_ids, targets)
+def own_loss(model, *batch):
+    """The default loss: the model's own, a mean over the targets, the batch's second tensor."""
+    return model.loss(*batch)
 
 
-def count_targets(*batch):
-    """How many terms the default loss is a mean of: the targets that are not masked."""
-    return (batch[-1] != IGNORED).sum()
+def own_count(input_ids, targets, *more):
+    """How many terms a model's own loss is a mean of: the targets that are not masked."""
+    return count_targets(targets)
 
 
 def count_rows(*batch):
@@ -72,14 +72,14 @@ class Update:
         self.world = world or distributed.current_world()
         self.precision = Precision.choose(self.device, config.precision)
         self.scaler = self.precision.scaler()
-        self.count = count or (count_targets if loss is None else count_rows)
+        self.count = count or (own_count if loss is None else count_rows)
         if config.checkpoint_activations:
             if not hasattr(model, "checkpointing"):
                 raise ValueError(
                     f"checkpoint_activations needs a model that has it: got {type(model).__name__}"
                 )
             model.checkpointing = True
-        inner = distributed.LossOf(model, loss or next_token_loss)
+        inner = distributed.LossOf(model, loss or own_loss)
         self.forward = distributed.parallelise(inner, config.parallel, self.world)
         if config.compile:
             self.forward = torch.compile(self.forward)

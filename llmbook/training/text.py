@@ -58,27 +58,33 @@ def read_text(config):
 
     Raises ValueError/OSError for a file that isn't there, is no UTF-8, or has too little text.
     """
-    train, validation, card = _documents(config)
-    tokenizer = _tokenizer(config, train, validation)
+    train, validation, card = documents_of(config)
+    text = packed_text(train, validation, _tokenizer(config, train, validation), card)
+    if min(len(text.train), len(text.validation)) < 2:
+        raise ValueError(f"{config.source} has too little text to train on")
+    return text
+
+
+def packed_text(train, validation, tokenizer, card):
+    """The `Text` of two sides, lists of strings; <|endoftext|> between texts where there are two.
+
+    card: what a model card says of the sides; how many tokens and bytes they have is added.
+    """
     end = tokenizer.special_tokens.get(END_OF_TEXT) if len(train) > 1 else None
     streams = [
-        pack((tokenizer.encode(text, allowed_special=()) for text in side), end)
-        for side in (train, validation)
+        pack((tokenizer.encode(text, ()) for text in side), end) for side in (train, validation)
     ]
-    if min(map(len, streams)) < 2:
-        raise ValueError(f"{config.source} has too little text to train on")
     size = sum(len(text.encode()) for text in validation)
-    card = {
-        **card,
+    counts = {
         "train_tokens": len(streams[0]),
         "validation_tokens": len(streams[1]),
         "validation_bytes": size,
     }
-    return Text(*streams, tokenizer, end, size, card)
+    return Text(*streams, tokenizer, end, size, {**card, **counts})
 
 
-def _documents(config):
-    """The texts of both sides, and what a card says of them."""
+def documents_of(config):
+    """The texts of both sides, two lists of strings, and what a card says of them."""
     if config.source == "documentation":
         sides = [documentation(split, config.size) for split in ("train", "validation")]
         card = {"train": sides[0].card(), "validation": sides[1].card()}

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from llmbook.experiments.families import models as families
 from llmbook.experiments.families.answers import (
     ASKS,
     KINDS,
@@ -19,38 +18,36 @@ from llmbook.experiments.families.answers import (
     question_batch,
     span_scores,
 )
+from llmbook.experiments.families.family import FAMILIES as CLASSES
+from llmbook.experiments.families.family import MASKED, Encoder, Special, family_named
 from llmbook.experiments.families.models import (
-    FAMILIES,
-    Questions,
-    Special,
-    build,
+    PretrainingBatches,
     first_steps,
     held_out_loss,
     pretrain,
     read_corpus,
+    shipped_families,
     shipped_folder,
-    trio,
 )
 from llmbook.experiments.families.table import (
     FEW_WINDOWS,
     NSP_SEEDS,
-    TARGET,
+    OUT,
     TESTED,
     f1,
     found_names,
     go_on,
     in_pieces,
-    next_sentences_told,
+    next_sentence_accuracy,
     probe,
 )
 from llmbook.experiments.families.tasks import (
     TASKS,
     Task,
-    answer,
+    evaluate,
+    finetune,
     is_signature,
     make_task,
-    measure,
-    task_batch,
 )
 from llmbook.models import load, shipped
 from llmbook.models.bert import BertConfig, BertForPreTraining
@@ -60,6 +57,7 @@ from llmbook.tokenization import BPETokenizer
 # it is the same to 0.001. On two subsets of the documents, nine in ten of them, as other versions
 # of Python would have: at most 0.035 (encoder 0.017, decoder 0.011, encoder-decoder 0.035).
 # Other weights and another order of the data, seeds 1 and 2: 0.02 to 0.25.
+FAMILIES = tuple(CLASSES)
 BAND, FIRST, LAST = 0.1, 20, 30
 SLOW = pytest.mark.slow
 RETRAINED = [f if f == "decoder" else pytest.param(f, marks=SLOW) for f in FAMILIES]
@@ -67,7 +65,7 @@ RETRAINED = [f if f == "decoder" else pytest.param(f, marks=SLOW) for f in FAMIL
 
 @pytest.fixture(scope="module")
 def shipped_trio():
-    return trio()
+    return shipped_families()
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +110,7 @@ def test_the_three_ship_with_equal_sizes_one_tokenizer_and_a_card_each(shipped_t
 def test_a_fresh_model_of_each_family_has_the_shipped_one_s_shape(shipped_trio):
     models, tokenizer, _ = shipped_trio
     for family, model in models.items():
-        fresh = build(family, len(tokenizer), Special.of(tokenizer))
+        fresh = family_named(family, tokenizer).build()
         assert {n: p.shape for n, p in fresh.named_parameters()} == {
             n: p.shape for n, p in model.named_parameters()
         }
@@ -147,25 +145,27 @@ def test_the_first_steps_follow_the_recorded_curve(family, corpus, shipped_trio)
 
 def test_the_shipped_weights_have_the_validation_loss_that_their_cards_state(corpus, shipped_trio):
     _, validation_ids, tokenizer, _ = corpus
-    special = Special.of(tokenizer)
     for family, model in shipped_trio[0].items():
-        questions = Questions(family, validation_ids, special, len(tokenizer), seed=1)
+        batches = PretrainingBatches(family_named(family, tokenizer), validation_ids, seed=1)
         stated = shipped_trio[2][family]["validation_curve"][-1][1]
-        assert abs(held_out_loss(model, questions, batches=4) - stated) <= 0.4
+        assert abs(held_out_loss(model, batches, batches=4) - stated) <= 0.4
 
 
 def test_the_three_read_the_same_windows_in_the_same_order(shipped_trio):
     _, tokenizer, _ = shipped_trio
     special = Special.of(tokenizer)
     ids = torch.randint(30, 1280, (4000,), generator=torch.Generator().manual_seed(1))
-    batches = {f: Questions(f, ids, special, len(tokenizer), batch_size=3)(2) for f in FAMILIES}
+    batches = {
+        name: PretrainingBatches(family_named(name, tokenizer), ids, batch_size=3)(2)
+        for name in FAMILIES
+    }
     text, targets = batches["decoder"]
     assert text.shape == (3, 128) and torch.equal(text[:, 1:], targets[:, :-1])
     inputs, asked = batches["encoder"]
     assert inputs.shape == (3, 130)
     assert torch.equal(torch.where(asked >= 0, asked, inputs)[:, 1:-1], text)
     assert (inputs[:, 0] == special.cls).all() and (inputs[:, -1] == special.sep).all()
-    assert abs((asked >= 0).double().mean().item() - families.MASKED) < 0.02
+    assert abs((asked >= 0).double().mean().item() - MASKED) < 0.02
     inputs, asked = batches["encoder_decoder"]
     for row, answers, whole in zip(inputs.tolist(), asked.tolist(), text.tolist(), strict=True):
         spans, current = {}, None
@@ -180,9 +180,8 @@ def test_the_three_read_the_same_windows_in_the_same_order(shipped_trio):
 
 def test_short_pieces_are_the_same_text_and_a_step_s_batch_never_varies(shipped_trio):
     _, tokenizer, _ = shipped_trio
-    special = Special.of(tokenizer)
     ids = torch.randint(30, 1280, (4000,), generator=torch.Generator().manual_seed(1))
-    whole, short = (Questions("encoder", ids, special, 1280, batch_size=3) for _ in range(2))
+    whole, short = (PretrainingBatches(Encoder(tokenizer), ids, batch_size=3) for _ in range(2))
     short.short_until = 5
     inputs, asked = short(4)
     assert inputs.shape == (12, 34) and short(5)[0].shape == (3, 130)
@@ -195,8 +194,8 @@ def test_short_pieces_are_the_same_text_and_a_step_s_batch_never_varies(shipped_
 def test_what_does_not_fit_is_refused(shipped_trio):
     _, tokenizer, _ = shipped_trio
     with pytest.raises(ValueError, match="family must be one of encoder, decoder"):
-        build("both", 1280, Special.of(tokenizer))
-    with pytest.raises(ValueError, match="n must be from 1 to 720: got 721"):
+        family_named("both", tokenizer)
+    with pytest.raises(ValueError, match="n must be a whole number from 1 to 720: got 721"):
         first_steps(721)
     plain = BPETokenizer.train(["some text " * 30], 300)
     with pytest.raises(ValueError, match=r"special token \[PAD\]"):
@@ -233,16 +232,17 @@ def test_batches_of_tasks_ask_for_the_target_and_its_end_and_nothing_else(shippe
     _, tokenizer, _ = shipped_trio
     s = Special.of(tokenizer)
     pairs = [([50, 51, 52], [60]), ([53], [61, 62])]
-    inputs, targets = task_batch("decoder", pairs, s, 4)
+    encoder, decoder, encoder_decoder = (family_named(f, tokenizer) for f in FAMILIES)
+    inputs, targets = decoder.task_batch(pairs, 4)
     assert inputs.tolist() == [[50, 51, 52, s.sep, 60], [53, s.sep, 61, 62, s.end]]
     assert targets.tolist() == [[-100] * 3 + [60, s.end], [-100, 61, 62, s.end, -100]]
-    inputs, targets, mask = task_batch("encoder_decoder", pairs, s, 4)
+    inputs, targets, mask = encoder_decoder.task_batch(pairs, 4)
     assert inputs.tolist() == [[50, 51, 52], [53, s.pad, s.pad]] and mask.tolist()[1] == [1, 0, 0]
     assert targets.tolist() == [[60, s.end, -100], [61, 62, s.end]]
     g = torch.Generator().manual_seed(0)
     holes = []
     for _ in range(200):
-        inputs, targets, mask = task_batch("encoder", pairs, s, 4, g)
+        inputs, targets, mask = encoder.task_batch(pairs, 4, g)
         whole = torch.where(targets >= 0, targets, inputs)
         assert whole[0].tolist() == [s.cls, 50, 51, 52, s.sep, 60, s.end, s.pad, s.pad]
         assert (inputs[targets >= 0] == s.mask).all() and mask.sum(1).tolist() == [9, 7]
@@ -253,22 +253,20 @@ def test_batches_of_tasks_ask_for_the_target_and_its_end_and_nothing_else(shippe
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_learns_to_answer_in_its_own_way(family, shipped_trio):
-    from llmbook.experiments.families.tasks import finetune
-
     _, tokenizer, _ = shipped_trio
-    special, g = Special.of(tokenizer), torch.Generator().manual_seed(3)
+    how, g = family_named(family, tokenizer), torch.Generator().manual_seed(3)
     words = torch.randint(300, 320, (40, 2), generator=g).tolist()
     pairs = [(w, [400 + w[0] % 2, 500 + w[0] % 2]) for w in words]  # told by the first token
     task = Task("toy", pairs, pairs[:20], 3)
     torch.manual_seed(0)
     model = load(family)
-    before, _ = measure(model, family, task, tokenizer, special)
-    finetune(model, family, task, special, steps=40, batch_size=16, lr=2e-3)
-    after, _ = measure(model, family, task, tokenizer, special)
+    before, _ = evaluate(model, how, task, tokenizer)
+    finetune(model, how, task, steps=40, batch_size=16, lr=2e-3)
+    after, _ = evaluate(model, how, task, tokenizer)
     assert before == 0 and after >= 0.9
     sources = [source for source, _ in pairs[:4]]
-    drawn = answer(model, family, sources, special, 3, sampled=True, seed=1)
-    assert drawn == answer(model, family, sources, special, 3, sampled=True, seed=1)
+    drawn = how.answer(model, sources, 3, sampled=True, seed=1)
+    assert drawn == how.answer(model, sources, 3, sampled=True, seed=1)
 
 
 def test_f1_counts_exact_names():
@@ -285,7 +283,7 @@ def test_a_name_beyond_the_window_is_a_name_missed():
 
 
 def test_the_recorded_table_has_every_part_task_and_family():
-    record = json.loads(TARGET.read_text("utf-8"))
+    record = json.loads(OUT.read_text("utf-8"))
     assert (
         set(record["_runs"])
         == set(record) - {"_runs"}
@@ -319,7 +317,7 @@ def test_the_recorded_table_has_every_part_task_and_family():
 
 
 def test_what_the_chapter_says_of_next_sentence_prediction_is_what_was_recorded():
-    nsp = json.loads(TARGET.read_text("utf-8"))["nsp"]
+    nsp = json.loads(OUT.read_text("utf-8"))["nsp"]
     spread = max(max(nsp[name]) - min(nsp[name]) for name in ("with NSP", "without NSP"))
     means = [sum(nsp[name]) / NSP_SEEDS for name in ("with NSP", "without NSP")]
     assert abs(means[0] - means[1]) <= spread  # no difference that can be told from chance
@@ -334,7 +332,7 @@ def test_the_chapter_s_small_steps_repeat_their_record(family, corpus, shipped_t
     _, history = pretrain(
         family, train_ids, None, tokenizer, first_steps(20, batch_size=FEW_WINDOWS)
     )
-    recorded = json.loads(TARGET.read_text("utf-8"))["first"][family][:20]
+    recorded = json.loads(OUT.read_text("utf-8"))["first"][family][:20]
     assert max(abs(a - b) for a, b in zip(history.losses, recorded, strict=True)) < 0.02
 
 
@@ -470,5 +468,5 @@ def test_the_share_of_next_sentences_told_counts_right_answers(shipped_trio):
     for constant in (0, 1):  # always "the next one", always "a random one"
         torch.nn.init.zeros_(model.next_sentence.weight)
         model.next_sentence.bias.data = torch.eye(2)[constant]
-        shares.append(next_sentences_told(model, documents, special, batches=4))
+        shares.append(next_sentence_accuracy(model, documents, special, batches=4))
     assert sum(shares) == 1 and 0.3 < shares[0] < 0.7

@@ -15,17 +15,17 @@ from llmbook.experiments.multi30k import (
     CPU,
     END,
     GPU,
+    OUT,
     PAD,
     SEARCHES,
     SPECIAL,
-    TARGET,
     Captions,
-    learn,
-    main,
-    numbers,
+    collate,
+    encode,
     run_for,
-    tensors,
+    train_translator,
 )
+from llmbook.experiments.record import main
 from llmbook.losses import IGNORED
 from llmbook.tokenization import BPETokenizer
 
@@ -60,7 +60,7 @@ def tokenizer():
 
 
 def test_a_batch_is_padded_after_the_end_and_padding_does_not_count():
-    source, target, mask = tensors([([5, END], [7, 8, END]), ([6, 4, 3, END], [9, END])])
+    source, target, mask = collate([([5, END], [7, 8, END]), ([6, 4, 3, END], [9, END])])
     assert source.tolist() == [[5, END, PAD, PAD], [6, 4, 3, END]]
     assert target.tolist() == [[7, 8, END], [9, END, IGNORED]]
     assert mask.tolist() == [[1, 1, 0, 0], [1] * 4]
@@ -74,7 +74,7 @@ def test_each_epoch_reads_each_pair_once_in_an_order_of_its_own(tokenizer):
         batches = [captions(step) for step in range(k * steps, (k + 1) * steps)]
         return [tuple(t for t in row.tolist() if t != PAD) for b in batches for row in b[0]]
 
-    wanted = sorted(tuple(numbers(tokenizer, english)) for english, _ in TOY)
+    wanted = sorted(tuple(encode(tokenizer, english)) for english, _ in TOY)
     assert sorted(epoch(0)) == sorted(epoch(1)) == wanted
     assert epoch(0) != epoch(1)
     again = Captions(TOY, tokenizer, 10, seed=1)(
@@ -96,7 +96,7 @@ def test_rows_of_similar_length_stand_together(tokenizer):
 
 def test_a_caption_comes_back_from_its_numbers_and_its_end_is_no_token_of_it(tokenizer):
     text = "The dog and the fish see a bird that eats ."
-    ids = numbers(tokenizer, text)
+    ids = encode(tokenizer, text)
     assert ids[-1] == END and min(ids[:-1]) >= SPECIAL
     assert tokenizer.decode([i - SPECIAL for i in ids[:-1]]) == text
 
@@ -105,7 +105,7 @@ def test_it_learns_a_toy_language_and_reports_what_sacrebleu_says(toy):
     import sacrebleu
 
     config = dataclasses.replace(SHORT, steps=300, batch_size=32, warmup=30, evaluate_every=100)
-    found = learn(config, **TINY)
+    found = train_translator(config, **TINY)
     assert min(found["BLEU"].values()) > 95 and set(found["BLEU"]) == set(SEARCHES)
     assert found["pairs"] == len(toy["train"]) and [at for at, _ in found["validation"]] == [
         0,
@@ -117,12 +117,12 @@ def test_it_learns_a_toy_language_and_reports_what_sacrebleu_says(toy):
     english, told, german = zip(*found["examples"], strict=True)
     assert list(zip(english, german, strict=True)) == toy["test"][:5]
     assert sacrebleu.corpus_bleu(list(told), [list(german)]).score > 95
-    untrained = learn(SHORT, **TINY)
+    untrained = train_translator(SHORT, **TINY)
     assert max(untrained["BLEU"].values()) < 60
 
 
 def test_a_run_that_stopped_goes_on_to_the_same_end(toy, tmp_path, monkeypatch):
-    whole = learn(SHORT, **TINY, folder=tmp_path / "whole")
+    whole = train_translator(SHORT, **TINY, folder=tmp_path / "whole")
     read = Captions.__call__
 
     def until_five(self, step):
@@ -133,18 +133,19 @@ def test_a_run_that_stopped_goes_on_to_the_same_end(toy, tmp_path, monkeypatch):
     with monkeypatch.context() as during:
         during.setattr(Captions, "__call__", until_five)
         with pytest.raises(RuntimeError, match="stopped"):
-            learn(SHORT, **TINY, folder=tmp_path / "cut")
+            train_translator(SHORT, **TINY, folder=tmp_path / "cut")
     with pytest.raises(ValueError, match="resume it"):
-        learn(SHORT, **TINY, folder=tmp_path / "cut")
+        train_translator(SHORT, **TINY, folder=tmp_path / "cut")
     with pytest.raises(ValueError, match="other data"):
-        learn(SHORT, **{**TINY, "dropout": 0.5}, folder=tmp_path / "cut", resume=True)
-    rest = learn(SHORT, **TINY, folder=tmp_path / "cut", resume=True)
+        train_translator(SHORT, **{**TINY, "dropout": 0.5}, folder=tmp_path / "cut", resume=True)
+    rest = train_translator(SHORT, **TINY, folder=tmp_path / "cut", resume=True)
     assert rest["validation"][-1] == whole["validation"][-1] and rest["BLEU"] == whole["BLEU"]
 
 
 def test_the_command_writes_the_record(toy, tmp_path, capsys):
     out = tmp_path / "record.json"
     argv = [
+        "multi30k",
         "--steps",
         "4",
         "--batch-size",
@@ -166,9 +167,7 @@ def test_the_command_writes_the_record(toy, tmp_path, capsys):
     record = json.loads(out.read_text("utf-8"))
     assert record["pairs"] == 30 and record["_run"]["training"]["steps"] == 4
     assert record["_run"]["sizes"] == {"pieces": 330, "d_model": 32, "layers": 1, "dropout": 0.1}
-    assert record["_run"]["command"].startswith(
-        "python -m llmbook.experiments.multi30k --steps 4 "
-    )
+    assert record["_run"]["command"].startswith("python -m llmbook record multi30k --steps 4 ")
     assert "recorded in" in capsys.readouterr().out
     assert main(argv) == 2 and "resume it, or name another folder" in capsys.readouterr().err
 
@@ -182,6 +181,7 @@ def test_an_interrupted_command_says_how_to_go_on(toy, tmp_path, monkeypatch, ca
         return read(self, step)
 
     argv = [
+        "multi30k",
         "--steps",
         "4",
         "--batch-size",
@@ -218,7 +218,8 @@ def test_what_is_missing_is_named_before_anything_is_trained(
         monkeypatch.setattr(subject, "multi30k", fail)
     else:
         monkeypatch.setitem(sys.modules, "sacrebleu", None)
-    assert main(["--folder", str(tmp_path / "run"), "--out", str(tmp_path / "record.json")]) == 2
+    argv = ["--folder", str(tmp_path / "run"), "--out", str(tmp_path / "record.json")]
+    assert main(["multi30k", *argv]) == 2
     assert {"captions": "multi30k.train.en.gz", "sacrebleu": "sacrebleu"}[
         lacking
     ] in capsys.readouterr().err
@@ -234,7 +235,7 @@ def test_a_gpu_gets_the_larger_run():
 
 
 def test_the_record_is_of_the_whole_set_by_the_command_without_options():
-    record = json.loads(TARGET.read_text("utf-8"))
+    record = json.loads(OUT.read_text("utf-8"))
     assert record["pairs"] == 29_000 and set(record["BLEU"]) == set(SEARCHES)
     told = record["_run"]
     assert told["command"].split(" --device")[0] == "python -m llmbook.training.multi30k"
@@ -249,7 +250,7 @@ def test_the_record_is_of_the_whole_set_by_the_command_without_options():
 def test_the_recorded_examples_are_near_what_people_wrote():
     import sacrebleu
 
-    record = json.loads(TARGET.read_text("utf-8"))
+    record = json.loads(OUT.read_text("utf-8"))
     _, told, human = zip(*record["examples"], strict=True)
     assert sacrebleu.corpus_bleu(list(told), [list(human)]).score > 10
     assert sacrebleu.corpus_bleu(list(told), [list(human[1:] + human[:1])]).score < 5

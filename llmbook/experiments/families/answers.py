@@ -161,8 +161,8 @@ def by_chance(questions):
     }
 
 
-def teach(model, kind, tokenizer, special, *, steps, batch_size=32, lr=1.5e-3, seed=0):
-    """Teach a `BertForQuestionAnswering` one kind of question, in place; new ones each step."""
+def finetune(model, kind, tokenizer, special, *, steps, batch_size=32, lr=1.5e-3, seed=0):
+    """Train a `BertForQuestionAnswering` on one kind of question, in place; new ones each step."""
 
     def batch_at(step):
         questions = make_questions(
@@ -175,7 +175,7 @@ def teach(model, kind, tokenizer, special, *, steps, batch_size=32, lr=1.5e-3, s
 
 
 @torch.no_grad()
-def examine(model, questions, special):
+def evaluate(model, questions, special):
     """`span_scores` of the model's best spans."""
     ids, mask, segments, allowed, answers = question_batch(questions, special)
     model.eval()

@@ -1,46 +1,35 @@
-"""The three families measured: `python -m llmbook.experiments.families.table`, then read the JSON.
+"""The three families measured: `python -m llmbook record families_table`, then read the JSON.
 
-Each shipped model is fine-tuned on each of the three tasks of families_tasks; each family takes
-its first steps on little text, as in the chapter; the encoder goes on with and without
-next-sentence prediction; and, where `LLMBOOK_DATA` holds them, all read film reviews (SST-2) and
-the encoder and the decoder tag names in posts (WNUT-17); the encoder marks the answers to
-questions in made passages (families_qa). What is measured is written to
-recorded/families_table.json after each part, with hardware, versions, command and date.
+Each shipped model is fine-tuned on each of the three tasks (tasks.py); each family takes its first
+steps on little text, as in the chapter; the encoder goes on with and without next-sentence
+prediction; and, where `LLMBOOK_DATA` holds them, all read film reviews (SST-2) and the encoder and
+the decoder tag names in posts (WNUT-17); the encoder marks the answers to questions in made
+passages (answers.py).
 """
-
-import argparse
-import json
-import shlex
-import sys
-import time
-from pathlib import Path
 
 import torch
 from torch import nn
 
-import llmbook
 from llmbook.data import available, sst2, wnut17
 from llmbook.data.corruption import next_sentence_batch
-from llmbook.data.folders import write_atomically
 from llmbook.data.packing import pad
-from llmbook.experiments.families.answers import ASKS, by_chance, examine, make_questions, teach
+from llmbook.experiments.families import answers
+from llmbook.experiments.families.family import FAMILIES, Encoder, Special, family_named
 from llmbook.experiments.families.models import (
-    FAMILIES,
-    Special,
-    build,
     first_steps,
     pretrain,
     read_corpus,
-    trio,
+    shipped_families,
 )
 from llmbook.experiments.families.tasks import (
     TASKS,
     Task,
+    evaluate,
     finetune,
     make_task,
-    measure,
     quick_config,
 )
+from llmbook.experiments.record import RECORDED
 from llmbook.losses import IGNORED
 from llmbook.models import load
 from llmbook.models.bert import (
@@ -54,30 +43,37 @@ from llmbook.training.loop import train
 NSP_SEEDS = 3
 FIRST_STEPS = 100  # as many as the chapter takes live
 FEW_WINDOWS = 2  # the live first steps of the chapter read so many windows each, not 16
-LONGER = {"camel": 4, "qa": 2}  # to copy or to match takes longer to learn
+LONGER_TASKS = {"camel": 4}  # to copy takes longer to learn,
+LONGER_PARTS = {"qa": 2}  # and so does to match
 TESTED = 600  # questions about passages
-TARGET = Path(llmbook.__file__).parent / "book" / "recorded" / "families_table.json"
+OUT = RECORDED / "families_table.json"
 
 
 def tasks_part(steps, seed):
     """{task: {family: score}} after fine-tuning the shipped models."""
-    _, tokenizer, _ = trio()
-    special, out = Special.of(tokenizer), {}
+    _, tokenizer, _ = shipped_families()
+    out = {}
     for name in TASKS:
         task = make_task(name, tokenizer, seed)
         out[name] = {}
         for family in FAMILIES:
-            torch.manual_seed(seed)
-            model = load(family)
-            finetune(model, family, task, special, steps=LONGER.get(name, 1) * steps, seed=seed)
-            out[name][family], _ = measure(model, family, task, tokenizer, special, seed)
+            longer = LONGER_TASKS.get(name, 1)
+            out[name][family] = _finetuned(family, task, tokenizer, longer * steps, seed)
             print(f"{name}, {family}: {out[name][family]:.3f}", flush=True)
     return out
 
 
+def _finetuned(name, task, tokenizer, steps, seed):
+    """The score of a shipped model after some steps on a task."""
+    torch.manual_seed(seed)
+    model, family = load(name), family_named(name, tokenizer)
+    finetune(model, family, task, steps=steps, seed=seed)
+    return evaluate(model, family, task, tokenizer, seed)[0]
+
+
 def first_part(steps, seed):
     """{family: losses of the first steps, FEW_WINDOWS windows each}, as the chapter takes them."""
-    _, tokenizer, _ = trio()
+    _, tokenizer, _ = shipped_families()
     ids, _, _, _ = read_corpus(tokenizer)
     config = first_steps(steps, batch_size=FEW_WINDOWS, seed=seed)
     out = {}
@@ -90,8 +86,8 @@ def first_part(steps, seed):
 
 def reviews_part(steps, seed):
     """{family: accuracy} on SST-2's test side; a label is a word that is written."""
-    _, tokenizer, _ = trio()
-    special, out = Special.of(tokenizer), {}
+    _, tokenizer, _ = shipped_families()
+    out = {}
     words = {0: tokenizer.encode(" bad"), 1: tokenizer.encode(" good")}
 
     def pairs(split):
@@ -100,10 +96,7 @@ def reviews_part(steps, seed):
     canvas = 1 + max(map(len, words.values()))
     task = Task("reviews", pairs("train"), pairs("test")[:1000], canvas)
     for family in FAMILIES:
-        torch.manual_seed(seed)
-        model = load(family)
-        finetune(model, family, task, special, steps=steps, seed=seed)
-        out[family], _ = measure(model, family, task, tokenizer, special, seed)
+        out[family] = _finetuned(family, task, tokenizer, steps, seed)
         print(f"SST-2, {family}: {out[family]:.3f}", flush=True)
     return out
 
@@ -154,15 +147,14 @@ def f1(predicted, right):
     A prediction may be shorter than its post, where that didn't fit into the window: no name is
     found there, and those that are there are missed.
     """
-    hit = sum(len(found_names(p) & found_names(r)) for p, r in zip(predicted, right, strict=True))
-    said = sum(len(found_names(p)) for p in predicted)
-    there = sum(len(found_names(r)) for r in right)
-    return 2 * hit / max(1, said + there)
+    predicted, gold = ([found_names(tags) for tags in side] for side in (predicted, right))
+    true_positives = sum(len(p & g) for p, g in zip(predicted, gold, strict=True))
+    return 2 * true_positives / max(1, sum(map(len, predicted)) + sum(map(len, gold)))
 
 
 def names_part(steps, seed):
     """{family: F1} on WNUT-17's test side, for the encoder and the decoder."""
-    _, tokenizer, _ = trio()
+    _, tokenizer, _ = shipped_families()
     special = Special.of(tokenizer)
     labels = sorted({tag for _, tags in wnut17("train") for tag in tags})
     out = {}
@@ -203,19 +195,19 @@ def qa_part(steps, seed):
 
     The starts, "as shipped" and "fresh weights", take equally many steps on the same questions.
     """
-    models, tokenizer, _ = trio()
+    models, tokenizer, _ = shipped_families()
     special, out = Special.of(tokenizer), {}
-    for kind in ASKS:
-        asked = make_questions(TESTED, kind, tokenizer, special, unseen=True, seed=seed)
-        out[kind] = {"by chance": by_chance(asked)}
+    for kind in answers.ASKS:
+        asked = answers.make_questions(TESTED, kind, tokenizer, special, unseen=True, seed=seed)
+        out[kind] = {"by chance": answers.by_chance(asked)}
         for start in ("as shipped", "fresh weights"):
             torch.manual_seed(seed)
-            body = build("encoder", len(tokenizer), special)
+            body = Encoder(tokenizer).build()  # drawn in any case: what follows has the same draws
             body = models["encoder"] if start == "as shipped" else body
             torch.manual_seed(seed)
             model = BertForQuestionAnswering.on(body)
-            history = teach(model, kind, tokenizer, special, steps=steps, seed=seed)
-            out[kind][start] = examine(model, asked, special)
+            history = answers.finetune(model, kind, tokenizer, special, steps=steps, seed=seed)
+            out[kind][start] = answers.evaluate(model, asked, special)
             print(
                 f"{kind}, {start}: {out[kind][start]}, loss {history.losses[-1]:.3f}", flush=True
             )
@@ -232,13 +224,13 @@ def nsp_part(steps, seed):
     is frozen and `probe` tells the library of a text. "as shipped": before any of it.
     "next sentence told": by the model with NSP, on pairs of the validation side. Three seeds.
     """
-    models, tokenizer, _ = trio()
+    models, tokenizer, _ = shipped_families()
     special = Special.of(tokenizer)
     streams = read_corpus(tokenizer)[:2]
     documents, unseen = (in_pieces(ids.tolist(), special.end) for ids in streams)
     task = make_task("library", tokenizer)
     torch.manual_seed(seed)
-    fresh = build("encoder", len(tokenizer), special).eval()
+    fresh = Encoder(tokenizer).build().eval()
     out = {
         "fresh weights": [probe(fresh.body, task, special)],
         "as shipped": [probe(models["encoder"].body, task, special)],
@@ -249,11 +241,12 @@ def nsp_part(steps, seed):
     for s in range(seed, seed + NSP_SEEDS):
         for name in ("with NSP", "without NSP"):
             model = go_on(models["encoder"], documents, special, steps, s, name == "with NSP")
-            if name == "with NSP":
-                told = next_sentences_told(model, unseen, special)
-                out["next sentence told"].append(told)
             out[name].append(probe(model.body, task, special))
-            print(f"seed {s}, {name}: {out[name][-1]:.3f} (told: {told:.3f})", flush=True)
+            print(f"seed {s}, {name}: {out[name][-1]:.3f}", flush=True)
+            if name == "with NSP":
+                accuracy = next_sentence_accuracy(model, unseen, special)
+                out["next sentence told"].append(accuracy)
+                print(f"seed {s}, next sentence told: {accuracy:.3f}", flush=True)
     return out
 
 
@@ -333,7 +326,7 @@ def go_on(encoder, documents, special, steps, seed, with_nsp):
         asked = targets >= 0
         return nn.functional.cross_entropy(model.head(hidden[asked]), targets[asked])
 
-    def batch_at(step):
+    def batch_at(step):  # not seeds.number: the recorded table was drawn so
         return nsp_batch(documents, special, vocab_size, 1000 * seed + step)
 
     config = quick_config(steps, seed, batch_size=16)
@@ -342,7 +335,7 @@ def go_on(encoder, documents, special, steps, seed, with_nsp):
 
 
 @torch.no_grad()
-def next_sentences_told(model, documents, special, batches=25):
+def next_sentence_accuracy(model, documents, special, batches=25):
     """The share of pairs, 16 a batch, of which the model tells whether the second is random."""
     right = []
     for i in range(batches):
@@ -354,47 +347,29 @@ def next_sentences_told(model, documents, special, batches=25):
     return torch.cat(right).double().mean().item()
 
 
-def main(argv=None):
+# --- python -m llmbook record families_table
+
+PARTS = {
+    "tasks": tasks_part,
+    "first": first_part,
+    "nsp": nsp_part,
+    "qa": qa_part,
+    "sst2": reviews_part,
+    "wnut17": names_part,
+}
+SETS = ("sst2", "wnut17")  # parts whose data are downloaded
+
+
+def add_arguments(parser):
+    """How long, and which."""
+    parser.add_argument("--steps", type=int, default=200, help="of fine-tuning, for most tasks")
+    parser.add_argument("--only", choices=tuple(PARTS), help="one part; the others are kept")
+
+
+def run(options, record):
     """Measure every part that the data allow, or one, and write the record after each."""
-    from llmbook.provenance import machine
-
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        prog="python -m llmbook.experiments.families.table", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=TARGET)
-    parser.add_argument("--only", help="one part, beside what the record has: tasks, first, nsp …")
-    options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    command = shlex.join(["python", "-m", "llmbook.experiments.families.table", *argv])
-    parts = {"tasks": tasks_part, "first": first_part, "nsp": nsp_part, "qa": qa_part}
-    if available("sst2"):
-        parts["sst2"] = reviews_part
-    if available("wnut17"):
-        parts["wnut17"] = names_part
-    if options.only is not None and options.only not in parts:
-        parser.error(f"--only must be one of {', '.join(parts)}: got {options.only!r}")
-    here = machine(torch.device("cpu"))  # before the record itself changes the checkout
-    record = {}
-    if options.only is not None and options.out.is_file():
-        record = json.loads(options.out.read_text("utf-8"))
-    for name in parts if options.only is None else (options.only,):
-        began = time.monotonic()
-        steps = FIRST_STEPS if name == "first" else LONGER.get(name, 1) * options.steps
-        record[name] = parts[name](steps, options.seed)
-        record.setdefault("_runs", {})[name] = {
-            **here,
-            "command": command,
-            "steps": steps,
-            "seed": options.seed,
-            "seconds": round(time.monotonic() - began),
-        }
-        write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    names = [name for name in PARTS if name not in SETS or available(name)]
+    for name in names if options.only is None else (options.only,):
+        steps = FIRST_STEPS if name == "first" else LONGER_PARTS.get(name, 1) * options.steps
+        values = PARTS[name](steps, options.seed)
+        record.write(name, values, steps=steps, seed=options.seed)

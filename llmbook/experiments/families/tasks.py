@@ -4,10 +4,8 @@
     signature    nothing                    → a Python signature, sampled      parses, and is new
     camel        add_done_callback          → AddDoneCallback                 exact match
 
-How a family answers: the decoder continues `source [SEP]`, the encoder–decoder writes its target,
-and the encoder fills a canvas of [MASK] behind `[CLS] source [SEP]`, place by place.
-
-`python -m llmbook.experiments.families.table` measures all of it.
+How each family is asked and answers: family.py. `python -m llmbook record families_table` measures
+all of it.
 """
 
 import ast
@@ -19,10 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
+from llmbook.checks import one_of
 from llmbook.data import documentation
-from llmbook.data.packing import pad
-from llmbook.decoding import generate
-from llmbook.losses import IGNORED
 from llmbook.training.config import TrainConfig
 from llmbook.training.log import Log
 from llmbook.training.loop import train
@@ -71,9 +67,8 @@ def is_signature(text):
 
 def make_task(name, tokenizer, seed=0):
     """One of the three tasks, from the documentation; the same for the same seed and versions."""
-    if name not in TASKS:
-        raise ValueError(f"name must be one of {', '.join(TASKS)}: got {name!r}")
-    return {"library": _library, "signature": _signature, "camel": _camel}[name](tokenizer, seed)
+    makers = {"library": _library, "signature": _signature, "camel": _camel}
+    return makers[one_of("name", name, TASKS)](tokenizer, seed)
 
 
 def _held_out(name):
@@ -132,40 +127,7 @@ def _task(name, train, test, seed, sampled=False):
     return Task(name, train, test[:400], canvas, sampled)
 
 
-# --- how each family is asked
-
-
-def task_batch(family, pairs, special, canvas, generator=None):
-    """A family's batch from pairs: the tensors that `task_loss` takes, a tuple."""
-    if family == "encoder_decoder":
-        inputs, mask = pad([source or [special.cls] for source, _ in pairs], special.pad)
-        targets, _ = pad([[*target, special.end] for _, target in pairs], IGNORED)
-        return inputs, targets, mask
-    if family == "decoder":
-        rows = [[*source, special.sep, *target, special.end] for source, target in pairs]
-        ids, _ = pad(rows, special.pad)
-        targets = ids[:, 1:].clone()
-        for i, (source, _) in enumerate(pairs):
-            targets[i, : len(source)] = IGNORED
-            targets[i, len(rows[i]) - 1 :] = IGNORED
-        return ids[:, :-1], targets
-    rows, answers = [], []
-    for source, target in pairs:
-        filled = [*target, special.end] + [special.pad] * (canvas - len(target) - 1)
-        hide = torch.rand(canvas, generator=generator) < torch.rand((), generator=generator)
-        hide[torch.randint(canvas, (), generator=generator)] = True
-        shown = [special.mask if h else t for t, h in zip(filled, hide.tolist(), strict=True)]
-        head = [special.cls, *source, special.sep]
-        rows.append([*head, *shown])
-        asked = [t if h else IGNORED for t, h in zip(filled, hide.tolist(), strict=True)]
-        answers.append([IGNORED] * len(head) + asked)
-    inputs, mask = pad(rows, special.pad)
-    return inputs, pad(answers, IGNORED)[0], mask
-
-
-def task_loss(model, *batch):
-    """The loss of any of the three on a batch of `task_batch`, in nats a token."""
-    return model.loss(*batch)
+# --- fine-tuning
 
 
 def quick_config(steps, seed, lr=1e-3, batch_size=32):
@@ -186,84 +148,24 @@ def quick_config(steps, seed, lr=1e-3, batch_size=32):
     )
 
 
-def finetune(model, family, task, special, *, steps, batch_size=32, lr=1e-3, seed=0):
-    """Teach a model a task, in place; returns the `History`."""
-    order = torch.Generator().manual_seed(seed)
-    places = torch.randint(len(task.train), (steps, batch_size), generator=order).tolist()
+def finetune(model, family, task, *, steps, batch_size=32, lr=1e-3, seed=0):
+    """Train a model of a `Family` on a task, in place; returns the `History`."""
+    draw = torch.Generator().manual_seed(seed)
+    places = torch.randint(len(task.train), (steps, batch_size), generator=draw).tolist()
 
     def batch_at(step):
-        g = torch.Generator().manual_seed(1000 * seed + step)
-        return task_batch(family, [task.train[i] for i in places[step]], special, task.canvas, g)
+        pairs = [task.train[i] for i in places[step]]
+        # not seeds.generator: the recorded table was drawn so, though step 1000 of seed 0 and
+        # step 0 of seed 1 hide the same places
+        draw = torch.Generator().manual_seed(1000 * seed + step)
+        return family.task_batch(pairs, task.canvas, draw)
 
     config = quick_config(steps, seed, lr, batch_size)
-    return train(model, batch_at, config, loss=task_loss, log=Log(progress=False))
+    return train(model, batch_at, config, log=Log(progress=False))
 
 
-@torch.no_grad()
-def answer(model, family, sources, special, canvas, *, sampled=False, seed=0):
-    """What a model answers to sources (lists of ids): lists of ids, up to their end."""
-    device = next(model.parameters()).device
-    how = {
-        "temperature": 1.0 if sampled else 0.0,
-        "seed": seed,
-        "max_new_tokens": canvas,
-        "eos_id": special.end,
-        "pad_id": special.pad,
-    }
-    if family == "encoder_decoder":
-        ids, mask = pad([source or [special.cls] for source in sources], special.pad)
-        rows = generate(model, ids.to(device), mask.to(device), start_id=special.pad, **how)
-        rows = rows[:, 1:]
-    elif family == "decoder":
-        prompts = [[*source, special.sep] for source in sources]
-        longest = max(map(len, prompts))
-        ids = torch.tensor([[special.pad] * (longest - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        rows = generate(model, ids.to(device), mask.to(device), **how)[:, longest:]
-    else:
-        rows = _fill(model, sources, special, canvas, sampled, seed)
-    return [_until(row, special.end) for row in rows.tolist()]
-
-
-def _fill(model, sources, special, canvas, sampled, seed):
-    """The encoder's answers: one place of each canvas a pass, drawn, or the surest one."""
-    model.eval()
-    device = next(model.parameters()).device
-    dice = torch.Generator().manual_seed(seed)
-    ids, mask = pad(
-        [[special.cls, *s, special.sep] + [special.mask] * canvas for s in sources], special.pad
-    )
-    rows = torch.arange(len(sources))
-    at = torch.tensor([[len(s) + 2 + i for i in range(canvas)] for s in sources])
-    for _ in range(canvas):
-        logits = model(ids.to(device), mask.to(device)).float().cpu()
-        p = logits[rows[:, None], at]
-        p[..., special.mask] = -torch.inf
-        p = p.softmax(-1)
-        hidden = ids[rows[:, None], at] == special.mask
-        sure = torch.rand(hidden.shape, generator=dice) if sampled else p.max(-1).values
-        place = sure.masked_fill(~hidden, -1.0).argmax(1)
-        chosen = p[rows, place]
-        token = chosen.argmax(-1)
-        if sampled:
-            token = torch.multinomial(chosen, 1, generator=dice)[:, 0]
-        ids[rows, at[rows, place]] = token
-    return ids[rows[:, None], at]
-
-
-def _until(row, end):
-    return row[: row.index(end)] if end in row else row
-
-
-def measure(model, family, task, tokenizer, special, seed=0):
+def evaluate(model, family, task, tokenizer, seed=0):
     """The model's score on a task, and its first answers as text."""
-    answers = answer(
-        model,
-        family,
-        [source for source, _ in task.test],
-        special,
-        task.canvas,
-        sampled=task.sampled,
-        seed=seed,
-    )
+    sources = [source for source, _ in task.test]
+    answers = family.answer(model, sources, task.canvas, sampled=task.sampled, seed=seed)
     return task.score(answers, tokenizer), [tokenizer.decode(a) for a in answers[:6]]

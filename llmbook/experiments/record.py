@@ -1,0 +1,144 @@
+"""What was trained once to be shown: `python -m llmbook record NAME`.
+
+An experiment is a module with `OUT`, `add_arguments(parser)` and `run(options, record)`, and a
+line in EXPERIMENTS. `record` is a `Recording`: it knows hardware, versions, commit and command, and
+writes JSON after each part, so that a run that is stopped has lost one part at most.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import llmbook
+from llmbook import checks, provenance
+from llmbook.data.folders import write_json
+
+# name: (module, what is trained)
+EXPERIMENTS = {
+    "small": ("small", "the small GPT that comes with the book; under two hours of one core"),
+    "families": ("families.models", "an encoder, a decoder and an encoder-decoder, on one text"),
+    "families_table": ("families.table", "what the three families make of the same tasks"),
+    "multi30k": ("multi30k", "an English to German Transformer, and its BLEU; under an hour"),
+}
+RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
+
+
+class Recording:
+    """A JSON file of what was measured, with where, when and by which command.
+
+    content: what the file holds. `write` replaces the file whole: killed at any moment it holds
+    the parts before or those with the new one.
+    """
+
+    def __init__(self, path, facts, command, content=None):
+        self.path, self.content = Path(path), {} if content is None else content
+        self._facts, self._command, self._began = facts, command, time.monotonic()
+
+    def about(self, **more):
+        """Hardware, versions, threads, date, commit, command, and seconds since the last part."""
+        seconds = round(time.monotonic() - self._began)
+        return {**self._facts, "command": self._command, "seconds": seconds, **more}
+
+    def write(self, part, values, **about):
+        """Record one part of several; `_runs` tells of each how it came about."""
+        self.content[part] = values
+        self.content.setdefault("_runs", {})[part] = self.about(**about)
+        self._save()
+
+    def write_whole(self, values, **about):
+        """Record everything at once, `_run` tells how it came about."""
+        self.content = {**values, "_run": self.about(**about)}
+        self._save()
+
+    def _save(self):
+        write_json(self.path, self.content)
+        self._began = time.monotonic()
+
+
+@contextlib.contextmanager
+def recording(path, command, *, device="cpu", threads=1, keep=False):
+    """`with recording(path, command) as record: record.write(part, values)`.
+
+    The commit is read now, before anything that is written changes the checkout. threads: of the
+    CPU, put back at the end. keep: whether the parts that the file has stay in it.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(checks.whole("threads", threads, least=1))
+    try:
+        content = None
+        if keep and Path(path).is_file():
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        yield Recording(path, provenance.machine(device), command, content)
+    finally:
+        torch.set_num_threads(before)
+
+
+def main(argv=None):
+    """Train and record the experiment that argv names, or list them.
+
+    0 when all is recorded, 130 after Ctrl-C, 2 for bad input or what is missing.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="python -m llmbook record",
+        description="Train again what the book shows as recorded.",
+        epilog="`python -m llmbook record NAME --help` lists an experiment's own options.",
+    )
+    names = parser.add_subparsers(dest="name", metavar="NAME")
+    for name, (_, line) in EXPERIMENTS.items():
+        # The options stand in the experiment's file, which is only read when it is asked for.
+        names.add_parser(name, help=line, add_help=False)
+    chosen, rest = parser.parse_known_args(argv)
+    if chosen.name is None:
+        if rest:
+            parser.error(f"name an experiment before {' '.join(rest)}: {', '.join(EXPERIMENTS)}")
+        parser.print_help()
+        return 0
+    module, line = EXPERIMENTS[chosen.name]
+    experiment = importlib.import_module(f"llmbook.experiments.{module}")
+    own = argparse.ArgumentParser(
+        prog=f"{parser.prog} {chosen.name}",
+        description=line,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = own.add_argument
+    add("--out", type=Path, default=experiment.OUT, help="where it is written")
+    add("--seed", type=int, default=0, help="of weights and order")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--threads", type=int, default=1, help="of the CPU")
+    experiment.add_arguments(own)
+    options = own.parse_args(rest)
+    command = provenance.command_line("record", chosen.name, *rest)
+    return _run(experiment, options, command)
+
+
+def _run(experiment, options, command):
+    from llmbook.data import DownloadFailed
+    from llmbook.device import resolve_device
+    from llmbook.training.checkpoint import CheckpointNotWritten
+    from llmbook.training.loop import Interrupted, TrainingDiverged
+
+    try:
+        options.device = resolve_device(options.device)
+        how = {"device": options.device, "threads": options.threads}
+        keep = getattr(options, "only", None) is not None
+        with recording(options.out, command, keep=keep, **how) as record:
+            experiment.run(options, record)
+    except Interrupted as stop:
+        again = command if getattr(options, "resume", False) else f"{command} --resume"
+        print(f"\n{stop}\nresume with: {again}", file=sys.stderr)
+        return 130
+    except (DownloadFailed, ImportError, ValueError, TypeError, TrainingDiverged) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except CheckpointNotWritten as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"recorded in {options.out}")
+    return 0
