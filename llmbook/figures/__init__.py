@@ -11,6 +11,7 @@ from importlib import import_module
 _WHERE = {
     "AttentionScores": "scores",
     "BlockStepper": "blocks",
+    "BudgetPlanner": "budget",
     "FamilyMasks": "families",
     "HeadPatterns": "heads",
     "Interactive": "interactive",
@@ -20,6 +21,7 @@ _WHERE = {
     "PathLength": "paths",
     "PositionExplorer": "positions",
     "TiledSoftmax": "tiles",
+    "Timeline": "timeline",
     "VanishingGradient": "vanishing",
     "show": "style",
 }
