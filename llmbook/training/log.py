@@ -1,8 +1,9 @@
 """What a run tells: a progress line, log.csv and log.jsonl, a live plot, TensorBoard if wanted.
 
 A row belongs to a step and speaks of the weights after that many updates: the loss on that step's
-batch, the gradient's norm, the validation loss when it was measured. A resumed run drops the rows
-from its checkpoint on and writes them again: no step is there twice, none is missing.
+batch, the gradient's norm, the validation loss when it was measured, and whatever else the run
+notes: a reward, a KL divergence, a share that was clipped, the balance of experts. A resumed run
+drops the rows from its checkpoint on and writes them again: no step is there twice, or missing.
 """
 
 import csv
@@ -12,14 +13,17 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 
 import torch
 
 from llmbook.checks import whole
 from llmbook.data.folders import write_atomically
+from llmbook.training.live_plot import LivePlot
 
-COLUMNS = ("step", "loss", "lr", "grad_norm", "tokens", "seconds", "validation")
+OWN = ("step", "loss", "lr", "grad_norm", "tokens", "seconds")  # of every step
+COLUMNS = (*OWN, "validation")  # of log.csv, before what else is noted
 
 
 @dataclass
@@ -27,7 +31,8 @@ class History:
     """The rows of a run as lists of equal length, and what was measured now and then.
 
     steps, losses, lr, grad_norms: one entry a step. validation: (step, loss) pairs; samples:
-    (step, text). tokens and seconds: so far, evaluation not counted.
+    (step, text). noted: {name: [(step, value), …]} of what else was noted, numbers and texts.
+    tokens and seconds: so far, evaluation not counted.
     """
 
     steps: list = field(default_factory=list)
@@ -36,11 +41,12 @@ class History:
     grad_norms: list = field(default_factory=list)
     validation: list = field(default_factory=list)
     samples: list = field(default_factory=list)
+    noted: dict = field(default_factory=dict)
     tokens: int = 0
     seconds: float = 0.0
 
     def add(self, row):
-        """Take in a row."""
+        """A row, as `Log` writes it, becomes the lists' last entries."""
         if "loss" in row:
             self.steps.append(row["step"])
             self.losses.append(row["loss"])
@@ -51,6 +57,9 @@ class History:
             self.validation.append((row["step"], row["validation"]))
         if "sample" in row:
             self.samples.append((row["step"], row["sample"]))
+        for name, value in row.items():
+            if name not in COLUMNS and name != "sample":
+                self.noted.setdefault(name, []).append((row["step"], value))
 
 
 class Log:
@@ -59,13 +68,17 @@ class Log:
     Losses stay on the device until `flush`, so that a GPU isn't waited for at every step.
     progress: a line at most every few seconds on `stream`. plot: a live plot, in a notebook.
     tensorboard: also event files; raises ImportError where it isn't installed.
+
+    What a run wants to tell besides has columns of its own: `note(step, reward=…)` from where the
+    step's number is known, such as batch_at; `measure(kl=…)` from within a loss.
     """
 
     def __init__(self, folder=None, *, progress=True, plot=False, tensorboard=False, stream=None):
         self.folder = None if folder is None else Path(folder)
         self.progress, self.stream = progress, stream
         self.history = History()
-        self._pending, self._row = [], {}
+        self._pending, self._row, self._measured = [], {}, {}
+        self._columns = COLUMNS
         self._plot = LivePlot() if plot else None
         self._board = _tensorboard(self.folder) if tensorboard else None
         self._steps, self._printed, self._clock = None, None, None
@@ -77,25 +90,49 @@ class Log:
         self.history = History()
         for row in rows:
             self.history.add(row)
+        self._columns = _columns(rows)
         if self.folder:
-            _write_rows(self.folder, rows)
-        self._pending, self._row = [], {}
+            _write_rows(self.folder, rows, self._columns)
+        self._pending, self._row, self._measured = [], {}, {}
         self._clock = time.monotonic()
         self._printed = (None, self.history.tokens, self.history.seconds)
 
     def paused(self):
-        """Call after work that is no training (evaluation, saving): its time doesn't count."""
-        self._clock = time.monotonic()
+        """Call after work that is no training (evaluation, saving).
+
+        Its time doesn't count, nor what a loss measured meanwhile.
+        """
+        self._clock, self._measured = time.monotonic(), {}
 
     def note(self, step, **values):
-        """Add values ("validation", "sample") to a step's row; call before `step`."""
+        """Add values to a step's row, before that step is made: numbers, scalar tensors, texts.
+
+        "validation" and "sample" are what `train` notes; any other name gets a column, a curve and
+        a list in `history.noted`. A value noted twice is the later one. Raises ValueError for a
+        name that every row has, TypeError for what is no number and no text.
+        """
+        _check_values(values)
         self._row.update(step=step, **values)
+
+    def measure(self, **values):
+        """Add values of the update that is being made: numbers or scalar tensors, from a loss.
+
+        Several calls, one a micro-batch, are averaged. Tensors are detached and stay on their
+        device until `flush`. In several processes each has its own, and the first one's are kept.
+        """
+        _check_values(values)
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                value = value.detach()
+            self._measured.setdefault(name, []).append(value)
 
     def step(self, step, loss, lr, grad_norm, tokens):
         """A training step on `tokens` tokens: loss, grad_norm may be tensors, on any device."""
         now = time.monotonic()
+        measured = {name: sum(v) / len(v) for name, v in self._measured.items()}
         row = {
             **self._row,
+            **measured,
             "step": step,
             "loss": loss,
             "lr": lr,
@@ -103,7 +140,7 @@ class Log:
             "tokens": tokens,
             "seconds": now - self._clock,
         }
-        self._clock, self._row = now, {}
+        self._clock, self._row, self._measured = now, {}, {}
         self._pending.append(row)
 
     def flush(self, last=False):
@@ -118,16 +155,27 @@ class Log:
                 row["seconds"] = round(row["seconds"] + self.history.seconds, 4)
             self.history.add(row)
         if rows and self.folder:
-            _append_rows(self.folder, rows)
+            self._write(rows)
         if rows and self._board:
             for row in rows:
                 for name, value in row.items():
-                    if name in ("loss", "lr", "grad_norm", "validation"):
+                    if name not in ("step", "tokens", "seconds") and isinstance(value, Real):
                         self._board.add_scalar(name, value, row["step"])
         if rows and self._plot:
             self._plot.update(self.history)
         self._tell(rows, last)
         return rows
+
+    def _write(self, rows):
+        """Append; where a row has a column that log.csv lacks, that file is written anew."""
+        columns = _columns(rows, self._columns)
+        _append(self.folder / "log.jsonl", _as_lines(rows))
+        if columns == self._columns:
+            _append(self.folder / "log.csv", _as_csv(rows, columns))
+        else:
+            self._columns = columns
+            text = _as_csv(read_log(self.folder), columns, head=True)
+            write_atomically(self.folder / "log.csv", text)
 
     def _tell(self, rows, last):
         if not (self.progress and rows):
@@ -146,7 +194,8 @@ class Log:
 def progress_line(history, steps, tokens_per_second, rows=()):
     """One line of plain text: step, loss, validation, learning rate, speed, time to go.
 
-    The loss is the mean of the last ten steps'. rows: those written since the line before.
+    The loss is the mean of the last ten steps', and so is every number that was noted besides.
+    rows: those written since the line before.
     """
     done = rows[-1]["step"] + ("loss" in rows[-1]) if rows else len(history.steps)
     parts = [f"step {done:,}/{steps:,}"]
@@ -159,6 +208,10 @@ def progress_line(history, steps, tokens_per_second, rows=()):
         parts.append(f"validation {measured[-1]['validation']:.3f} at {at:,}")
     if history.lr:
         parts.append(f"lr {history.lr[-1]:.1e}")
+    for name, curve in history.noted.items():
+        recent = [value for _, value in curve[-10:]]
+        if all(isinstance(value, Real) for value in recent):
+            parts.append(f"{name} {sum(recent) / len(recent):.3g}")
     if tokens_per_second:
         parts.append(f"{tokens_per_second:,.0f} tokens/s")
         left = (steps - done) * history.tokens / max(1, len(history.steps)) / tokens_per_second
@@ -199,9 +252,25 @@ def _plain_rows(rows):
 # --- the files
 
 
-def _as_csv(rows, head=False):
+def _check_values(values):
+    for name, value in values.items():
+        if name in OWN:
+            raise ValueError(f"{name} is a column that every row has: note it by another name")
+        scalar = isinstance(value, torch.Tensor) and value.numel() == 1
+        if not scalar and not isinstance(value, Real | str):
+            got = type(value).__name__
+            raise TypeError(f"{name} must be a number, a tensor with one, or a text: got {got}")
+
+
+def _columns(rows, known=COLUMNS):
+    """The columns of log.csv: those known, then others as they came; texts have none."""
+    found = {name: None for row in rows for name, value in row.items() if isinstance(value, Real)}
+    return (*known, *(name for name in found if name not in known))
+
+
+def _as_csv(rows, columns, head=False):
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     if head:
         writer.writeheader()
     writer.writerows(rows)
@@ -212,15 +281,14 @@ def _as_lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def _append_rows(folder, rows):
-    for name, text in (("log.jsonl", _as_lines(rows)), ("log.csv", _as_csv(rows))):
-        with open(folder / name, "a", encoding="utf-8") as file:
-            file.write(text)
+def _append(path, text):
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
 
 
-def _write_rows(folder, rows):
-    write_atomically(folder / "log.jsonl", _as_lines(rows).encode())
-    write_atomically(folder / "log.csv", _as_csv(rows, head=True).encode())
+def _write_rows(folder, rows, columns):
+    write_atomically(folder / "log.jsonl", _as_lines(rows))
+    write_atomically(folder / "log.csv", _as_csv(rows, columns, head=True))
 
 
 def read_log(folder):
@@ -238,50 +306,6 @@ def read_log(folder):
 
 def _read_rows(folder, before):
     return [row for row in read_log(folder) if row["step"] < before]
-
-
-# --- notebook, TensorBoard
-
-
-class LivePlot:
-    """A loss curve that redraws itself in a notebook; outside of one it does nothing."""
-
-    def __init__(self, seconds=2.0):
-        self.seconds, self._handle, self._drawn = seconds, None, -math.inf
-        self.active = _in_notebook()
-
-    def update(self, history):
-        """Redraw, at most every few seconds."""
-        if not self.active or time.monotonic() - self._drawn < self.seconds:
-            return
-        from IPython.display import display
-
-        self._drawn = time.monotonic()
-        figure = self.draw(history)
-        if self._handle is None:
-            self._handle = display(figure, display_id=True)
-        else:
-            self._handle.update(figure)
-
-    @staticmethod
-    def draw(history):
-        """The figure: training and validation loss in nats a token against steps."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6, 3), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(history.steps, history.losses, lw=0.8, label="training")
-        if history.validation:
-            axes.plot(*zip(*history.validation, strict=True), "o-", label="validation")
-        axes.set(xlabel="step", ylabel="loss in nats a token")
-        axes.legend()
-        return figure
-
-
-def _in_notebook():
-    shell = sys.modules.get("IPython")
-    shell = shell.get_ipython() if shell else None
-    return shell is not None and hasattr(shell, "kernel")
 
 
 def _tensorboard(folder):

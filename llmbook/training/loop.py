@@ -5,6 +5,10 @@
 
 The batch of a step is a function of the step's number, `batch_at(step)`: a run that resumes needs
 to know nothing but the number.
+
+Alignment needs no other loop. A loss may take any tensors: DPO's batch carries the reference
+model's log-probabilities, PPO's the old policy's and the advantages. And a batch may be sampled
+from the model as it stands at the step, with a generator of (seed, step): see `train`.
 """
 
 import contextlib
@@ -15,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from llmbook.checks import divides, whole
 from llmbook.losses import count_targets
 from llmbook.training import distributed
 from llmbook.training.checkpoint import Checkpoints
@@ -87,7 +92,7 @@ class Update:
         self.optimizers = build_optimizers(model, config)
 
     def __call__(self, batch, factor=1.0):
-        """Make the update."""
+        """Gradients of the batch, micro-batch by micro-batch; clip, step, forget them."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.config.lr * factor
@@ -165,13 +170,15 @@ def train(
     resume=False,
     log=None,
     fingerprint=None,
+    together=1,
 ):
     """Train a model, and return the `History` of its run.
 
     model: on its device, with float32 weights; updated in place. batch_at(step): the batch of a
-    step, a tuple of tensors, the same whenever it is called; in several processes this process's
-    part of it. config: a `TrainConfig`. loss(model, *batch): a scalar mean; the model's own when
-    None. count(*batch): how many terms that mean has (rows when None), which accumulation needs.
+    step, a tuple of tensors with as many rows each, the same whenever it is called; in several
+    processes this process's part of it. config: a `TrainConfig`. loss(model, *batch): a scalar
+    mean; the model's own when None. count(*batch): how many terms that mean has (rows when None),
+    which accumulation needs.
     evaluate(model): a number to log as validation loss, with the model in evaluation mode.
     sample(model): a text to log with each checkpoint. Neither moves the random numbers on.
 
@@ -180,10 +187,23 @@ def train(
     deterministic kernels), or from the start when there is none. Ctrl-C saves a checkpoint first.
     fingerprint: what identifies the data; it must be the same when resuming. log: a `Log`.
 
+    A batch that is sampled from the model itself: batch_at is called right before its step, so it
+    sees the weights after `step` updates, and a resumed run sees the same ones. It draws from
+    `seeds.generator(seed, step)` and not from torch's own generator; it may leave the model in
+    evaluation mode; `log.note(step, reward=…)` there, and `log.measure(kl=…)` in the loss, are
+    logged with that step. together: how many steps share one sample, such as PPO's K passes over a
+    rollout that batch_at makes where step % K == 0 and keeps for the others. Checkpoints are
+    then only written between samples, Ctrl-C waits for the end of one, and so the run still
+    resumes bit for bit; checkpoint_every and steps must be multiples of it.
+
     Raises TrainingDiverged when the loss or the gradient is not finite, naming the step and the
     last checkpoint, ValueError for a checkpoint of another config or data, or for a log that has
     lost its checkpoints, CheckpointNotWritten when the disk is full.
     """
+    whole("together", together, least=1)
+    if folder is not None:
+        divides("together", together, "checkpoint_every", config.checkpoint_every)
+        divides("together", together, "steps", config.steps)
     world = distributed.current_world()
     update = Update(model, config, loss, count, world)
     facts = {
@@ -204,11 +224,11 @@ def train(
         distributed.barrier(world)
         return path
 
-    def look(step):
-        measuring = evaluate and _due(step, config.evaluate_every, config.steps)
-        writing = sample and _due(step, config.checkpoint_every, config.steps)
+    def evaluate_and_sample(step):
+        measuring = evaluate and _is_due(step, config.evaluate_every, config.steps)
+        writing = sample and _is_due(step, config.checkpoint_every, config.steps)
         if measuring or writing:
-            with _looking(model):
+            with _evaluation_mode_with_rng_restored(model):
                 if measuring:
                     log.note(step, validation=float(evaluate(model)))
                 if writing:
@@ -218,14 +238,16 @@ def train(
     model.train()
     with _Interrupts(saver is not None, world, update.device) as interrupts:
         for step in range(start, config.steps):
-            look(step)
+            evaluate_and_sample(step)
             batch = batch_at(step)
+            if not model.training:  # it sampled from the model
+                model.train()
             factor = config.factor(step)
             value, norm = update(batch, factor)
             log.step(step, value, config.lr * factor, norm, batch[0].numel() * world.size)
             done = step + 1
-            saving = saver is not None and _due(done, config.checkpoint_every, config.steps)
-            asked = interrupts.asked(done % config.log_every == 0)
+            saving = saver is not None and _is_due(done, config.checkpoint_every, config.steps)
+            asked = interrupts.asked(done % config.log_every == 0) and done % together == 0
             if saving or asked or done % config.log_every == 0:
                 _check_finite(log.flush(), saver, update.scaler)
             if saving or asked:
@@ -234,7 +256,7 @@ def train(
             if asked:
                 raise Interrupted(done, path)
     _check_finite(log.flush(), saver, update.scaler)
-    look(config.steps)
+    evaluate_and_sample(config.steps)
     log.flush(last=True)
     model.eval()
     return log.history
@@ -303,12 +325,12 @@ def _check_finite(rows, saver, scaler):
         )
 
 
-def _due(step, every, last):
+def _is_due(step, every, last):
     return bool(every) and (step % every == 0 or step == last)
 
 
 @contextlib.contextmanager
-def _looking(model):
+def _evaluation_mode_with_rng_restored(model):
     """Evaluation mode, no gradients, and random numbers put back where they were."""
     was, device = model.training, next(model.parameters()).device
     model.eval()

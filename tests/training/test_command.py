@@ -1,4 +1,4 @@
-"""`python -m llmbook train`: from a text file to a model folder, with errors that say what to do."""
+"""`python -m llmbook train`: from a text file to a model folder; errors say what to do."""
 
 import dataclasses
 import json

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from helpers.training_subject import CONFIG, LENGTH, VOCAB, same_weights, tiny_model, tiny_windows
 from torch import nn
 
+from llmbook import seeds
+from llmbook.decoding import generate
+from llmbook.losses import log_probs
 from llmbook.training import Interrupted, Log, TrainConfig, TrainingDiverged, Update, train
 from llmbook.training.checkpoint import Checkpoints
 from llmbook.training.evaluate import stream_nats, validation_loss
@@ -363,3 +366,119 @@ def test_a_uniform_model_has_the_entropy_of_a_uniform_choice():
     assert stream_nats(model, tiny_windows().ids, LENGTH) == pytest.approx(
         torch.log(torch.tensor(float(VOCAB))).item(), rel=1e-5
     )
+
+
+# --- batches that are sampled from the model
+
+
+PASSES = 3  # updates on one rollout
+
+
+class Rollouts:
+    """`rollouts(step)`: texts that the model writes as it stands, with a reward for each.
+
+    A new sample every PASSES steps. Extra tensors: the log-probabilities when it was drawn, and
+    the advantage of each row.
+    """
+
+    def __init__(self, model, log, seed=0):
+        self.model, self.log, self.seed, self.kept = model, log, seed, None
+
+    def __call__(self, step):
+        if step % PASSES == 0:
+            self.kept = self._draw(step)
+        return self.kept
+
+    @torch.no_grad()
+    def _draw(self, step):
+        prompt = torch.zeros(6, 1, dtype=torch.int64)
+        draw = seeds.number(self.seed, "rollout", step)
+        ids = generate(self.model, prompt, max_new_tokens=5, temperature=1.0, seed=draw)
+        inputs, targets = ids[:, :-1], ids[:, 1:]
+        reward = (targets == 3).float().mean(1)  # likes one token
+        self.log.note(step, reward=reward.mean())
+        self.model.eval()
+        old = log_probs(self.model(inputs), targets)
+        return inputs, targets, old, reward - reward.mean()
+
+
+def policy_loss(log):
+    def loss(model, inputs, targets, old, advantage):
+        ratio = (log_probs(model(inputs), targets) - old).exp()
+        log.measure(clipped=((ratio - 1).abs() > 0.2).float().mean())
+        kept = ratio.clamp(0.8, 1.2)
+        return -torch.minimum(ratio * advantage[:, None], kept * advantage[:, None]).mean()
+
+    return loss
+
+
+def aligned(folder=None, interrupt=None, resume=False, steps=12):
+    model, own = tiny_model(dropout=0.2), quiet(folder)
+    rollouts = Rollouts(model, own)
+
+    def batch_at(step):
+        if step == interrupt:
+            signal.raise_signal(signal.SIGINT)
+        batch = rollouts(step)
+        assert rollouts.kept is not None
+        return batch
+
+    config = dataclasses.replace(
+        CONFIG, steps=steps, accumulate=2, batch_size=6, evaluate_every=0, checkpoint_every=3
+    )
+    torch.manual_seed(1)
+    how = dict(loss=policy_loss(own), log=own, folder=folder, resume=resume, together=PASSES)
+    return model, train(model, batch_at, config, **how)
+
+
+def test_a_run_on_its_own_samples_resumes_bit_for_bit_between_two_of_them(tmp_path):
+    model, history = aligned(tmp_path / "whole")
+    with pytest.raises(Interrupted) as stop:
+        aligned(tmp_path / "parts", interrupt=4)  # in the middle of a rollout's steps
+    assert stop.value.step == 6  # it waited for their end
+    resumed, rest = aligned(tmp_path / "parts", resume=True)
+    assert same_weights(model, resumed)
+    assert rest.losses == history.losses and rest.noted == history.noted
+    assert [step for step, _ in history.noted["reward"]] == [0, 3, 6, 9]
+    clipped = dict(history.noted["clipped"])
+    assert list(clipped) == list(range(12)) and any(clipped.values())
+
+
+def test_sampling_leaves_dropout_on_in_the_update():
+    model, own = tiny_model(dropout=0.5), quiet()
+    modes = []
+
+    def loss(model, inputs, targets, *_):
+        modes.append(model.training)
+        return model.loss(inputs, targets)
+
+    train(model, Rollouts(model, own), dataclasses.replace(CONFIG, steps=3), loss=loss, log=own)
+    assert modes == [True] * 3 and not model.training
+
+
+def test_steps_that_belong_together_must_fit_the_run_and_its_checkpoints(tmp_path):
+    with pytest.raises(ValueError, match="together must divide checkpoint_every: got check"):
+        run(tiny_model(), folder=tmp_path, together=2)
+    with pytest.raises(ValueError, match="together must divide steps: got steps=12, together=5"):
+        run(tiny_model(), folder=tmp_path, together=5)
+    with pytest.raises(ValueError, match="together must be a whole number of at least 1: got 0"):
+        run(tiny_model(), together=0)
+    run(tiny_model(), together=5)  # nothing is saved, so nothing can be cut
+
+
+def test_a_model_s_own_loss_may_take_more_tensors_and_counts_its_targets():
+    class Weighted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = tiny_model(dropout=0.0)
+
+        def loss(self, inputs, targets, weight):
+            return self.inner.loss(inputs, targets) * weight.mean()
+
+    inputs, targets = masked_batch([1, 8, 3, 2])
+    weight = torch.ones(4)
+    config = dataclasses.replace(CONFIG, clip=0.0, eps=1.0)
+    whole = Update(Weighted(), config)
+    parts = Update(Weighted(), dataclasses.replace(config, accumulate=2))
+    (a, _), (b, _) = (update((inputs, targets, weight)) for update in (whole, parts))
+    assert b.item() == pytest.approx(a.item(), abs=1e-6)
