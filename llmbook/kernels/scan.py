@@ -347,7 +347,7 @@ def selective_scan(u, delta, A, B, C, skip, z, bias, softplus, initial, starts):
 
     Shapes as in `llmbook.ssm.selective_scan`. Memory between the passes: the inputs, and one state
     in TILE_TOKENS tokens. The backward pass also holds dB and dC once for each program's channels
-    (8 at 16 states): 4 numbers for each of u's. d_state is at most 64.
+    (8 at 16 states): 4 numbers for each of u's. d_state is at most 32.
     """
     batch, _, channels = u.shape
     if initial is None:

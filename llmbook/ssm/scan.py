@@ -247,8 +247,8 @@ def _why_not_triton(u, A):
 
     if u.dtype == torch.float64 or A.dtype == torch.float64:
         return "the Triton kernel keeps its state in float32: got float64"
-    if A.shape[-1] > 64:
-        return f"the Triton kernel takes d_state up to 64: got {A.shape[-1]}"
+    if A.shape[-1] > 32:
+        return f"the Triton kernel takes d_state up to 32: got {A.shape[-1]}"
     if not installed():
         return "the package triton is not installed (it exists for Linux alone)"
     if not u.is_cuda and not interpreting():

@@ -48,7 +48,7 @@ def compile_scan(chip, name, n_states, half, options=True):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["forward", "backward"])
-@pytest.mark.parametrize(("n_states", "half"), [(16, True), (16, False), (1, False), (64, True)])
+@pytest.mark.parametrize(("n_states", "half"), [(16, True), (16, False), (1, False), (32, True)])
 @pytest.mark.parametrize("chip", CHIPS)
 def test_scan_kernel_compiles_and_fits(record_property, chip, n_states, half, name):
     shared, registers, stack, ptx = compile_scan(chip, name, n_states, half)

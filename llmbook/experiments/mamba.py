@@ -1,0 +1,392 @@
+"""What a state of fixed size can do: small models that differ in one part, on three tasks.
+
+    copying   four symbols among noise, to be repeated in order (Gu and Dao 2023, selective copying)
+    loops     a phrase of random symbols again and again; recall by the phrase's length
+    tones     2,048 samples of two notes in noise, no text: which of the two came first?
+
+Every model is embedding, blocks, norm, head. A block is Mamba's: a projection to twice the width, a
+short convolution, a part that mixes the tokens, a gate, a projection back. The arms differ in the
+part that mixes:
+
+    fixed       the scan with Δ, B and C learned but the same for every token: time-invariant
+    selective   Mamba's: Δ, B and C made from the token
+    delta       the gated delta rule
+    attention   causal softmax attention with rotary positions
+    s4d         complex, time-invariant, by convolution (tones only)
+
+Every run is a function of its key, so that a killed recording goes on with the next key.
+`python -m llmbook.experiments.mamba` records all of it: a quarter of an hour of one core.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+from llmbook.layers import RMSNorm
+from llmbook.positions import Rotary
+from llmbook.seeds import generator
+from llmbook.ssm import S4D, gated_delta_rule, selective_scan
+
+ARMS = ("fixed", "selective", "delta", "attention")
+SEEDS = (1, 2, 3, 4, 5)
+TARGET = Path(__file__).parents[1] / "book" / "recorded" / "mamba_runs.json"
+
+# --- the parts that mix the tokens: (batch, tokens, width) → the same
+
+
+class Scan(nn.Module):
+    """The selective scan; with selective=False Δ, B and C are parameters, not functions of x."""
+
+    def __init__(self, width, d_state=16, selective=True):
+        super().__init__()
+        self.selective, self.d_state, self.rank = selective, d_state, max(1, width // 16)
+        self.frozen = None  # 0, 1 or 2: hold Δ, B or C at its mean, to see what it is worth
+        rates = torch.arange(1, d_state + 1).float().log().repeat(width, 1)
+        self.A_log, self.D = nn.Parameter(rates), nn.Parameter(torch.ones(width))
+        step = torch.exp(torch.rand(width) * math.log(100) + math.log(1e-3))
+        self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # softplus gives step
+        if selective:
+            self.x_proj = nn.Linear(width, self.rank + 2 * d_state, bias=False)
+            self.dt_proj = nn.Linear(self.rank, width, bias=False)
+            nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
+        else:
+            self.BC = nn.Parameter(torch.randn(2, d_state))
+
+    def terms(self, x):
+        """The raw step, B and C for every token."""
+        if self.selective:
+            dt, B, C = self.x_proj(x).split([self.rank, self.d_state, self.d_state], -1)
+            terms = [self.dt_proj(dt), B, C]
+            if self.frozen is not None:
+                one = terms[self.frozen]
+                terms[self.frozen] = one.mean((0, 1), keepdim=True).expand_as(one)
+            return terms
+        B, C = self.BC[:, None, None].expand(2, *x.shape[:2], -1)
+        return torch.zeros_like(x), B, C
+
+    def steps(self, x):
+        """Δ of every token and channel: (batch, tokens, width)."""
+        return F.softplus(self.terms(x)[0] + self.dt_bias)
+
+    def forward(self, x):
+        dt, B, C = self.terms(x)
+        A = -self.A_log.exp()
+        return selective_scan(
+            x, dt, A, B, C, D=self.D, delta_bias=self.dt_bias, delta_softplus=True
+        )
+
+
+class DeltaRule(nn.Module):
+    """The gated delta rule with heads of 32."""
+
+    def __init__(self, width, head_dim=32):
+        super().__init__()
+        self.heads = width // head_dim
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.gates = nn.Linear(width, 2 * self.heads)
+        with torch.no_grad():
+            self.gates.bias[self.heads :] = -4.0  # at first nearly all is kept
+
+    def forward(self, x):
+        q, k, v = rearrange(self.qkv(x), "b t (n h d) -> n b t h d", n=3, h=self.heads)
+        write, forget = self.gates(x).chunk(2, -1)
+        q, k = F.normalize(F.silu(q), dim=-1), F.normalize(F.silu(k), dim=-1)
+        o = gated_delta_rule(q, k, v, write.sigmoid(), -F.softplus(forget))
+        return o.flatten(2)
+
+
+class Attention(nn.Module):
+    """Causal softmax attention with heads of 32 and rotary positions."""
+
+    def __init__(self, width, head_dim=32):
+        super().__init__()
+        self.heads, self.rotary = width // head_dim, Rotary(head_dim, base=1000.0)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+
+    def forward(self, x):
+        q, k, v = rearrange(self.qkv(x), "b t (n h d) -> n b h t d", n=3, h=self.heads)
+        q, k = self.rotary(q, k, torch.arange(x.shape[1]))
+        o = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return rearrange(o, "b h t d -> b t (h d)")
+
+
+MIXERS = {
+    "fixed": lambda width: Scan(width, selective=False),
+    "selective": Scan,
+    "delta": DeltaRule,
+    "attention": Attention,
+    "s4d": lambda width: S4D(width, 16),
+}
+
+
+class Block(nn.Module):
+    """Mamba's block around any mixer: x + W_out(mix(silu(conv(x_in))) ∘ silu(z))."""
+
+    def __init__(self, d_model, kind):
+        super().__init__()
+        width = 2 * d_model
+        self.norm, self.in_proj = RMSNorm(d_model), nn.Linear(d_model, 2 * width, bias=False)
+        self.conv = nn.Conv1d(width, width, 4, groups=width, padding=3)
+        self.mix = MIXERS[kind](width)
+        self.out_proj = nn.Linear(width, d_model, bias=False)
+
+    def inner(self, x):
+        """What the mixer reads, and the gate."""
+        x, z = self.in_proj(self.norm(x)).chunk(2, -1)
+        x = self.conv(x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
+        return F.silu(x), z
+
+    def forward(self, x):
+        inner, z = self.inner(x)
+        return x + self.out_proj(self.mix(inner) * F.silu(z))
+
+
+class Model(nn.Module):
+    """Embedding (or a projection of samples), one block for each kind, norm, head."""
+
+    def __init__(self, kinds, inputs, outputs, d_model, samples=False):
+        super().__init__()
+        self.embed = nn.Linear(1, d_model) if samples else nn.Embedding(inputs, d_model)
+        self.blocks = nn.ModuleList(Block(d_model, kind) for kind in kinds)
+        self.norm, self.head = RMSNorm(d_model), nn.Linear(d_model, outputs)
+
+    def hidden(self, x):
+        """The last normalised states: (batch, tokens, d_model)."""
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def forward(self, x):
+        return self.head(self.hidden(x))
+
+
+def fit(model, batch_at, loss, steps, lr):
+    """Train with AdamW and one cycle of the rate; the CPU-seconds that it took."""
+    began = time.process_time()
+    adam = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.98), weight_decay=0.01)
+    slope = torch.optim.lr_scheduler.OneCycleLR(adam, lr, total_steps=steps, pct_start=0.1)
+    for step in range(steps):
+        x, y = batch_at(step)
+        value = loss(model(x), y)
+        adam.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adam.step()
+        slope.step()
+    return time.process_time() - began
+
+
+# --- selective copying
+
+SYMBOLS, KEPT, SPREAD = (
+    4,
+    4,
+    32,
+)  # kinds of symbols, how many are to be kept, among how many places
+COPY_STEPS = 600
+
+
+def copying(n, gen):
+    """Symbols 2 … 5 at random places among noise 0, then KEPT marks 1; the answers in order.
+
+    → inputs (n, SPREAD + KEPT), answers (n, KEPT): which symbol, in the order in which they came.
+    """
+    symbols = torch.randint(SYMBOLS, (n, KEPT), generator=gen)
+    places = torch.rand(n, SPREAD, generator=gen).argsort(-1)[:, :KEPT].sort(-1).values
+    x = torch.zeros(n, SPREAD + KEPT, dtype=torch.int64)
+    x.scatter_(1, places, symbols + 2)
+    x[:, SPREAD:] = 1
+    return x, symbols
+
+
+def copying_model(kind, seed, d_model=32):
+    """Two blocks of a kind, fresh."""
+    torch.manual_seed(seed)
+    return Model([kind, kind], 2 + SYMBOLS, SYMBOLS, d_model)
+
+
+def copying_run(kind, seed, steps=COPY_STEPS):
+    """Train on selective copying: {"accuracy", …} and the model; chance is 1/4."""
+    model = copying_model(kind, seed)
+    gen = generator(seed, "copying")
+
+    def loss(logits, y):
+        return F.cross_entropy(logits[:, -KEPT:].flatten(0, 1), y.flatten())
+
+    seconds = fit(model, lambda step: copying(32, gen), loss, steps, 5e-3)
+    model.eval()
+    with torch.no_grad():
+        x, y = copying(1000, generator(0, "copying test"))
+        found = {"accuracy": (model(x)[:, -KEPT:].argmax(-1) == y).double().mean().item()}
+        if kind == "selective":
+            found |= selection(model, x, y)
+    return {**found, "seconds": round(seconds, 1)}, model
+
+
+@torch.no_grad()
+def selection(model, x, y):
+    """What the first block does with a token, and what each selected part is worth.
+
+    written: mean size of Δ_t B_t x_t, all that a token adds to the state, over symbols and over
+    noise. accuracy with Δ, B or C of all blocks frozen at its mean over the batch.
+    """
+    inner, _ = model.blocks[0].inner(model.embed(x))
+    mix = model.blocks[0].mix
+    B = mix.terms(inner)[1]
+    written = (mix.steps(inner) * inner).norm(dim=-1) * B.norm(dim=-1)
+    found = {
+        "written by symbols": written[x >= 2].mean().item(),
+        "written by noise": written[x == 0].mean().item(),
+    }
+    for i, name in enumerate(("Δ", "B", "C")):
+        for block in model.blocks:
+            block.mix.frozen = i
+        right = model(x)[:, -KEPT:].argmax(-1) == y
+        found[f"accuracy, {name} frozen"] = right.double().mean().item()
+    for block in model.blocks:
+        block.mix.frozen = None
+    return found
+
+
+# --- loops of random symbols
+
+LOOP_SYMBOLS, LOOP_TOKENS, LONGEST = 32, 96, 48
+PERIODS = (4, 8, 16, 24, 32, 40, 48)
+LOOP_STEPS = 700
+LOOP_MODELS = {
+    "fixed": ["fixed", "fixed"],
+    "selective": ["selective", "selective"],
+    "delta": ["delta", "delta"],
+    "attention": ["attention", "attention"],
+    "hybrid": ["selective", "attention"],
+}
+
+
+def loops(n, gen, period=None):
+    """A phrase of 4 to LONGEST random symbols, repeated: (n, LOOP_TOKENS + 1) ids, (n, 1) lengths."""
+    length = torch.randint(4, LONGEST + 1, (n, 1), generator=gen)
+    if period is not None:
+        length.fill_(period)
+    phrase = torch.randint(LOOP_SYMBOLS, (n, LONGEST), generator=gen)
+    return phrase.gather(1, torch.arange(LOOP_TOKENS + 1) % length), length
+
+
+def loops_run(name, seed, steps=LOOP_STEPS, d_model=48):
+    """Train on loops, a loss at every token; accuracy in the second round and later, by period."""
+    torch.manual_seed(seed)
+    model = Model(LOOP_MODELS[name], LOOP_SYMBOLS, LOOP_SYMBOLS, d_model)
+    gen = generator(seed, "loops")
+
+    def batch(step):
+        ids = loops(16, gen)[0]
+        return ids[:, :-1], ids[:, 1:]
+
+    def loss(logits, y):
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten())
+
+    seconds = fit(model, batch, loss, steps, 4e-3)
+    model.eval()
+    found = {}
+    with torch.no_grad():
+        for period in PERIODS:
+            ids, _ = loops(100, generator(0, "loops test", period), period)
+            right = model(ids[:, :-1]).argmax(-1) == ids[:, 1:]
+            found[str(period)] = right[:, period : 2 * period].double().mean().item()
+    weights = sum(p.numel() for p in model.parameters())
+    return {"accuracy": found, "weights": weights, "seconds": round(seconds, 1)}
+
+
+# --- two notes in noise: a long sequence that is no text
+
+SAMPLES, NOTES = 2048, (0.06, 0.11)  # radians a sample
+TONE_STEPS = 200
+
+
+def tones(n, gen):
+    """Two notes of 600 samples each, somewhere in noise, and which came first: (n, SAMPLES, 1)."""
+    first = torch.randint(2, (n, 1), generator=gen)
+    at = torch.randint(0, SAMPLES - 1200, (n, 1), generator=gen)
+    t = torch.arange(SAMPLES)
+    low, high = (torch.sin(note * t + 6.28 * torch.rand(n, 1, generator=gen)) for note in NOTES)
+    early, late = (t >= at) & (t < at + 600), (t >= at + 600) & (t < at + 1200)
+    low_first = torch.where(early, low, torch.where(late, high, 0.0))
+    high_first = torch.where(early, high, torch.where(late, low, 0.0))
+    x = torch.where(first == 0, low_first, high_first)
+    return (x + torch.randn(n, SAMPLES, generator=gen))[..., None], first[:, 0]
+
+
+def tones_run(kind, seed, steps=TONE_STEPS):
+    """Train on tones, read from the mean of all states; {"accuracy", …}, chance 1/2."""
+    torch.manual_seed(seed)
+    model = Model([kind, kind], 1, 2, 16, samples=True)
+    gen = generator(seed, "tones")
+
+    def loss(logits, y):
+        return F.cross_entropy(logits.mean(1), y)
+
+    seconds = fit(model, lambda step: tones(16, gen), loss, steps, 5e-3)
+    model.eval()
+    with torch.no_grad():
+        x, y = tones(200, generator(0, "tones test"))
+        right = model(x).mean(1).argmax(-1) == y
+    return {"accuracy": right.double().mean().item(), "seconds": round(seconds, 1)}
+
+
+# --- the record
+
+
+def points():
+    """Every run of the record: (part, key, function and arguments)."""
+    for seed in SEEDS:
+        for kind in ARMS:
+            yield "copying", f"{kind}/{seed}", (copying_run, kind, seed)
+    for seed in SEEDS[:3]:
+        for name in LOOP_MODELS:
+            yield "loops", f"{name}/{seed}", (loops_run, name, seed)
+        for kind in ("s4d", "selective"):
+            yield "tones", f"{kind}/{seed}", (tones_run, kind, seed)
+
+
+def main(argv=None):
+    """Make every run that the record lacks, writing it after each."""
+    from llmbook import provenance
+    from llmbook.data.folders import write_atomically
+
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="python -m llmbook.experiments.mamba", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--out", type=Path, default=TARGET)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    done = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
+    here = done.get("_run") or {
+        **provenance.machine(),
+        "command": " ".join(["python", "-m", "llmbook.experiments.mamba", *argv]),
+    }
+    for part, key, (function, *arguments) in points():
+        if key in done.get(part, {}):
+            continue
+        found = function(*arguments)
+        found = found[0] if isinstance(found, tuple) else found
+        done.setdefault(part, {})[key] = found
+        parts = [runs for part, runs in done.items() if not part.startswith("_")]
+        spent = sum(one["seconds"] for runs in parts for one in runs.values())
+        done["_run"] = {**here, "cpu_seconds": round(spent)}
+        text = json.dumps(done, indent=1) + "\n"
+        write_atomically(options.out, text.encode())
+        print(part, key, found, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
