@@ -15,6 +15,7 @@ from helpers.model_oracles import (
     transformers,
 )
 
+from llmbook.cache import StateCache
 from llmbook.models.decoder import Decoder
 
 VOCAB = 101
@@ -52,11 +53,48 @@ def biased_llama(library):
     return library.LlamaForCausalLM(library.LlamaConfig(**{**LLAMA, **changes}, mlp_bias=True))
 
 
+def mamba(library, **changes):
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "state_size": 5, "time_step_rank": 3}
+    return library.MambaForCausalLM(library.MambaConfig(vocab_size=VOCAB, **{**sizes, **changes}))
+
+
+def odd_mamba(library):
+    changes = {"hidden_size": 7, "expand": 3, "conv_kernel": 3, "use_conv_bias": False}
+    return mamba(library, **changes, state_size=16, tie_word_embeddings=False)
+
+
+def short_mamba(library):
+    return mamba(library, hidden_size=16, num_hidden_layers=1, state_size=1, conv_kernel=2)
+
+
+def mamba2(library, **changes):
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "state_size": 5, "chunk_size": 4}
+    sizes |= {"num_heads": 8, "head_dim": 6, "n_groups": 2}
+    config = library.Mamba2Config(vocab_size=VOCAB, pad_token_id=1, **{**sizes, **changes})
+    return library.Mamba2ForCausalLM(config)
+
+
+def odd_mamba2(library):
+    changes = {"hidden_size": 10, "expand": 3, "num_heads": 6, "head_dim": 5, "n_groups": 3}
+    limit = {"time_step_limit": (0.1, 0.9), "conv_kernel": 3}
+    return mamba2(library, **changes, **limit, tie_word_embeddings=True)
+
+
+def one_group_mamba2(library):
+    return mamba2(library, n_groups=1, num_heads=3, head_dim=16, use_conv_bias=False)
+
+
 EVERY = {
     "GPT": gpt2,
     "GPT, untied": untied_gpt2,
     "Llama, grouped queries": llama,
     "Llama, tied, with biases": biased_llama,
+    "Mamba": mamba,
+    "Mamba, untied, odd sizes": odd_mamba,
+    "Mamba, one state, short convolution": short_mamba,
+    "Mamba-2, two groups": mamba2,
+    "Mamba-2, tied, clamped, odd sizes": odd_mamba2,
+    "Mamba-2, one group": one_group_mamba2,
 }
 every_decoder = pytest.mark.parametrize("name", EVERY)
 
@@ -121,6 +159,10 @@ def test_a_cropped_cache_has_forgotten_what_came_after(pair):
     ids, _ = batch(VOCAB)
     cache = ours.new_cache(3, 9)
     ours(torch.cat([ids[:, :4], ids[:, :3]], 1), cache=cache)
+    if isinstance(cache[0], StateCache):  # what a state came to cannot be taken back
+        with pytest.raises(ValueError, match="a recurrent state cannot be cropped"):
+            cache.crop(4)
+        return
     cache.crop(4)
     close(ours(ids[:, 4:], cache=cache), ours(ids)[:, 4:])
 

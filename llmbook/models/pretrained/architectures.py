@@ -36,6 +36,8 @@ TABLE = (
     Architecture("T5ForConditionalGeneration", "t5.T5", "t5", ("T5Model", "T5WithLMHeadModel")),
     Architecture("BartForConditionalGeneration", "bart.Bart", "bart", ("BartModel",)),
     Architecture("LlamaForCausalLM", "llama.Llama", "llama", ("LLaMAForCausalLM",)),
+    Architecture("MambaForCausalLM", "mamba.Mamba", "mamba"),
+    Architecture("Mamba2ForCausalLM", "mamba2.Mamba2", "mamba2"),
     Architecture("Transformer", "transformer.Transformer", "transformer"),
 )
 
