@@ -22,5 +22,5 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """One thread before each test, whatever the one before it set: two add sums in another order."""
+    """One thread before each test, whatever the last one set: two add sums in another order."""
     torch.set_num_threads(1)

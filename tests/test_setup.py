@@ -1,4 +1,4 @@
-"""The set-up itself: what importing costs, what is pinned, what the README promises, the command line."""
+"""The set-up: what importing costs, what is pinned, what the README promises, the commands."""
 
 import os
 import re
@@ -47,7 +47,8 @@ def test_importing_needs_no_triton_and_touches_neither_gpu_nor_network_nor_cache
         "socket.socket.connect = refuse; import torch; torch.cuda.init = refuse\n"
         "import pkgutil, importlib, llmbook\n"
         "for m in pkgutil.walk_packages(llmbook.__path__, 'llmbook.'):\n"
-        "    if not any(w in m.name for w in ('.kernels.', '.sphinx', '__main__')): importlib.import_module(m.name)\n"
+        "    if not any(w in m.name for w in ('.kernels.', '.sphinx', '__main__')):\n"
+        "        importlib.import_module(m.name)\n"
         "print(torch.cuda.is_initialized())"
     )
     assert python(code, LLMBOOK_CACHE=str(tmp_path / "cache")) == "False"

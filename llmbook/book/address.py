@@ -1,7 +1,7 @@
 """The repository's address, written by one command into every place that needs it.
 
-The places: `_config.yml` (repository and Colab buttons), each chapter's first cell (the installation on
-Colab) and the README's links. `_config.yml` is the one that is read back.
+The places: `_config.yml` (repository and Colab buttons), each chapter's first cell (the
+installation on Colab) and the README's links. `_config.yml` is the one that is read back.
 """
 
 import argparse
@@ -12,7 +12,9 @@ from llmbook.book.notebook import as_text, committed_form
 from llmbook.book.root import address, chapters, find_root, read_notebook
 
 _MARK = re.compile(
-    r"(?P<begin>^(?:#|<!--) address: begin.*\n)(?P<body>(?:.*\n)*?)(?P<end>^(?:#|<!--) address: end)",
+    r"(?P<begin>^(?:#|<!--) address: begin.*\n)"
+    r"(?P<body>(?:.*\n)*?)"
+    r"(?P<end>^(?:#|<!--) address: end)",
     re.MULTILINE,
 )
 _URL = re.compile(r"(https://[\w.-]+(/[\w.-]+){2,}|file:///\S+)")
@@ -40,7 +42,8 @@ def readme_block(where, names):
     """The lines of the README between its address marks: a Colab link for each chapter."""
     if not where:
         return (
-            "The repository's address is not set yet, so there are no Colab links. One command writes it\n"
+            "The repository's address is not set yet, so there are no Colab links. "
+            "One command writes it\n"
             "everywhere it belongs: `python -m llmbook address https://github.com/OWNER/NAME`.\n"
         )
     path = where.removeprefix("https://github.com/")

@@ -81,7 +81,7 @@ def obtain(build, packages=PACKAGES):
     """The web files under `build/web/`, fetched if they are not there yet; returns a `Web`.
 
     Falls back to pinned public addresses where npm or the network is missing (`offline` is then
-    False and `message` says why). Raises AssetError for a package whose checksum is not the pinned one.
+    False and `message` says why). Raises AssetError for a package that is not the pinned one.
     """
     web = Path(build) / "web"
     anywidget = _unpacked(web, f"anywidget-{metadata.version('anywidget')}", _copy_anywidget)

@@ -1,4 +1,4 @@
-"""Calibration: what a chapter's trained claims measure over several seeds, recorded for the reader.
+"""Calibration: what a chapter's trained claims measure over several seeds, recorded.
 
 `python -m llmbook calibrate CHAPTER` executes the chapter once per seed and writes
 `llmbook/book/recorded/<chapter>.json`: the values of every claim that has bounds, with hardware,
@@ -28,12 +28,15 @@ def margin_problem(values, bound):
     width = max(values) - min(values)
     room = min(values) - limit if relation in (">=", ">") else limit - max(values)
     if room < width or (relation in (">", "<") and room <= 0):
-        return f"bound {bound} is {room:.4g} from the recorded values {values}, whose spread is {width:.4g}"
+        return (
+            f"bound {bound} is {room:.4g} from the recorded values {values}, "
+            f"whose spread is {width:.4g}"
+        )
     return ""
 
 
 def collect(executed):
-    """{claim id: {name: [values over the copies]}} and {claim id: bounds} for claims with bounds."""
+    """{claim id: {name: [values over the copies]}} and {claim id: bounds}, of bounded claims."""
     values, bounds = {}, {}
     for path in executed:
         for record in outputs_with(read_notebook(path), CLAIM_MIME):
@@ -46,7 +49,7 @@ def collect(executed):
 
 
 def calibrate(notebook, seeds, profile="quick"):
-    """Execute a chapter once per seed, write the record, return its path and the margin problems."""
+    """Execute a chapter once per seed, write the record; its path, and the margin problems."""
     if len(set(seeds)) < 3:
         raise ValueError(f"calibration needs at least three different seeds: got {seeds}")
     root, notebook = find_root(Path(notebook).parent), Path(notebook)

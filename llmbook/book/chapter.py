@@ -1,4 +1,4 @@
-"""The start of every chapter: profile, device, precision, seed and plotting style, said in one line."""
+"""The start of every chapter: profile, device, precision, seed and style, said in one line."""
 
 import dataclasses
 import os
@@ -68,7 +68,7 @@ class Run:
         )
 
     def pick(self, *, quick, smoke=None, gpu=None, full=None):
-        """The value for this profile; `smoke` defaults to `quick`, `gpu` to `quick`, `full` to `gpu`."""
+        """The value for this profile. `smoke` and `gpu` default to `quick`, `full` to `gpu`."""
         gpu = quick if gpu is None else gpu
         return {
             "smoke": quick if smoke is None else smoke,
@@ -101,8 +101,8 @@ def start(chapter, profile="auto", seed=0):
     seed_everything(seed)
     device = torch.device("cpu") if profile == "quick" else devices.resolve_device("auto")
     if device.type == "cpu":
-        # Small layers gain nothing from a second thread and lose much when the cores are shared; and
-        # with one thread sums are added in the same order on every machine.
+        # Small layers gain nothing from a second thread and lose much when the cores are shared;
+        # and with one thread sums are added in the same order on every machine.
         torch.set_num_threads(1)
     dtype, reason = devices.choose_dtype(device)
     _current = Run(chapter, profile, seed, device, dtype, reason)

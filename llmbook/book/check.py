@@ -1,7 +1,7 @@
-"""Exercises' machinery: a reader's answer is checked at once, and told what to look at when it is wrong.
+"""Exercises: a reader's answer is checked at once, and told what to look at when it is wrong.
 
 Each chapter's checks live in `llmbook/book/exercises/<chapter>.py`, one function per exercise
-under `@exercise(...)`. A check runs the answer on inputs of its own and raises `NotYet` with advice.
+under `@exercise(...)`. A check runs the answer on inputs of its own; `NotYet` carries advice.
 """
 
 import copy
@@ -98,7 +98,7 @@ def call(answer, *args, **kwargs):
 
 
 def agree(got, want, advice, tolerance=1e-6):
-    """Raise NotYet(advice) unless `got` equals `want` in shape and, within `tolerance`, in value."""
+    """Raise NotYet(advice) unless `got` equals `want` in shape and, within tolerance, value."""
     try:
         got = torch.as_tensor(got).detach().to(torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:

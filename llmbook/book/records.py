@@ -1,8 +1,8 @@
 """What the book keeps as files: the ledger of claims, and what chapters measured before.
 
-Each chapter's rows lie in a file of its own, `ledger/<chapter>.json`, and so does what was recorded
-about it, `recorded/<chapter>.json`: a chapter reads its own files, and an edit of another's does not
-make it run again.
+Each chapter's rows lie in a file of its own, `ledger/<chapter>.json`, and so does what was
+recorded about it, `recorded/<chapter>.json`: a chapter reads its own files, and an edit of
+another's does not make it run again.
 """
 
 import functools

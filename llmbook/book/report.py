@@ -49,7 +49,7 @@ class Chapter:
 def chapter(name, executed):
     """Read one executed copy: `rows` pairs each ledger row with its claim record, or with None.
 
-    Rows come in the order in which the chapter settles them; those that it does not settle come last.
+    Rows come in the order in which the chapter settles them; those that it does not, last.
     """
     notebook = _notebook(executed)
     records = {record["id"]: record for record in settled(notebook)}
@@ -76,15 +76,15 @@ def waiting(chapters):
 
 
 def recorded_runs(chapters):
-    """The recorded calibration runs of these chapters: (chapter, what was recorded about the run)."""
+    """The recorded calibration runs of these chapters: (chapter, what is told of the run)."""
     return [(c, run) for c in chapters if (run := recorded(c.name).get("_run"))]
 
 
 def page_source(executed):
     """The executed notebook as the page's parser wants it, as JSON text.
 
-    Data that only programs read (this book's MIME types, papermill's metadata) and the cell in which
-    papermill put the parameters are left out.
+    Data that only programs read (this book's MIME types, papermill's metadata) and the cell in
+    which papermill put the parameters are left out.
     """
     notebook = dict(_notebook(executed))
     hidden = ("papermill", "llmbook")

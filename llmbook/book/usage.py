@@ -1,13 +1,13 @@
 """What a chapter uses of the book's folder, recorded inside its kernel while it runs.
 
 The text of this file is run by a hidden first cell, before anything of `llmbook` is imported: so
-it needs the standard library only, and hears of every file that is opened later. Heard are: modules
-that lie in the folder, imports that found nothing, files opened through Python, folders listed
-(a new file there may change what the chapter does), and other processes: what those use is not
-seen, so a chapter that starts Python, or forks, counts as using everything. What the chapter itself
-makes is not counted. Not heard: a mere question whether a file exists, and files opened by
-compiled code (safetensors maps its files): of a folder below `llmbook/weights/` every file counts when one
-was opened, and their `config.json` always is.
+it needs the standard library only, and hears of every file that is opened later. Heard are:
+modules that lie in the folder, imports that found nothing, files opened through Python, folders
+listed (a new file there may change what the chapter does), and other processes: what those use
+is not seen, so a chapter that starts Python, or forks, counts as using everything. What the
+chapter itself makes is not counted. Not heard: a mere question whether a file exists, and files
+opened by compiled code (safetensors maps its files): of a folder below `llmbook/weights/` every
+file counts when one was opened, and their `config.json` always is.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Claims: a claim that does not hold stops the chapter; every row of a chapter is settled exactly once."""
+"""Claims: one that does not hold stops the chapter; a chapter settles each of its rows once."""
 
 import ast
 import json

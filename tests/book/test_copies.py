@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.compare_copies import CLAIM_MIME, differences
 from helpers.small_book import code_notebook, write_chapter
 
 from llmbook.book.copies import Tree, job_of, last_run, why_stale
@@ -253,3 +254,20 @@ def test_cells_without_ids_or_with_one_id_twice_get_ids_of_their_own():
     ids = [cell["id"] for cell in with_ids({"cells": cells})["cells"]]
     assert ids[0] == "a" and len(set(ids)) == len(ids) and all(ids)
     assert [c["id"] for c in with_ids(with_ids({"cells": cells}))["cells"]] == ids
+
+
+def test_copies_are_compared_by_what_their_cells_print_times_excepted():
+    def cell(id, text, **claim):
+        outputs = [{"output_type": "stream", "name": "stdout", "text": text}]
+        if claim:
+            record = {"id": "a", "measured": list(claim.items())}
+            outputs.append({"output_type": "display_data", "data": {CLAIM_MIME: record}})
+        return {"cell_type": "code", "id": id, "metadata": {}, "outputs": outputs}
+
+    before = {"cells": [cell("x", "loss 1.25\nit took 3.1 s\n<f at 0x7fab12345678>", error=0.5)]}
+    slower = {"cells": [cell("x", "loss 1.25\nit took 9.9 s\n<f at 0x7fab87654321>", error=0.5)]}
+    other = {"cells": [cell("x", "loss 1.26\nit took 3.1 s\n", error=0.75), cell("new", "")]}
+    assert differences(before, slower) == []
+    found = differences(before, other)
+    assert "new: only after" in found and "x: +loss 1.26" in found
+    assert "x: -a: error = 0.5" in found and "x: +a: error = 0.75" in found

@@ -1,4 +1,4 @@
-"""Execution: one copy per (notebook, package, profile); failures are told and the others still run."""
+"""Execution: side by side, each chapter once; failures are told, and the others still run."""
 
 import json
 import os

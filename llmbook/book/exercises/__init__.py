@@ -1,1 +1,1 @@
-"""The checks of every chapter's exercises, one module a chapter; `llmbook.book.check` runs them."""
+"""The checks of every chapter's exercises, one module a chapter; `book/check.py` runs them."""

@@ -1,4 +1,4 @@
-"""Checks of the chapter on attention. Inputs leave the softmax far from saturation: wrong scales must show."""
+"""Checks of the chapter on attention: no softmax is near saturation, so wrong scales show."""
 
 import math
 
@@ -36,8 +36,8 @@ def scaled_attention(answer):
         agree(
             got,
             want,
-            "Four steps: products of queries and keys, divided by the root of the keys' width, a softmax "
-            "over the keys, a weighted sum of the values. Which of them differs?",
+            "Four steps: products of queries and keys, divided by the root of the keys' width, "
+            "a softmax over the keys, a weighted sum of the values. Which of them differs?",
         )
     return "Right, for self- and cross-attention alike."
 
@@ -52,7 +52,8 @@ def masked_weights(answer):
     got = torch.as_tensor(call(answer, scores, mask))
     if got.shape == want.shape and got[~mask].abs().max() > 0:
         raise NotYet(
-            "A forbidden key gets some weight. True means: may attend. A score of 0 forbids nothing."
+            "A forbidden key gets some weight. True means: may attend. "
+            "A score of 0 forbids nothing."
         )
     if got.shape == want.shape and (got.sum(-1) - 1).abs().max() > 1e-6:
         raise NotYet("The rows do not sum to 1. Does the mask act before the softmax?")
@@ -102,8 +103,8 @@ def merge(answer):
             agree(
                 mine,
                 want,
-                f"Look at {name}. Each half was computed relative to its own maximum; bring both to "
-                "the common one before adding.",
+                f"Look at {name}. Each half was computed relative to its own maximum; bring "
+                "both to the common one before adding.",
             )
     nothing = (-math.inf, 0.0, torch.zeros(3, dtype=torch.float64))
     got = call(answer, nothing, parts[0])
@@ -129,8 +130,8 @@ def attention_share(answer):
         agree(
             call(answer, n, d),
             work / (work + 24 * d * d * n),
-            "Count per layer: 4 n² d for the two products with scores, and for each of n tokens two operations for "
-            "each of 12 d² weights.",
+            "Count per layer: 4 n² d for the two products with scores, and for each of n tokens "
+            "two operations for each of 12 d² weights.",
         )
     return "Right: n / (n + 6 d). One half at n = 6 d."
 
@@ -141,6 +142,7 @@ def needed_score(answer):
         agree(
             call(answer, n, weight),
             0.5 * math.log(weight * (n - 1) / (1 - weight)),
-            "One key at +B, the n − 1 others at −B: its weight is e^B / (e^B + (n − 1) e^(−B)). Solve for B.",
+            "One key at +B, the n − 1 others at −B: its weight is e^B / (e^B + (n − 1) e^(−B)). "
+            "Solve for B.",
         )
     return "Right: B grows like half the logarithm of n."

@@ -146,7 +146,7 @@ def pool_heads(answer):
         agree(
             call(answer, w, n_heads, n_kv),
             rearrange(want, "g d c -> (g d) c"),
-            "Rows of the weight: head 0's head_dim rows, then head 1's. Average whole heads within "
-            "a group of neighbours, row by row, and keep the order.",
+            "Rows of the weight: head 0's head_dim rows, then head 1's. Average whole heads "
+            "within a group of neighbours, row by row, and keep the order.",
         )
     return "Right. That, and a little more training, turns a multi-head model into a grouped one."

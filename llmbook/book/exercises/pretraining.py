@@ -1,4 +1,4 @@
-"""Checks of the exercises on pretraining: small odd sizes, masked targets, logits that overflow."""
+"""Checks of the exercises on pretraining: odd sizes, masked targets, logits that overflow."""
 
 import math
 
@@ -32,7 +32,8 @@ def cut(answer):
         agree(
             got[1],
             ids[1 : n * length + 1].view(n, length),
-            "The target of each input is the token after it in the stream, also at a window's end.",
+            "The target of each input is the token after it in the stream, "
+            "also at a window's end.",
         )
     return "Right. The last target of a window is the first input of the next."
 
@@ -73,8 +74,8 @@ def to_bits(answer):
         agree(
             call(answer, nats, tokens, n_bytes),
             nats * tokens / math.log(2) / n_bytes,
-            "The whole text's surprise is nats times tokens; in bits, divided by ln 2; then share it "
-            "out among the bytes.",
+            "The whole text's surprise is nats times tokens; in bits, divided by ln 2; then share "
+            "it out among the bytes.",
             tolerance=1e-9,
         )
     return "Right. Now two models with different tokenizers can be compared."
