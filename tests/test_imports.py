@@ -1,7 +1,7 @@
 """Imports point one way: read from every module's text, those inside functions too.
 
-`ORDER` is the house's order, the ground first: a module imports from its own floor or from below, and
-no modules import each other in a circle.
+`ORDER` is the house's order, the ground first: a module imports from its own floor or from below,
+and no modules import each other in a circle.
 """
 
 import ast

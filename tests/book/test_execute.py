@@ -12,7 +12,7 @@ import pytest
 from helpers.small_book import write_chapter
 
 from llmbook.book.copies import job_of, last_run
-from llmbook.book.execute import ExecutionFailed, ensure_executed, executed_path, expected
+from llmbook.book.execute import ExecutionFailed, budget, ensure_executed, executed_path, expected
 from llmbook.book.root import chapters, find_chapter, find_root, read_notebook
 
 ROOT = find_root(Path(__file__).parent)
@@ -118,6 +118,12 @@ def test_the_longest_chapter_goes_first(root, capsys):
     assert [line.split()[1] for line in starts] == ["two,", "one,"]
     two = last_run(job_of(chapters(root)[1], "smoke"))  # from now on: what it took the last time
     assert expected(job_of(chapters(root)[1], "smoke"))["cpu_seconds"] == two["cpu_seconds"] < 50
+
+
+def test_every_chapter_has_a_budget_and_all_together_stay_within_theirs():
+    allowed = budget(ROOT)
+    assert set(allowed) == {path.stem for path in chapters(ROOT)}
+    assert max(allowed.values()) <= 90 and sum(allowed.values()) <= 900  # seconds of one core
 
 
 def test_a_kernel_that_dies_fails_its_chapter_only(root):

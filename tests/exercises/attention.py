@@ -235,19 +235,21 @@ def log_n_alone(n, weight):
 
 WRONG = {
     "scaled_attention": {f.__name__.replace("_", " "): f for f in (
-        no_scale, divided_by_d, times_root_d, hard_argmax, softmax_over_queries, root_of_the_number_of_keys,
-        scaled_after_the_softmax, width_of_the_values)},
+        no_scale, divided_by_d, times_root_d, hard_argmax, softmax_over_queries,
+        root_of_the_number_of_keys, scaled_after_the_softmax, width_of_the_values)},
     "masked_weights": {f.__name__.replace("_", " "): f for f in (
         mask_after_softmax, score_zero, inverted_mask, transposed_mask, nan_for_an_empty_row,
         a_large_number_for_infinity, shared_equally)},
     "additive_weights": {f.__name__.replace("_", " "): f for f in (
-        no_tanh, scores_without_softmax, tanh_of_the_score, two_tanhs, summed_without_v, state_left_out)},
+        no_tanh, scores_without_softmax, tanh_of_the_score, two_tanhs, summed_without_v,
+        state_left_out)},
     "merge": {f.__name__.replace("_", " "): f for f in (
-        plain_sums, only_the_sum_rescaled, wrong_sign, only_the_first_rescaled, maxima_added, already_divided,
-        mean_of_the_halves)},
+        plain_sums, only_the_sum_rescaled, wrong_sign, only_the_first_rescaled, maxima_added,
+        already_divided, mean_of_the_halves)},
     "attention_share": {f.__name__.replace("_", " "): f for f in (
         scores_alone, weights_of_one_token, no_feed_forward, multiplications_against_operations,
         ratio_instead_of_share, as_a_percentage)},
     "needed_score": {f.__name__.replace("_", " "): f for f in (
-        others_at_zero, n_others, weight_for_odds, upside_down, logarithm_to_base_two, log_n_alone)},
+        others_at_zero, n_others, weight_for_odds, upside_down, logarithm_to_base_two,
+        log_n_alone)},
 }

@@ -38,7 +38,7 @@ SKINS = {  # what each host says of its theme: attributes of <html>, of <body>, 
     "none": ({}, {}, "#ffffff"),
 }
 
-# The book's page around a widget: its theme's and its own style, and the boxes that a widget lies in.
+# The book's page around a widget: its theme's and its own style, and the boxes around it.
 STYLES = (
     "pydata_sphinx_theme/theme/pydata_sphinx_theme/static/styles/theme.css",
     "pydata_sphinx_theme/theme/pydata_sphinx_theme/static/styles/pydata-sphinx-theme.css",
@@ -71,7 +71,8 @@ FAULTS = """() => {
   const shown = (e) => !e.closest('[aria-live]') && e.getClientRects().length > 0
     && getComputedStyle(e).visibility !== 'hidden' && getComputedStyle(e).opacity !== '0';
   const scrolls = (e) => { for (let p = e.parentElement; p && p !== root; p = p.parentElement)
-    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX)) return p; return null; };
+    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX)) return p;
+    return null; };
   // each line of each text, with the element that it belongs to
   const lines = [];
   for (const e of root.querySelectorAll('*')) {
@@ -80,9 +81,11 @@ FAULTS = """() => {
       if (node.nodeType !== 3 || !node.data.trim()) continue;
       const range = document.createRange();
       range.selectNodeContents(node);
-      if (e.getScreenCTM && Math.abs(e.getScreenCTM().b) > 0.1) continue;  // turned: its box is larger
+      // turned text is passed over: its box is larger than it is
+      if (e.getScreenCTM && Math.abs(e.getScreenCTM().b) > 0.1) continue;
       for (const box of range.getClientRects())
-        if (box.width > 1 && box.height > 1) lines.push({ e, box, text: node.data.trim().slice(0, 30) });
+        if (box.width > 1 && box.height > 1)
+          lines.push({ e, box, text: node.data.trim().slice(0, 30) });
     }
   }
   for (const { e, box, text } of lines) {

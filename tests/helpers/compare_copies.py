@@ -2,9 +2,9 @@
 
     python tests/helpers/compare_copies.py BEFORE AFTER
 
-For a change that must change no number: copy `_build/executed` before it, execute again after it,
-and compare. Cells are paired by their ids; lines that tell times, speeds or memory are left out, and
-so are claims measured in them. Exit status 1 when anything else differs.
+For a change that must change no number: copy `_build/executed` before it, execute again after
+it, and compare. Cells are paired by their ids; lines that tell times, speeds or memory are left
+out, and so are claims measured in them. Exit status 1 when anything else differs.
 """
 
 import difflib
@@ -15,8 +15,8 @@ from pathlib import Path
 
 CLAIM_MIME = "application/vnd.llmbook.claim+json"
 MEASURED = re.compile(
-    r"\d\s*(?:ns|µs|us|ms|s|min|seconds|minutes|MB|GB|kB)\b|/s\b|per second|second|\btimes? |×|speed"
-    r"|faster|slower",
+    r"\d\s*(?:ns|µs|us|ms|s|min|seconds|minutes|MB|GB|kB)\b|/s\b|second|\btimes? |×|speed|faster"
+    r"|slower",
     re.IGNORECASE,
 )
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
