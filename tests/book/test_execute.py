@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -154,7 +155,8 @@ def test_a_broken_notebook_is_named(root, text):
 
 
 @pytest.mark.slow
-def test_a_killed_execution_leaves_no_copy_and_no_process_and_the_next_one_succeeds(root):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_execution_leaves_no_copy_and_no_process_and_the_next_one_succeeds(root, how):
     import psutil
 
     write_chapter(root, "one", "import time; time.sleep(100)")
@@ -166,7 +168,7 @@ def test_a_killed_execution_leaves_no_copy_and_no_process_and_the_next_one_succe
     while len(below) < 2 and time.monotonic() - begin < 60:  # the worker and its kernel
         below = psutil.Process(run.pid).children(recursive=True)
         time.sleep(0.1)
-    run.kill()
+    run.send_signal(how)
     run.wait()
     gone, alive = psutil.wait_procs(below, timeout=60)
     assert len(gone) >= 2 and not alive
