@@ -15,7 +15,7 @@ import contextlib
 import torch
 import torch.distributed as dist
 
-from llmbook.moe.router import Router
+from llmbook.moe.layer import MoE
 
 CONVENTIONS = ("switch", "transformers")
 
@@ -114,9 +114,9 @@ def collect_routings(model):
     """
     found = []
     hooks = [
-        module.register_forward_hook(lambda module, inputs, routing: found.append(routing))
-        for module in model.modules()
-        if isinstance(module, Router)
+        layer.router.register_forward_hook(lambda router, inputs, routing: found.append(routing))
+        for layer in model.modules()
+        if isinstance(layer, MoE)
     ]
     try:
         yield found
