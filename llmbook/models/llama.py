@@ -93,7 +93,13 @@ class Block(nn.Module):
             rotate=rotary,
         )
         self.norm2 = RMSNorm(d, config.eps)
-        self.ffn = GatedFeedForward(d, config.d_ff, config.activation, bias=config.ffn_bias)
+        self.ffn = self.feed_forward(config)
+
+    def feed_forward(self, config):
+        """The second part of the block, where a relative of Llama's differs."""
+        return GatedFeedForward(
+            config.d_model, config.d_ff, config.activation, bias=config.ffn_bias
+        )
 
     def forward(self, x, places, cache=None):
         """x (batch, tokens, d_model) → the same; see `Decoder` for places and cache."""
@@ -116,12 +122,13 @@ class Llama(Decoder):
     """A decoder-only language model: `model(input_ids) → logits`. Positions have no last one."""
 
     architecture = "LlamaForCausalLM"
+    block = Block
 
     def __init__(self, config):
         super().__init__(config)
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
         rotary = config.rotary()
-        self.blocks = nn.ModuleList(Block(config, rotary) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(self.block(config, rotary) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.eps)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
@@ -133,7 +140,7 @@ class Llama(Decoder):
     @property
     def layout(self):
         copies = {"lm_head.weight": "tokens.weight"} if self.config.tied else {}
-        return Layout(_NAMES, prefix="model.", ignored=_BUFFERS, copies=copies)
+        return Layout(NAMES, prefix="model.", ignored=_BUFFERS, copies=copies)
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):
@@ -222,7 +229,7 @@ _FIELDS = {
     "pad_id": "pad_token_id",
 }
 _DEFAULTS = {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048}  # where config.json has none
-_NAMES = {
+NAMES = {
     "tokens": "model.embed_tokens",
     "blocks.*.norm1": "model.layers.*.input_layernorm",
     "blocks.*.attention.in_proj": tuple(f"model.layers.*.self_attn.{n}_proj" for n in "qkv"),

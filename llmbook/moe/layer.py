@@ -93,18 +93,23 @@ class MoE(nn.Module):
 
     def forward(self, x):
         """(…, d_model) → (…, d_model); no tokens at all are an ordinary case."""
+        return self.run(x)[0]
+
+    def run(self, x):
+        """As the call, with the `Routing` of the tokens, flat, besides: (output, routing)."""
         if x.ndim < 1 or x.shape[-1] != self.config.d_model:
             raise ValueError(
                 f"x must have shape (…, d_model={self.config.d_model}): got {tuple(x.shape)}"
             )
         tokens = x.reshape(-1, x.shape[-1])  # (N, D)
-        out = self.experts(tokens, self.router(tokens))
+        routing = self.router(tokens)
+        out = self.experts(tokens, routing)
         if self.shared is not None:
             always = self.shared(tokens)
             if self.shared_gate is not None:
                 always = always * self.shared_gate(tokens).sigmoid()
             out = out + always
-        return out.view(x.shape)
+        return out.view(x.shape), routing
 
     @property
     def parameter_counts(self):

@@ -1,6 +1,7 @@
 """Holding our models against `transformers`: random weights, both directions, gradients."""
 
 import copy
+import dataclasses
 import functools
 
 import torch
@@ -62,6 +63,8 @@ def close(ours, theirs, where=None):
 def close_gradients(ours, theirs):
     """After both losses' backward: the gradients, in the layout of the files, are alike."""
     gradients = copy.deepcopy(ours)
+    if hasattr(ours.config, "fused"):  # in memory they hold experts as a fused file does
+        gradients.config = dataclasses.replace(ours.config, fused=True)
     with torch.no_grad():
         for mine, held in zip(gradients.parameters(), ours.parameters(), strict=True):
             mine.copy_(held.grad)

@@ -84,6 +84,12 @@ def one_group_mamba2(library):
     return mamba2(library, n_groups=1, num_heads=3, head_dim=16, use_conv_bias=False)
 
 
+def mixtral(library):
+    sizes = {"num_key_value_heads": 2, "num_local_experts": 4, "sliding_window": 5}
+    sizes["intermediate_size"] = 36  # grouped_mm refuses odd lengths
+    return library.MixtralForCausalLM(library.MixtralConfig(**{**LLAMA, **sizes}))
+
+
 EVERY = {
     "GPT": gpt2,
     "GPT, untied": untied_gpt2,
@@ -95,6 +101,7 @@ EVERY = {
     "Mamba-2, two groups": mamba2,
     "Mamba-2, tied, clamped, odd sizes": odd_mamba2,
     "Mamba-2, one group": one_group_mamba2,
+    "Mixtral, with a window": mixtral,
 }
 every_decoder = pytest.mark.parametrize("name", EVERY)
 

@@ -38,6 +38,8 @@ TABLE = (
     Architecture("LlamaForCausalLM", "llama.Llama", "llama", ("LLaMAForCausalLM",)),
     Architecture("MambaForCausalLM", "mamba.Mamba", "mamba"),
     Architecture("Mamba2ForCausalLM", "mamba2.Mamba2", "mamba2"),
+    Architecture("MixtralForCausalLM", "mixtral.Mixtral", "mixtral"),
+    Architecture("Qwen2MoeForCausalLM", "qwen2_moe.Qwen2Moe", "qwen2_moe"),
     Architecture("Transformer", "transformer.Transformer", "transformer"),
 )
 
