@@ -37,8 +37,8 @@ class Mamba2Config:
     """Sizes and choices of a `Mamba2`; the defaults are those of the published 130m.
 
     head_dim must divide expand · d_model, and n_groups the number of heads. dt_low, dt_high: what Δ
-    is clamped to, always. dt_min, dt_max: between which it starts. chunk: what config.json says others should compute by; the result
-    does not depend on it, and `ssd` takes its own.
+    is clamped to, always. dt_min, dt_max: between which it starts. chunk: what config.json
+    tells others to compute by; the result does not depend on it, and `ssd` takes its own.
     """
 
     vocab_size: int = 50288
