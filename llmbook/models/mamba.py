@@ -254,7 +254,7 @@ _FIELDS = {
     "pad_id": "pad_token_id",
 }
 _DEFAULTS = {"num_hidden_layers": 32}  # where config.json has none
-SPELLINGS = (
+SPELLINGS = ((r"^embedding\.", "embeddings."),)  # the authors' own files
     (r"backbone\.embedding\.weight", "backbone.embeddings.weight"),
 )  # the authors' own files
 _LAYER, _MIXER = "backbone.layers.*", "backbone.layers.*.mixer"

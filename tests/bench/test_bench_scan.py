@@ -1,0 +1,45 @@
+"""The race of scans: it runs, names its peers, refuses a wrong scan."""
+
+import pytest
+import torch
+
+from llmbook.bench import main
+from llmbook.bench import scan as race
+
+QUICK = [
+    "scan",
+    "--quick",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+    "--channels",
+    "64",
+    "--states",
+    "3",
+]
+
+
+def test_the_quick_race_runs_and_names_what_is_not_installed(capsys):
+    pytest.importorskip("transformers")
+    assert main([*QUICK, "--tokens", "9", "--longest", "40"]) == 0
+    told = capsys.readouterr().out
+    assert "scan L=9 auto" in told
+    assert "scan L=9 loop" in told
+    assert "mamba2 L=9" in told
+    assert "mamba-ssm: not installed" in told or "mamba-ssm" in told
+    assert "time of a token" in told
+
+
+def test_a_wrong_scan_gets_no_speed(capsys, monkeypatch):
+    pytest.importorskip("transformers")
+    right = race.selective_scan
+
+    def off(*inputs, **options):
+        y = right(*inputs, **options)
+        return y if y.dtype == torch.float64 else y * 1.01
+
+    monkeypatch.setattr(race, "selective_scan", off)
+    assert main([*QUICK, "--tokens", "9", "--longest", "40", "--backends", "loop"]) == 1
+    assert "scan L=9 loop" in (told := capsys.readouterr().out)
+    assert "WRONG" in told
