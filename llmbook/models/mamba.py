@@ -255,8 +255,6 @@ _FIELDS = {
 }
 _DEFAULTS = {"num_hidden_layers": 32}  # where config.json has none
 SPELLINGS = ((r"^embedding\.", "embeddings."),)  # the authors' own files
-    (r"backbone\.embedding\.weight", "backbone.embeddings.weight"),
-)  # the authors' own files
 _LAYER, _MIXER = "backbone.layers.*", "backbone.layers.*.mixer"
 _NAMES = {
     "tokens": "backbone.embeddings",
