@@ -19,10 +19,16 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+from llmbook.checks import one_of
 from llmbook.data import docstrings
 from llmbook.data.folders import cache_folder, write_atomically
 
-_LIBRARIES = {"quick": (), "full": ("numpy", "matplotlib", "torch", "sympy", "networkx")}
+_LIBRARIES = {
+    "smoke": (),
+    "quick": (),
+    "full": ("numpy", "matplotlib", "torch", "sympy", "networkx"),
+}
+SIZES = tuple(_LIBRARIES)
 _REQUIRED = ("numpy", "matplotlib", "torch")
 _SPLITS = ("train", "validation", "all")
 _QUICK_BUDGET = 2_000_000  # characters (bytes: the text is ASCII) of standard-library docstrings
@@ -112,10 +118,10 @@ def split_of(name):
 def documentation(split="train", size="quick"):
     """The documentation installed here, as a `Corpus` of printable ASCII text and newlines.
 
-    `size="quick"`: Python's topics and at most 2 MB of standard-library docstrings, a few
-    CPU-seconds when first read; `"full"`: also numpy, matplotlib and torch, and sympy and networkx
-    where installed, about a CPU-minute. Later calls read the cache folder. `split`: `"train"`,
-    `"validation"` or `"all"`.
+    `size="smoke"`: Python's topics alone, half a MB, read at once; `"quick"`: also at most 2 MB of
+    standard-library docstrings, a few CPU-seconds when first read; `"full"`: all of those, and of
+    numpy, matplotlib and torch, of sympy and networkx where installed, about a CPU-minute. Later
+    calls read the cache folder. `split`: `"train"`, `"validation"` or `"all"`.
 
     A paragraph of 60 characters or more occurs once in the corpus, in the first document by name
     that has it, so no such paragraph is on both sides. Documents below 80 characters are left out.
@@ -134,7 +140,7 @@ def question_answers(split="train", size="quick"):
     signature, the answer is its one-line summary of at most 200 characters. No answer occurs twice
     in the corpus, so none is on both sides. Splits and sizes as for `documentation`.
     """
-    _check_choice("split", split, _SPLITS)
+    one_of("split", split, _SPLITS)
     entries, _ = _entries("all", size)
     pairs, seen = [], set()
     for entry in entries:
@@ -150,15 +156,10 @@ def question_answers(split="train", size="quick"):
     return pairs
 
 
-def _check_choice(argument, got, choices):
-    if got not in choices:
-        raise ValueError(f"{argument} must be one of {', '.join(choices)}: got {got!r}")
-
-
 def _entries(split, size):
     """Documents and shorter entries of a split, from the cache or read now, and the versions."""
-    _check_choice("split", split, _SPLITS)
-    _check_choice("size", size, tuple(_LIBRARIES))
+    one_of("split", split, _SPLITS)
+    one_of("size", size, SIZES)
     versions = _versions(size)
     path = _cache_path(size, versions)
     entries = _load(path)
@@ -190,6 +191,8 @@ def _cache_path(size, versions):
 def _read(size, versions):
     """All `(name, signature, text)`, from the sources: topics, standard library, packages."""
     found = docstrings.topics()
+    if size == "smoke":
+        return found
     standard = docstrings.library(docstrings.standard_library())
     found += _within_budget(standard) if size == "quick" else standard
     for name in list(versions)[1:]:

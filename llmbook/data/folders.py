@@ -2,8 +2,8 @@
 
 Both variables may be relative. A relative value is resolved at its first use, against the folder
 of the program that uses it, and the absolute path is put back into the environment: a notebook
-that this program runs in another folder finds the same place. A program that starts notebooks calls
-`resolve_folders()` before it starts the first.
+that this program runs in another folder finds the same place. A program that starts notebooks
+calls `resolve_folders()` before it starts the first.
 """
 
 import hashlib

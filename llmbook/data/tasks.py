@@ -153,7 +153,7 @@ def dates(n, generator=0, first_year=1900, last_year=2099):
     """Dates as people write them, in twenty forms, with their ISO form: n pairs `(human, iso)`.
 
     For example ("the 3rd of March, 1998", "1998-03-03"); a third of them in small letters. Days
-    are uniform in [first_year, last_year]; the weekday, where it is written, is right. The ISO form
+    are uniform in [first_year, last_year]; the weekday, where written, is right. The ISO form
     has 10 characters, the human one at most 36, all ASCII.
     """
     wholes(1, n=n, first_year=first_year, last_year=last_year)

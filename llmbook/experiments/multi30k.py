@@ -19,6 +19,7 @@ from llmbook.experiments.record import RECORDED
 from llmbook.losses import IGNORED, count_targets
 from llmbook.models.transformer import Transformer, TransformerConfig
 from llmbook.tokenization import BPETokenizer
+from llmbook.training.checkpoint import check_there_is_a_run
 from llmbook.training.config import TrainConfig
 from llmbook.training.log import Log
 from llmbook.training.loop import train
@@ -49,7 +50,7 @@ OUT = RECORDED / "multi30k.json"
 
 
 def run_for(device):
-    """(config, sizes) for `train_translator` on a device: what one CPU core can do, or more on a GPU."""
+    """(config, sizes) for `train_translator`: what a CPU core can do, or more on a GPU."""
     return RUNS["cuda" if torch.device(device).type == "cuda" else "cpu"]
 
 
@@ -212,6 +213,8 @@ def add_arguments(parser):
 
 def run(options, record):
     """Train, evaluate, and write the record."""
+    if options.resume:
+        check_there_is_a_run(options.folder)
     config, sizes = run_for(options.device)
     given = {name: value for name, value in vars(options).items() if value is not None}
     own = {name: given[name] for name in ("steps", "batch_size", "lr", "seed") if name in given}

@@ -1,8 +1,8 @@
 """What was trained once to be shown: `python -m llmbook record NAME`.
 
 An experiment is a module with `OUT`, `add_arguments(parser)` and `run(options, record)`, and a
-line in EXPERIMENTS. `record` is a `Recording`: it knows hardware, versions, commit and command, and
-writes JSON after each part, so that a run that is stopped has lost one part at most.
+line in EXPERIMENTS. `record` is a `Recording`: it knows hardware, versions, commit and command,
+and writes JSON after each part, so that a run that is stopped has lost one part at most.
 """
 
 import argparse

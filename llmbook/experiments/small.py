@@ -18,10 +18,13 @@ def add_arguments(parser):
 def run(options, record):
     """Train it; the model's card is its record."""
     from llmbook.training import command
+    from llmbook.training.checkpoint import check_there_is_a_run
 
     argv = ["--preset", "small", "--out", str(options.out), "--device", str(options.device)]
     argv += ["--seed", str(options.seed), "--threads", str(options.threads)]
     argv += [] if options.steps is None else ["--steps", str(options.steps)]
-    argv += ["--resume"] if options.resume else []
+    if options.resume:
+        check_there_is_a_run(options.out)
+        argv += ["--resume"]
     training = command.parser().parse_args(argv)
     command.run(command.recipe_of(training), training, record.about()["command"])

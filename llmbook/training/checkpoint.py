@@ -23,6 +23,7 @@ from llmbook.checks import whole
 from llmbook.data.folders import sha256_of
 
 MANIFEST, STATE = "manifest.json", "state.json"
+RUN_FILES = ("log.jsonl", "recipe.json")  # what a run writes before its first checkpoint
 _NAME = re.compile(r"step-(\d{8,})")
 _PART = "part-"
 
@@ -42,6 +43,20 @@ class Snapshot:
     step: int
     tensors: dict
     state: dict
+
+
+def check_there_is_a_run(folder):
+    """Raise ValueError unless a folder holds a run to go on with: what --resume asks for.
+
+    A run that was stopped before its first checkpoint is one; it starts from the beginning.
+    """
+    found = Checkpoints(Path(folder) / "checkpoints").steps()
+    if not found and not any((Path(folder) / name).is_file() for name in RUN_FILES):
+        seen = "" if Path(folder).is_dir() else ", which is not there"
+        raise ValueError(
+            f"there is no run to resume in {folder}{seen}: name the folder of one, or leave out "
+            "--resume to start one"
+        )
 
 
 class Checkpoints:

@@ -7,21 +7,47 @@ OUT/model/config.json  model.safetensors  tokenizer.json  card.json
 import argparse
 import dataclasses
 import sys
+import warnings
 from pathlib import Path
 
-from llmbook.training.config import SECTIONS, Recipe
+from llmbook.training.config import CHOICES, SECTIONS, Recipe
 from llmbook.training.presets import PRESETS, preset
 
 _PROFILES = ("smoke", "quick", "gpu", "full")
 _HELP = {
     "source": "documentation, shakespeare, or a text file",
+    "size": "of the documentation",
     "tokenizer": "bpe, characters, or a tokenizer.json",
+    "vocab_size": "tokens that bpe learns",
+    "max_len": "tokens of a window",
+    "d_model": "width",
+    "n_layers": "blocks",
+    "n_heads": "heads, which divide the width",
+    "dropout": "share of activations dropped",
+    "steps": "updates",
     "batch_size": "sequences an update sees in all",
     "accumulate": "micro-batches that an update is made of",
+    "optimizer": "of the matrices",
+    "lr": "learning rate at the peak of the schedule",
+    "beta1": "AdamW's memory of gradients",
+    "beta2": "AdamW's memory of their squares",
+    "eps": "what AdamW adds to the root of the squares",
+    "weight_decay": "of matrices, not of biases and norms",
     "clip": "largest norm of the gradient; 0: no clipping",
+    "schedule": "how the learning rate moves",
+    "warmup": "steps in which the rate rises to its peak",
     "final_lr": "factor that the schedule ends at",
     "cooldown": "share of the steps in which the trapezoid falls",
+    "precision": "of matrix products; auto: the device's own",
+    "compile": "run the model through torch.compile",
+    "checkpoint_activations": "compute them again: less memory, one more forward pass",
+    "log_every": "steps between two looks at the loss",
+    "evaluate_every": "steps between two validation losses; 0: never",
+    "evaluate_windows": "windows that a validation loss reads",
+    "checkpoint_every": "steps between two checkpoints; 0: never",
     "keep": "checkpoints kept",
+    "parallel": "in several processes; auto: ddp",
+    "seed": "of weights, order and dropout",
 }
 
 
@@ -30,12 +56,16 @@ def parser():
     out = argparse.ArgumentParser(
         prog="python -m llmbook train",
         description="Train a GPT from raw text to a model folder. Options change single fields of "
-        "the recipe, which is a preset or a JSON file.",
+        "the recipe, which is a preset (quick) or a JSON file; the defaults shown are quick's.",
         epilog="Several processes: torchrun --nproc-per-node N -m llmbook train ...",
     )
     add = out.add_argument
     add("--config", type=Path, metavar="FILE", help="a recipe as JSON: data, model, training")
-    add("--preset", choices=tuple(PRESETS), help="a recipe by name (default: quick)")
+    add(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="a recipe by name (default: quick); with --resume the run's own",
+    )
     add("--profile", choices=_PROFILES, help="the preset that a chapter's profile would take")
     add(
         "--out",
@@ -45,23 +75,27 @@ def parser():
         help="where everything is written (default: runs/gpt)",
     )
     add("--resume", action="store_true", help="go on from the newest checkpoint in --out")
-    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add("--threads", type=int, help="CPU threads (default: torch's own choice)")
     add("--quiet", action="store_true", help="no progress lines")
     add("--tensorboard", action="store_true", help="also write event files")
     for section, cls in SECTIONS.items():
         group = out.add_argument_group(section)
         for f in dataclasses.fields(cls):
-            _add_field(group, f)
+            _add_field(group, f, getattr(getattr(preset("quick"), section), f.name))
     return out
 
 
-def _add_field(group, f):
+def _add_field(group, f, default):
+    """An option for a field. It is None when left out: the recipe has its own value."""
     flag = "--" + f.name.replace("_", "-")
-    text = _HELP.get(f.name, "")
+    names = CHOICES.get(f.name)
+    text = _HELP[f.name] + (f": {', '.join(names)}" if names else "")
     if isinstance(f.default, bool):
+        text = f"{text} (default: {'yes' if default else 'no'})"
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
     else:
+        text = f"{text} (default: {default})"
         metavar = {int: "N", float: "X", str: "NAME"}[type(f.default)]
         group.add_argument(flag, type=type(f.default), metavar=metavar, default=None, help=text)
 
@@ -93,13 +127,17 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     options = parser().parse_args(argv)
     from llmbook.provenance import command_line
-    from llmbook.training.checkpoint import CheckpointNotWritten
+    from llmbook.training.checkpoint import CheckpointNotWritten, check_there_is_a_run
     from llmbook.training.loop import Interrupted, TrainingDiverged
 
     command = command_line("train", *argv)
     try:
+        if options.resume:
+            check_there_is_a_run(options.out)
         recipe = recipe_of(options)
-        run(recipe, options, command)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say_warning
+            run(recipe, options, command)
     except Interrupted as stop:
         again = command if options.resume else f"{command} --resume"
         print(f"\n{stop}\nresume with: {again}", file=sys.stderr)
@@ -170,6 +208,10 @@ def run(recipe, options, command):
         made = card.Made(recipe, history, command, device)
         card.write_model(options.out / "model", model, text, made, world, say)
         return history
+
+
+def _say_warning(message, *_, **__):
+    print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 def _silent(*_):

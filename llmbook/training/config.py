@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmbook import checks
+from llmbook.data.corpus import SIZES
 from llmbook.training.precision import PRECISIONS
 from llmbook.training.schedules import SCHEDULES
 
 OPTIMIZERS = ("adamw", "adamw_reference", "muon")
 PARALLEL = ("auto", "none", "ddp", "fsdp")
-SIZES = ("quick", "full")
 CHOICES = {  # of the fields that are one of several names
     "optimizer": OPTIMIZERS,
     "schedule": tuple(SCHEDULES),
     "precision": PRECISIONS,
     "parallel": PARALLEL,
+    "size": SIZES,
 }
 
 # What a resumed run may change: none of it touches what the next update computes. More steps or
@@ -95,8 +96,8 @@ class TrainConfig:
             checks.share(name, getattr(self, name))
         for name in ("compile", "checkpoint_activations"):
             checks.flag(name, getattr(self, name))
-        for name, choices in CHOICES.items():
-            checks.one_of(name, getattr(self, name), choices)
+        for name in ("optimizer", "schedule", "precision", "parallel"):
+            checks.one_of(name, getattr(self, name), CHOICES[name])
         checks.divides("accumulate", self.accumulate, "batch_size", self.batch_size)
 
     def factor(self, step):
@@ -130,7 +131,7 @@ class DataConfig:
     """What to read and how to cut it into tokens.
 
     source: "documentation", "shakespeare", or the path of a text file. size: of the documentation,
-    "quick" or "full". tokenizer: "bpe" (trained on the training side, with vocab_size tokens),
+    "smoke", "quick" or "full". tokenizer: "bpe" (trained on the training side, vocab_size tokens),
     "characters", or the path of a tokenizer.json.
     """
 

@@ -12,9 +12,11 @@ from the model as it stands at the step, with a generator of (seed, step): see `
 """
 
 import contextlib
+import dataclasses
 import math
 import signal
 import threading
+import warnings
 from pathlib import Path
 
 import torch
@@ -198,7 +200,8 @@ def train(
 
     Raises TrainingDiverged when the loss or the gradient is not finite, naming the step and the
     last checkpoint, ValueError for a checkpoint of another config or data, or for a log that has
-    lost its checkpoints, CheckpointNotWritten when the disk is full.
+    lost its checkpoints, CheckpointNotWritten when the disk is full. Warns when
+    more steps than the run was planned for let the learning rate rise again.
     """
     whole("together", together, least=1)
     if folder is not None:
@@ -208,6 +211,7 @@ def train(
     update = Update(model, config, loss, count, world)
     facts = {
         "config": {k: v for k, v in vars(config).items() if k not in FREE_TO_CHANGE},
+        "schedule": {"steps": config.steps, "cooldown": config.cooldown},
         "fingerprint": fingerprint,
     }
     saver = None if folder is None else Checkpoints(Path(folder) / "checkpoints", config.keep)
@@ -296,8 +300,22 @@ def _begin(saver, update, facts, resume, world):
             f"the run in {saver.folder} was trained on other data: its fingerprint is "
             f"{stored['fingerprint']!r}, here it is {facts['fingerprint']!r}"
         )
+    _warn_of_a_rising_rate(snapshot.step, stored["schedule"], update.config)
     restore(snapshot, update.model, update.optimizers, update.scaler, world)
     return snapshot.step
+
+
+def _warn_of_a_rising_rate(step, before, config):
+    """More steps are another schedule: say so where the rate would go up again."""
+    was, now = (dataclasses.replace(config, **before).factor(step), config.factor(step))
+    if now > was * (1 + 1e-9):
+        warnings.warn(
+            f"the run was planned for {before['steps']:,} steps and its learning rate has fallen "
+            f"to {config.lr * was:.3g} at step {step:,}; with steps={config.steps:,} it rises to "
+            f"{config.lr * now:.3g} again. A schedule without an end (constant, inverse_sqrt), or "
+            "a trapezoid resumed before it falls, goes on as it was",
+            stacklevel=4,
+        )
 
 
 def _check_finite(rows, saver, scaler):

@@ -1,11 +1,12 @@
 """Recipes by name, for `python -m llmbook train --preset NAME`."""
 
+from llmbook.checks import one_of
 from llmbook.training.config import Recipe
 
 PRESETS = {
     # Seconds: does everything run?
     "smoke": {
-        "data": {"vocab_size": 300},
+        "data": {"size": "smoke", "vocab_size": 300},
         "model": {"max_len": 32, "d_model": 32, "n_layers": 2, "n_heads": 2},
         "training": {
             "steps": 20,
@@ -104,6 +105,4 @@ PRESETS = {
 
 def preset(name):
     """The recipe of a name; ValueError for one that is not there."""
-    if name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}: got {name!r}")
-    return Recipe.from_dict(PRESETS[name])
+    return Recipe.from_dict(PRESETS[one_of("preset", name, PRESETS)])

@@ -275,7 +275,7 @@ def test_questions_have_their_documented_answers_once(whole):
 def test_unknown_splits_and_sizes_are_named(function):
     with pytest.raises(ValueError, match="split must be one of train, .*all: got 'test'"):
         function("test")
-    with pytest.raises(ValueError, match="size must be one of quick, full: got 'huge'"):
+    with pytest.raises(ValueError, match="size must be one of smoke, quick, full: got 'huge'"):
         function("train", "huge")
 
 

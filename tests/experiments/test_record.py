@@ -138,6 +138,9 @@ def test_small_is_the_preset_of_that_name(monkeypatch, tmp_path):
 
     seen = []
     monkeypatch.setattr(command, "run", lambda *arguments: seen.append(arguments))
+    assert main(["small", "--out", str(tmp_path / "out"), "--resume"]) == 2 and not seen
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "log.jsonl").touch()
     assert main(["small", "--out", str(tmp_path / "out"), "--seed", "4", "--resume"]) == 0
     recipe, options, line = seen[0]
     assert recipe == preset("small").changed({"training": {"seed": 4}})

@@ -292,7 +292,8 @@ def test_a_run_of_other_data_config_or_shape_is_not_resumed(tmp_path):
 
 def test_a_finished_run_can_be_lengthened(tmp_path):
     run(tmp_path)
-    run(tmp_path, dataclasses.replace(SHORT, steps=8), resume=True)
+    with pytest.warns(UserWarning, match="planned for 6 steps.* with steps=8 it rises to"):
+        run(tmp_path, dataclasses.replace(SHORT, steps=8), resume=True)
     assert [row["step"] for row in read_log(tmp_path) if "loss" in row] == list(range(8))
 
 

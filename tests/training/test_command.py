@@ -9,10 +9,13 @@ import signal
 import pytest
 import torch
 
+from llmbook.data import documentation
+from llmbook.data.packing import Windows
 from llmbook.models import load
 from llmbook.models.gpt import GPT
 from llmbook.training import Recipe, TrainConfig, command
 from llmbook.training.card import kneser_ney
+from llmbook.training.config import CHOICES
 from llmbook.training.evaluate import stream_nats
 from llmbook.training.log import read_log
 from llmbook.training.presets import PRESETS, preset
@@ -175,7 +178,7 @@ def test_bad_options_are_refused_before_any_work(text_file, tmp_path, more, mess
         ('{"training": {"clip": "no"}}', "clip must be a number at least 0: got 'no'"),
         ('{"training": {"compile": 1}}', "compile must be True or False"),
         ('{"model": {"d_model": 7.5}}', "d_model must be a whole number"),
-        ('{"data": {"size": "huge"}}', "size must be one of quick, full"),
+        ('{"data": {"size": "huge"}}', "size must be one of smoke, quick, full"),
     ],
 )
 def test_a_config_file_with_a_mistake_is_named_with_the_mistake(tmp_path, content, message):
@@ -230,3 +233,82 @@ def test_kneser_ney_takes_the_order_that_the_vocabulary_allows():
 
     text = Text(ids, ids[:100], Large(), None, 400, {})
     assert kneser_ney(text)["order"] == 4
+
+
+# --- resuming, and what it could do silently
+
+
+def test_resuming_what_is_not_there_is_refused_and_makes_nothing(text_file, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for name in ("mistyped", "empty"):
+        assert train(text_file, tmp_path / name, "--resume") == 2
+        assert f"there is no run to resume in {tmp_path / name}" in capsys.readouterr().err
+    assert not (tmp_path / "mistyped").exists() and not any((tmp_path / "empty").iterdir())
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_again(
+    text_file, tmp_path, monkeypatch
+):
+    read = Windows.batch
+
+    def stop(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as during:
+        during.setattr(Windows, "batch", stop)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(text_file, tmp_path / "run", "--quiet")
+    assert Windows.batch is read
+    assert train(text_file, tmp_path / "run", "--quiet", "--resume") == 0
+
+
+def test_lengthening_a_finished_run_says_that_its_rate_rises_again(text_file, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(text_file, out, "--quiet") == 0
+    assert "note:" not in capsys.readouterr().err
+    assert train(text_file, out, "--quiet", "--resume", "--steps", "24") == 0
+    told = capsys.readouterr().err
+    assert "note: the run was planned for 12 steps" in told
+    assert "has fallen to 0.0001 at step 12; with steps=24 it rises to" in told
+
+
+@pytest.mark.parametrize(
+    "schedule, more", [("constant", 24), ("inverse_sqrt", 24), ("cosine", 12)]
+)
+def test_nothing_is_said_where_the_rate_goes_on_as_it_was(
+    schedule, more, text_file, tmp_path, capsys
+):
+    how = ["--quiet", "--schedule", schedule]
+    assert train(text_file, tmp_path / "run", *how) == 0
+    assert train(text_file, tmp_path / "run", *how, "--resume", "--steps", str(more)) == 0
+    assert capsys.readouterr().err == ""
+
+
+# --- what it tells of itself
+
+
+def test_help_names_every_option_with_its_meaning_choices_and_default(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    quick = preset("quick")
+    for section, cls in command.SECTIONS.items():
+        for f in dataclasses.fields(cls):
+            flag = "--" + f.name.replace("_", "-")
+            assert flag in text and command._HELP[f.name] in text
+            value = getattr(getattr(quick, section), f.name)
+            shown = value if not isinstance(value, bool) else "yes" if value else "no"
+            after = text.split(command._HELP[f.name], 1)[1]
+            assert f"(default: {shown})" in after[:150], f.name
+    for names in CHOICES.values():
+        assert ", ".join(names) in text
+
+
+def test_smoke_reads_a_text_that_is_there_at_once():
+    assert preset("smoke").data.size == "smoke"
+    corpus = documentation("all", "smoke")
+    assert all(document.name.startswith("pydoc_data.topics.") for document in corpus)
+    assert 200_000 < corpus.characters < 1_000_000 and {d.split for d in corpus} == {
+        "train",
+        "validation",
+    }

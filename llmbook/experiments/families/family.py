@@ -69,7 +69,7 @@ class Family:
         self.special, self.vocab_size = Special.of(tokenizer), len(tokenizer)
 
     def pretraining_batch(self, text, targets, generator):
-        """(input_ids, targets) from windows of text and their next tokens, int64 (batch, tokens)."""
+        """(input_ids, targets) from windows and their next tokens, int64 (batch, tokens)."""
         raise NotImplementedError
 
     def task_batch(self, pairs, canvas, generator=None):
