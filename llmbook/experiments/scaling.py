@@ -5,6 +5,7 @@
     seeds    one point of the sweep with other seeds: what a difference means
     widths   widths 16 to 128 at several rates, with standard and with maximal-update rules
     repeat   some sizes for 0.5 M tokens: twenty times over 25,000, or once over 0.5 M
+    students a small model taught by the text, and by the book's own model on the same text
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
 """
@@ -18,7 +19,7 @@ from torch import nn
 from llmbook.data import documentation
 from llmbook.data.packing import Windows, pack
 from llmbook.models.gpt import GPT, GPTConfig
-from llmbook.models.pretrained import SHIPPED
+from llmbook.models.pretrained import SHIPPED, load
 from llmbook.tokenization import BPETokenizer
 from llmbook.training.config import TrainConfig
 from llmbook.training.evaluate import validation_loss
@@ -39,6 +40,7 @@ WIDTH_TOKENS = 100_000
 REPEATED = (25_000, 500_000)  # tokens of the texts that `repeat` reads
 REPEAT_SIZES = (16, 32, 64, 96)
 REPEAT_TOKENS = 500_000
+STUDENT_TOKENS = 250_000
 WARMUP = 0.05  # share of the steps
 
 
@@ -114,6 +116,32 @@ def run_point(text, width, layers, tokens, lr, seed=0, source=None):
         "train_loss": round(sum(tail) / len(tail), 5),
         "seconds": round(history.seconds, 1),
     }
+
+
+def run_student(text, distilled, seed=0, tokens=STUDENT_TOKENS, width=48):
+    """One run of `students`: its targets are the text's tokens, or the small model's softmax.
+
+    loss = −Σ_v q(v) log p(v), mean over places; q is 1 at the next token, or the teacher's. All
+    else is equal. Source: Hinton et al. 2015, at temperature 1.
+    """
+    teacher = load("small") if distilled else None
+
+    def taught(model, input_ids, targets):
+        with torch.no_grad():
+            q = teacher(input_ids).softmax(-1)
+        return -(q * model(input_ids).log_softmax(-1)).sum(-1).mean()
+
+    model = build(width, SIZES[width], text.vocab_size, seed)
+    windows, config = Windows(text.train, CONTEXT, seed), config_of(tokens, 12e-3, seed)
+    train(
+        model,
+        lambda step: windows.batch(step, BATCH),
+        config,
+        loss=taught if distilled else None,
+        log=Log(progress=False),
+    )
+    loss = round(held_out(model, text), 5)
+    return {"taught by": "the model" if distilled else "the text", "seed": seed, "loss": loss}
 
 
 def held_out(model, text):
@@ -233,4 +261,8 @@ def record(done, save, text=None, say=print):
         for width in REPEAT_SIZES:
             where = (width, SIZES[width], REPEAT_TOKENS, rates[width])
             make("repeat", f"{width}/{length}", run_point, *where, source=text.train[:length])
+    for seed in SEEDS:
+        for distilled in (False, True):
+            key = f"{seed}/{'model' if distilled else 'text'}"
+            make("students", key, run_student, distilled, seed)
     return {part: list(runs.values()) for part, runs in done.items()}

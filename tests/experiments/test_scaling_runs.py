@@ -7,6 +7,8 @@ import torch
 
 from llmbook.experiments import scaling
 
+PARTS = ("rates", "sweep", "seeds", "widths", "repeat", "students")
+
 
 @pytest.fixture
 def text():
@@ -61,6 +63,23 @@ def test_at_the_base_width_both_rules_learn_at_the_same_rates():
     assert {g["lr"] for g in scaling.width_groups(model, 0.01)} == {0.01}
 
 
+def test_a_student_of_the_model_reads_the_same_text_and_only_its_targets_differ(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(384, (3000,), generator=generator).int()
+    text = scaling.Text(ids[:2000], ids[2000:], 384, {})
+    plain, taught = (scaling.run_student(text, d, tokens=2_048, width=16) for d in (False, True))
+    assert plain["loss"] != taught["loss"]
+
+    class Certain(torch.nn.Module):  # a teacher that is certain of the next token: the text itself
+        def forward(self, input_ids):
+            following = torch.cat([input_ids[:, 1:], input_ids[:, :1]], 1)
+            return 50.0 * torch.nn.functional.one_hot(following, 384)
+
+    monkeypatch.setattr(scaling, "load", lambda name: Certain())
+    sure = scaling.run_student(text, True, tokens=2_048, width=16)["loss"]
+    assert sure == pytest.approx(plain["loss"], abs=0.03)  # but for each window's last target
+
+
 def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
     monkeypatch.setattr(scaling, "SIZES", {16: 1})
     for name, value in {
@@ -77,6 +96,7 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
     }.items():
         monkeypatch.setattr(scaling, name, value)
     monkeypatch.setattr(scaling.run_width, "__defaults__", (1_024, 0))
+    monkeypatch.setattr(scaling, "run_student", lambda text, distilled, seed: {"loss": 1.0})
 
     class StoppedError(Exception):
         pass
@@ -96,7 +116,7 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
     whole = scaling.record({}, lambda: None, text, say=lambda *_: None)
     strip = _without_seconds
     assert {p: strip(r) for p, r in parts.items()} == {p: strip(r) for p, r in whole.items()}
-    assert len(saved) == 3 + 4 and set(parts) == {"rates", "sweep", "seeds", "widths", "repeat"}
+    assert len(saved) == 3 + 6 and set(parts) == set(PARTS)
 
 
 def _without_seconds(runs):
