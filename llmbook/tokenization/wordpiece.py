@@ -19,13 +19,15 @@ INSIDE = "##"
 class WordPiece:
     """Words to pieces by greedy longest match. vocab: dict from piece to id, with `unknown` in it.
 
-    longest: characters beyond which a word is unknown unread. Raises ValueError without `unknown`.
+    longest: characters beyond which a word is unknown unread; inside: what a piece inside a word
+    begins with. Raises ValueError without `unknown`.
     """
 
-    def __init__(self, vocab, unknown="[UNK]", longest=100):
+    def __init__(self, vocab, unknown="[UNK]", longest=100, inside=INSIDE):
         if unknown not in vocab:
             raise ValueError(f"vocab must hold the unknown token {unknown!r}")
         self.vocab, self.unknown, self.longest = dict(vocab), unknown, longest
+        self.inside = inside
         self._widest = max(map(len, self.vocab))
 
     @classmethod
@@ -68,7 +70,7 @@ class WordPiece:
         """The pieces of one word, or `[unknown]` where none fits on the way."""
         pieces, start = [], 0
         while start < len(word) and len(word) <= self.longest:
-            mark = INSIDE if start else ""
+            mark = self.inside if start else ""
             for end in range(min(len(word), start + self._widest), start, -1):
                 if mark + word[start:end] in self.vocab:
                     pieces.append(mark + word[start:end])
@@ -78,6 +80,41 @@ class WordPiece:
                 return [self.unknown]
         return pieces if len(word) <= self.longest else [self.unknown]
 
+    def ids_of(self, word):
+        """Ids of one word."""
+        return [self.vocab[piece] for piece in self.tokenize(word)]
+
+    @property
+    def names(self):
+        """dict from id to piece."""
+        return {i: piece for piece, i in self.vocab.items()}
+
+    def to_dict(self):
+        """As a `tokenizer.json` has it."""
+        return {
+            "type": "WordPiece",
+            "unk_token": self.unknown,
+            "continuing_subword_prefix": self.inside,
+            "max_input_chars_per_word": self.longest,
+            "vocab": self.vocab,
+        }
+
+    @classmethod
+    def from_dict(cls, model):
+        """From a `tokenizer.json`'s model. Raises ValueError for a part that is damaged."""
+        unknown, inside = (
+            model.get("unk_token", "[UNK]"),
+            model.get("continuing_subword_prefix", INSIDE),
+        )
+        longest = model.get("max_input_chars_per_word", 100)
+        whole = isinstance(longest, int) and not isinstance(longest, bool)
+        if not isinstance(unknown, str) or not isinstance(inside, str) or not whole:
+            raise ValueError(
+                f"damaged: model has unk_token {unknown!r}, continuing_subword_prefix {inside!r}, "
+                f"max_input_chars_per_word {longest!r}"
+            )
+        return cls(model["vocab"], unknown, longest, inside)
+
     def encode(self, text):
         """Ids of a text's words, which white space separates: list of int. Spaces are lost."""
-        return [self.vocab[piece] for word in text.split() for piece in self.tokenize(word)]
+        return [i for word in text.split() for i in self.ids_of(word)]

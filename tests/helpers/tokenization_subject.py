@@ -80,3 +80,30 @@ def library(texts, vocab_size, pattern, special_tokens=(END,)):
         ),
     )
     return tokenizer
+
+
+def charsmap(entries):
+    """A precompiled table of replacements as SentencePiece packs it: dict from text to text."""
+    trie, strings = {}, b""
+    for text, replacement in entries.items():
+        node = trie
+        for byte in text.encode():
+            node = node.setdefault(byte, {})
+        node[0] = len(strings)  # where the replacement begins
+        strings += replacement.encode() + b"\0"
+    units, taken = {0: 0}, {0}
+    waiting = [(0, trie)]
+    while waiting:
+        at, node = waiting.pop()
+        base = next(b for b in range(1, 10**6) if not any(b ^ byte in taken for byte in node))
+        units[at] |= (at ^ base) << 10 | (1 << 8 if 0 in node else 0)
+        taken |= {base ^ byte for byte in node}
+        for byte, below in node.items():
+            if byte:
+                units[base ^ byte] = byte
+                waiting.append((base ^ byte, below))
+            else:
+                units[base] = below | 1 << 31
+    size = (max(units) // 256 + 1) * 256
+    packed = b"".join(units.get(i, 0).to_bytes(4, "little") for i in range(size))
+    return len(packed).to_bytes(4, "little") + packed + strings

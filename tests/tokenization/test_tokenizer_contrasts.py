@@ -105,6 +105,29 @@ def test_unigrams_cut_is_the_best_of_all_and_its_expectation_a_mean_over_all():
     assert {k: v for k, v in counts.items() if v} == pytest.approx(dict(want))
 
 
+@pytest.mark.parametrize("n", [128, 150, 2000])
+def test_long_words_are_counted_as_short_ones_are(n):
+    """Words of 2n letters: α by the recurrence for "ab" alone, in whole numbers of log space."""
+    model = Unigram({"a": -3.0, "b": -3.2, "ab": -5.9})
+    counts, total = model.expected_counts({"ab" * n: 1})
+    apart, joined = math.exp(-6.2), math.exp(-5.9)  # each "ab" is cut in one of two ways
+    assert total == pytest.approx(n * math.log(apart + joined))
+    assert counts["a"] == counts["b"] == pytest.approx(n * apart / (apart + joined))
+    assert counts["ab"] == pytest.approx(n * joined / (apart + joined))
+
+
+def test_long_words_are_cut_like_the_library_and_trained_on():
+    g = random.Random(3)
+    scores = {p: -g.uniform(1, 12) for p in ("a", "b", "c", "ab", "bc", "abc", "aa", "ca", "cab")}
+    word = "".join(g.choices("abcx", k=3000))
+    theirs = models.Unigram([("<unk>", 0.0), *scores.items()], unk_id=0)
+    ours = Unigram(scores)
+    assert ours.ids_of(word) == [token.id for token in theirs.tokenize(word)]
+    chinese = "".join(chr(0x4E00 + i * 7919 % 500) for i in range(400))
+    model = Unigram.train({chinese: 1, "abc" * 120: 2}, 420)
+    assert len(model.scores) <= 420 and "".join(model.tokenize(chinese)) == chinese
+
+
 def test_re_estimating_never_makes_the_text_less_likely(real_words):
     words = dict(real_words.most_common(200))
     pieces = {p for w in words for p in [*w, w[:2], w[1:4]] if p}

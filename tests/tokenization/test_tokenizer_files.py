@@ -39,23 +39,26 @@ def test_stand_ins_and_their_order_are_the_librarys():
 
 
 FOREIGN = {
-    "model.type": ("model", "type", "WordPiece"),
-    "normalizer": (None, "normalizer", {"type": "NFC"}),
-    "decoder.type": (None, "decoder", {"type": "WordPiece"}),
-    "post_processor.type": (None, "post_processor", {"type": "TemplateProcessing"}),
-    "truncation": (None, "truncation", {"max_length": 3}),
-    "pre_tokenizer": (None, "pre_tokenizer", {"type": "Whitespace"}),
-    "model.byte_fallback": ("model", "byte_fallback", True),
+    "model.type is 'WordPiece'": ("model", "type", "WordPiece"),
+    "normalizer.type is 'Odd'": (None, "normalizer", {"type": "Odd"}),
+    "normalizer must be an object": (None, "normalizer", "NFC"),
+    "decoder.type is 'WordPiece'": (None, "decoder", {"type": "WordPiece"}),
+    "post_processor.type is 'Odd'": (None, "post_processor", {"type": "Odd"}),
+    "post_processor must have a list": (None, "post_processor", {"type": "TemplateProcessing"}),
+    "truncation.max_length": (None, "truncation", {"max_length": "3"}),
+    "padding.strategy": (None, "padding", {"strategy": "Odd"}),
+    "does not end in ByteLevel": (None, "pre_tokenizer", {"type": "Whitespace"}),
+    "pre_tokenizer is null": (None, "pre_tokenizer", None),
     "model.dropout": ("model", "dropout", 0.1),
-    "model.unk_token": ("model", "unk_token", "<unk>"),
-    "model.ignore_merges": ("model", "ignore_merges", True),
     "model.end_of_word_suffix": ("model", "end_of_word_suffix", "</w>"),
-    "add_prefix_space": ("pre_tokenizer", "add_prefix_space", True),
+    "model.continuing_subword_prefix": ("model", "continuing_subword_prefix", "##"),
+    "model.ignore_merges must be": ("model", "ignore_merges", 1),
+    "model.unk_token must be": ("model", "unk_token", 1),
 }
 
 
 @pytest.mark.parametrize("named", FOREIGN)
-def test_a_file_with_a_setting_that_changes_ids_is_refused_by_name(named):
+def test_a_file_with_a_setting_that_is_not_understood_is_refused_by_name(named):
     part, key, value = FOREIGN[named]
     whole = json.loads(BPETokenizer.train("abc", 258).to_json())
     (whole[part] if part else whole)[key] = value
@@ -66,24 +69,26 @@ def test_a_file_with_a_setting_that_changes_ids_is_refused_by_name(named):
 DAMAGE = {
     "not whole JSON": lambda whole: json.dumps(whole)[:-20],
     "no 'model'": lambda whole: "[]",
-    "ids must be 0 to": lambda whole: whole["model"]["vocab"].update({"a": 7}),
-    "all 256 single bytes": lambda whole: (
-        whole["model"]["vocab"].pop("Ā"),
-        [
-            whole["model"]["vocab"].update({t: i - 1})
-            for t, i in whole["model"]["vocab"].items()
-            if i > BYTE_ORDER.index(0)
-        ],
-    ),
-    "stands for no byte": lambda whole: whole["model"]["vocab"].update({"猫": 259}),
+    "ids must be used once each: 7": lambda whole: whole["model"]["vocab"].update({"a": 7}),
+    "stands for no byte": lambda whole: whole["model"]["merges"].append(["猫", "a"]),
     "a merge must be two tokens": lambda whole: whole["model"]["merges"].append(["a", "b", "c"]),
     "which is not in vocab": lambda whole: whole["model"]["merges"].append(["a", "z"]),
     "must be a whole number": lambda whole: whole["model"]["vocab"].update({"a": "7"}),
     "must have a content": lambda whole: whole["added_tokens"].append({}),
     "stands in model.vocab with": lambda whole: whole["added_tokens"][0].update({"id": 5}),
-    "added_tokens must be a list": lambda whole: whole.pop("added_tokens"),
+    "added_tokens must be a list": lambda whole: whole.update(added_tokens={}),
     "decoder must be an object": lambda whole: whole.update(decoder="ByteLevel"),
-    "has lstrip": lambda whole: whole["added_tokens"][0].update({"lstrip": True}),
+    "has lstrip 1": lambda whole: whole["added_tokens"][0].update({"lstrip": 1}),
+    "where 259 follows": lambda whole: whole["added_tokens"].append({"id": 300, "content": "<x>"}),
+    "model.vocab must be an object": lambda whole: whole["model"].update(vocab=7),
+    "model.merges must be a list": lambda whole: whole["model"].update(merges={}),
+    "pretokenizers must be a list": lambda whole: whole.update(
+        normalizer=None,
+        pre_tokenizer={
+            "type": "Sequence",
+            "pretokenizers": [{"type": "Sequence", "pretokenizers": 3}, whole["pre_tokenizer"]],
+        },
+    ),
 }
 
 

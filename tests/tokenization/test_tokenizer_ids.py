@@ -50,15 +50,15 @@ def test_real_text_gets_the_librarys_ids_and_fewer_of_them(pair, corpus):
 @example(["return", "the", "module", "the", "ing", "object"] * 20)
 @settings(max_examples=80, deadline=None)
 def test_short_and_long_pieces_are_merged_alike(pair, parts):
-    from llmbook.tokenization import bpe
+    from llmbook.tokenization import merging
 
     ours, theirs = pair
     letters = "".join(parts)  # one piece, much longer than any token
     ids = [ours.vocab[bytes([b])] for b in letters.encode()]
-    long = bpe._merge_with_heap(ids, ours._ranks, ours._built)
+    long = merging.merge_with_heap(ids, ours._merges.ranks, ours._merges.built)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe, "_LONG_PIECE", 10**6)
-        assert ours._encode_piece(letters) == long
+        patch.setattr(merging, "LONG", 10**6)
+        assert ours.ids_of(letters) == long
     assert long == theirs.encode(letters).ids
 
 
@@ -117,7 +117,7 @@ def test_special_tokens_are_called_only_when_allowed_and_the_longest_wins():
 def test_what_is_remembered_stays_bounded(monkeypatch):
     from llmbook.tokenization import bpe
 
-    monkeypatch.setattr(bpe, "_KEPT_PIECES", 100)
+    monkeypatch.setattr(bpe, "KEPT_PIECES", 100)
     tokenizer = BPETokenizer.train("", 257)
     for i in range(50):
         tokenizer.encode(" ".join(f"{i}x{j}" for j in range(20)))

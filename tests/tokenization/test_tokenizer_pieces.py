@@ -1,8 +1,6 @@
 """Cutting a text into pieces before BPE: the library's pieces, around every edge of a class."""
 
-import json
 import random
-from importlib import resources
 
 import pytest
 from helpers.tokenization_subject import AWKWARD
@@ -10,6 +8,8 @@ from hypothesis import given, settings
 from tokenizers import Regex, pre_tokenizers
 
 from llmbook.tokenization import split
+from llmbook.tokenization.character_classes import ranges
+from llmbook.tokenization.patterns import compiled
 from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS
 
 
@@ -23,11 +23,7 @@ def agree_on_pieces(code_points, pattern):
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
 def test_pieces_equal_the_librarys_around_every_edge_of_a_class(pattern):
-    from llmbook.tokenization.pretokenize import _ranges
-
-    table = resources.files("llmbook.tokenization").joinpath("unicode.json")
-    table = json.loads(table.read_text())
-    edges = [c for name in ("letters", "numbers") for two in _ranges(table[name]) for c in two]
+    edges = [c for name in "LN" for two in ranges(name) for c in two]
     near = {c + d for c in edges for d in (-1, 0, 1)} | set(range(0x3100))
     agree_on_pieces(sorted(near | set(random.Random(1).sample(range(0x110000), 10_000))), pattern)
 
@@ -41,9 +37,7 @@ def test_pieces_equal_the_librarys_around_every_code_point(pattern):
 def test_letters_and_numbers_are_those_of_this_pythons_unicode_where_it_knows_them():
     import unicodedata
 
-    from llmbook.tokenization.pretokenize import _compiled
-
-    letter = _compiled("gpt2", 0x10FFFF)
+    letter = compiled(LIBRARY_PATTERNS["gpt2"])("ä")
     for c in map(chr, range(0x110000)):
         kind = unicodedata.category(c)
         if kind != "Cn":
