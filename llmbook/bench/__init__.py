@@ -14,6 +14,7 @@ RACES = {
     "recurrent": "RNN, LSTM and GRU against torch.nn, forward and backward",
     "attention": "attention against scaled_dot_product_attention and the kernels behind it",
     "scan": "the selective scan and Mamba-2's against the public ones, forward and backward",
+    "moe": "a mixture's experts against transformers', grouped_mm and a dense layer",
     "models": "a training step of GPT and BERT against transformers' of the same config",
     "training": "an update of our training loop against nanoGPT's, from a checkout you name",
     "tokenization": "byte-level BPE against the tokenizers library: training and encoding",

@@ -1,0 +1,56 @@
+"""The expert race runs against every peer, and shows no speed for a wrong result."""
+
+import json
+
+import pytest
+import torch
+
+from llmbook.bench import main
+from llmbook.bench import moe as race
+
+TINY = ["moe", "--quick", "--device", "cpu", "--repeats", "1"]
+
+
+def test_every_peer_runs_and_is_recorded(tmp_path):
+    pytest.importorskip("transformers")
+    file = tmp_path / "race.json"
+    assert main([*TINY, "--json", str(file)]) == 0
+    record = json.loads(file.read_text())
+    assert record["wrong"] == {}
+    assert {o["peer"] for o in record["outcomes"]} == set(race.PEERS)
+    cases = {o["case"] for o in record["outcomes"]}
+    assert cases == {
+        f"E=4 N=16 {routing} {passes}"
+        for routing in ("balanced", "zipf")
+        for passes in ("forward", "both")
+    }
+    for outcome in record["outcomes"]:
+        assert all(error < 1e-4 for error in outcome["errors"].values())
+
+
+def test_a_wrong_gradient_is_not_timed(monkeypatch, capsys):
+    right = race.run_experts
+
+    def wrong(x, chosen, weights, *rest, backend):
+        if backend != "reference":
+            weights = weights.detach() + 0 * weights
+        return right(x, chosen, weights, *rest, backend=backend)
+
+    monkeypatch.setattr(race, "run_experts", wrong)
+    assert main([*TINY, "--peers", "dense", "--passes", "both"]) == 1
+    assert "ours is wrong" in capsys.readouterr().out
+
+
+def test_a_peer_that_would_not_fit_is_named(monkeypatch, capsys):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(race, "BATCHED_BYTES", 0)
+    arguments = ["--peers", "batched_mm", "dense", "--routing", "zipf", "--passes", "forward"]
+    assert main([*TINY, *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "batched_mm: left out" in printed and "dense" in printed
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16"])
+def test_half_precision_races_too(dtype):
+    assert main([*TINY, "--peers", "dense", "--dtype", dtype, "--routing", "balanced"]) == 0
+    assert torch.get_num_threads() == 1
