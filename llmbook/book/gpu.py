@@ -356,6 +356,26 @@ def recorded(target=RECORDED):
     return {name: r | {"stale": r["kernels"] != now} for name, r in found.items()}
 
 
+def told(record):
+    """A step's result in a line, for a page: what was counted, or how fast against whom."""
+    result = record.get("result") or {}
+    if "passed" in result:
+        return f"{result['passed']} passed, {len(result['failed'])} failed"
+    if "outcomes" in result:
+        wrong = f"; {len(result['wrong'])} wrong" if result.get("wrong") else ""
+        speeds = "; ".join(
+            f"{one['case']}: {one['speed']['median']:.2f} of {one['peer']}'s speed"
+            for one in result["outcomes"]
+        )
+        return (speeds or "no race was run") + wrong
+    if "validation_curve" in result:
+        steps, loss = result["validation_curve"][-1]
+        return f"validation loss {loss:.4f} nats after {steps:,} steps, {result['seconds']:.0f} s"
+    if "peak_memory_mb" in result:
+        return f"{result['seconds']:.0f} s, {result['peak_memory_mb']:,} MB"
+    return record["state"]
+
+
 # --- the command line
 
 

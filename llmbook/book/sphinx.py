@@ -13,7 +13,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from llmbook.book import assets, execute, report, sphinx_markdown
+from llmbook.book import assets, execute, gpu, report, sphinx_markdown
 from llmbook.book.claims import format_value
 from llmbook.book.root import chapters as listed_chapters
 from llmbook.book.typeset import to_html
@@ -272,7 +272,29 @@ class Status(Report):
                         "recorded-run",
                     )
                 )
-        return drawn
+        return [*drawn, *self.on_gpus()]
+
+    @staticmethod
+    def on_gpus():
+        """What is recorded of GPUs, a row a step; or that nothing is, and which command does it."""
+        found = gpu.recorded()
+        if not found:
+            none = "Nothing is recorded on a GPU yet. One command measures it, on a machine with one: "
+            return [
+                nodes.paragraph("", none, nodes.literal("", "python -m llmbook gpu --out FOLDER"))
+            ]
+        rows = [
+            (
+                name,
+                gpu.told(record) + (" (of earlier kernels)" if record["stale"] else ""),
+                record["hardware"],
+                shown(record["versions"]),
+                f"{record['date'][:10]}, {record['commit'][:12]}",
+            )
+            for name, record in found.items()
+        ]
+        head = ("On a GPU", "Result", "Hardware", "Versions", "Date, commit")
+        return [table(head, rows, "gpu-status")]
 
     def cells(self, chapter):
         run = chapter.run

@@ -180,6 +180,27 @@ def test_imported_results_are_what_the_pages_are_given(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "result, line",
+    [
+        ({"passed": 90, "failed": [], "skipped": []}, "90 passed, 0 failed"),
+        (
+            {"outcomes": [{"case": "d64", "peer": "flash", "speed": {"median": 0.914}}]},
+            "d64: 0.91 of flash's speed",
+        ),
+        ({"outcomes": [], "wrong": {"d64": "off"}}, "no race was run; 1 wrong"),
+        (
+            {"validation_curve": [[100, 2.0], [5000, 1.46971]], "seconds": 181.4},
+            "validation loss 1.4697 nats after 5,000 steps, 181 s",
+        ),
+        ({"seconds": 61.2, "peak_memory_mb": 1234}, "61 s, 1,234 MB"),
+        (None, "failed"),
+    ],
+)
+def test_a_result_is_told_in_a_line(result, line):
+    assert gpu.told({"state": "failed", "result": result}) == line
+
+
+@pytest.mark.parametrize(
     "changes, message",
     [
         ({"kernels": "0" * 64}, "of other kernels"),
