@@ -215,6 +215,8 @@ class _Job:
         return rule
 
     def _adjust(self, logits, tokens):
+        if logits.is_inference():  # a rule may write into them
+            logits = logits.clone()
         for rule in self.rules:
             logits = rule(logits, tokens)
         if (logits.amax(-1) == -torch.inf).any():

@@ -8,6 +8,7 @@ import torch
 
 from llmbook.checks import tensor, token_ids, whole
 from llmbook.decoding.generation_config import asked
+from llmbook.decoding.step import applies, step_for
 
 
 class Writer:
@@ -49,6 +50,7 @@ class Writer:
             self._keep = keep.new_ones(batch, room)
             self._keep[:, : self.begin] = keep
         self.length, self.read = self.begin, 0
+        self._short, self._step = applies(model, self.cache), None
 
     @property
     def tokens(self):
@@ -62,7 +64,18 @@ class Writer:
 
     def next_logits(self):
         """Logits of the next token of each row: (rows, vocab_size), float32."""
-        return self.new_logits()[:, -1].float()
+        if not self._short:
+            return self.new_logits()[:, -1].float()
+        new = self._text[:, self.read : self.length]
+        if self.read and new.shape[1] == 1:
+            if self._step is None:
+                self._step = step_for(self.model, self.cache, self.keep)
+            logits = self._step(new)
+        else:  # the last token's alone: all tokens' would be the largest tensor of the call
+            hidden = self.model.hidden(new, self.keep, cache=self.cache)
+            logits = self.model.head(hidden[:, -1])
+        self.read = self.length
+        return logits.float()
 
     def new_logits(self):
         """Logits behind each token not read before: (rows, new tokens, vocab_size)."""
@@ -86,7 +99,7 @@ class Writer:
         """Go back to the first `length` tokens, in the cache too."""
         self.length = length
         if self.read > length:
-            self.read = length
+            self.read, self._step = length, None
             if self.cache is not None:
                 self.cache.crop(length)
 
@@ -99,6 +112,7 @@ class Writer:
             self.source_mask = None if self.source_mask is None else self.source_mask[rows]
         if self.cache is not None:
             self.cache.reorder(rows)
+            self._step = None
 
 
 def unwrapped(model):

@@ -1,0 +1,160 @@
+"""The short way for one token: the modules' numbers, and only where they would be."""
+
+import pytest
+import torch
+from helpers.decoding_subject import padded, sharpened
+from torch import nn
+
+from llmbook.decoding import generate
+from llmbook.decoding.step import applies, step_for
+from llmbook.models.decoder import Decoder
+from llmbook.models.gpt import GPT, GPTConfig
+from llmbook.models.llama import Llama, Llama3Scaling, LlamaConfig
+
+ROWS = [[5, 9, 3, 11, 4], [7, 3], [12, 5, 8]]
+
+
+def gpt(**options):
+    torch.manual_seed(0)
+    return sharpened(GPT(GPTConfig(17, 40, 24, 3, 3, **options)))
+
+
+def llama(**options):
+    torch.manual_seed(0)
+    sizes = {"d_model": 24, "n_layers": 3, "n_heads": 4, "d_ff": 20, "max_len": 40}
+    return sharpened(Llama(LlamaConfig(vocab_size=17, **{**sizes, **options})))
+
+
+CASES = {
+    "gpt": lambda: gpt(tied=False),
+    "gpt, tied, relu": lambda: gpt(activation="relu"),
+    "llama": lambda: llama(),
+    "llama, grouped, biases": lambda: llama(n_kv_heads=2, attention_bias=True, ffn_bias=True),
+    "llama, wide heads, one key head": lambda: llama(n_kv_heads=1, head_dim=10),
+    "llama, scaled": lambda: llama(rope_scaling=Llama3Scaling(original_max_len=8), tied=True),
+}
+
+
+def followed(model, ids, keep, steps=6):
+    """Logits step by step, by the model's call and by the short way, over the same tokens."""
+    room = ids.shape[1] + steps
+    caches = [model.new_cache(len(ids), room) for _ in range(2)]
+    with torch.no_grad():
+        for cache in caches:
+            model(ids, keep, cache=cache)
+        step = step_for(model, caches[1], None if keep is None else keep.bool())
+        called, short = [], []
+        new = torch.randint(17, (len(ids), steps), generator=torch.Generator().manual_seed(1))
+        for i in range(steps):
+            if keep is not None:
+                keep = torch.cat([keep, torch.ones_like(keep[:, :1])], 1)
+            called.append(model(new[:, i : i + 1], keep, cache=caches[0])[:, 0])
+            short.append(step(new[:, i : i + 1]))
+    for one, other in zip(*caches, strict=True):
+        assert one.length == other.length == ids.shape[1] + steps
+        torch.testing.assert_close(one.held(), other.held())
+    return torch.stack(called), torch.stack(short)
+
+
+@pytest.mark.parametrize("with_padding", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("case", CASES)
+def test_its_logits_and_its_cache_are_the_modules(case, dtype, with_padding):
+    model = CASES[case]().to(dtype)
+    assert applies(model, model.new_cache(1, 2))
+    ids, keep = padded(ROWS)
+    called, short = followed(
+        model, ids if with_padding else ids.clamp(min=1), keep if with_padding else None
+    )
+    close = 1e-11 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(short, called, atol=close, rtol=close)
+    assert called.std() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", CASES)
+def test_in_half_precision_it_is_as_near_to_the_truth_as_the_modules(case, dtype):
+    ids, keep = padded(ROWS)
+    model = CASES[case]().to(dtype)
+    called, short = followed(model, ids, keep)
+    truth, _ = followed(model.double(), ids, keep)
+    error, allowed = ((x.double() - truth).abs().max() for x in (short, called))
+    assert error <= 2 * allowed
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_generate_takes_it_after_the_prompt(case, monkeypatch):
+    model, (ids, keep) = CASES[case](), padded(ROWS)
+    want = generate(model, ids, keep, max_new_tokens=7, use_cache=False)
+    tokens = []
+    right = Decoder._run
+    monkeypatch.setattr(
+        Decoder,
+        "_run",
+        lambda self, ids, *rest: (tokens.append(ids.shape[1]), right(self, ids, *rest))[1],
+    )
+    assert torch.equal(generate(model, ids, keep, max_new_tokens=7), want)
+    assert tokens == [5], "the modules read the prompt, and nothing else"
+
+
+class Loud(nn.Linear):
+    """A layer of somebody else's."""
+
+
+class Another(GPT):
+    def hidden(self, input_ids, attention_mask=None, *, cache=None):
+        return -super().hidden(input_ids, attention_mask, cache=cache)
+
+
+def replaced(model, name, layer):
+    setattr(model.blocks[1], name, layer)
+    return model
+
+
+OTHERWISE = {
+    "a hook": lambda: hooked(gpt()),
+    "a hook within": lambda: hooked(llama(), "blocks.1.ffn.up"),
+    "another class": lambda: Another(GPTConfig(17, 40, 24, 2, 3)).eval(),
+    "another norm": lambda: replaced(llama(), "norm2", nn.LayerNorm(24)),
+    "another net": lambda: replaced(gpt(), "ffn", nn.Sequential(Loud(24, 24))),
+    "one part more": lambda: replaced(gpt(), "adapter", nn.Linear(24, 24)),
+    "a wrapper": lambda: nn.DataParallel(gpt()),
+}
+
+
+def hooked(model, name=""):
+    model.get_submodule(name).register_forward_hook(lambda module, args, out: out * 2)
+    return model
+
+
+@pytest.mark.parametrize("case", OTHERWISE)
+def test_what_differs_is_called_as_it_stands(case):
+    model = OTHERWISE[case]()
+    inner = getattr(model, "module", model)
+    assert not applies(model, inner.new_cache(1, 4))
+    ids = torch.tensor([[5, 9, 3]])
+    cached = generate(model, ids, max_new_tokens=5)
+    assert torch.equal(cached, generate(model, ids, max_new_tokens=5, use_cache=False))
+
+
+def test_a_linear_layer_of_another_class_is_called():
+    model, calls = gpt(), []
+    layer = Loud(24, 96)
+    layer.load_state_dict(model.blocks[1].ffn.up.state_dict())
+    want = generate(model, torch.tensor([[5, 9, 3]]), max_new_tokens=5)
+    layer.forward = lambda x: (
+        calls.append(x.shape),
+        nn.functional.linear(x, layer.weight, layer.bias),
+    )[1]
+    model.blocks[1].ffn.up = layer
+    assert torch.equal(generate(model, torch.tensor([[5, 9, 3]]), max_new_tokens=5), want)
+    assert calls == [(1, 3, 24)] + [(1, 24)] * 4
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not applies(model, model.new_cache(1, 4))
+
+
+def test_what_it_returns_may_be_trained_on():
+    model = gpt()
+    ids = generate(model, torch.tensor([[5, 9, 3]]), max_new_tokens=5, temperature=1.0)
+    model.loss(ids[:, :-1], ids[:, 1:]).backward()
+    assert model.blocks[0].ffn.up.weight.grad.abs().sum() > 0
