@@ -5,6 +5,8 @@ import platform
 
 import torch
 
+from llmbook.checks import one_of
+
 # What a device profile imposes on any device: LLMBOOK_DEVICE_PROFILE=t4.
 # A T4 is a Turing chip: tensor cores for float16 alone, no bfloat16, 15 GB that a program can use.
 _PROFILES = {"t4": {"capability": (7, 5), "memory_gb": 15.0}}
@@ -15,11 +17,7 @@ def device_profile():
     name = os.environ.get("LLMBOOK_DEVICE_PROFILE", "").strip().lower()
     if not name:
         return None
-    if name not in _PROFILES:
-        raise ValueError(
-            f"LLMBOOK_DEVICE_PROFILE must be one of {sorted(_PROFILES)} or unset: got {name!r}"
-        )
-    return name
+    return one_of("LLMBOOK_DEVICE_PROFILE", name, _PROFILES)
 
 
 def resolve_device(name="auto"):

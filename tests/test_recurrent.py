@@ -5,6 +5,7 @@ loop written out here.
 """
 
 import copy
+import inspect
 import itertools
 import math
 import pickle
@@ -33,6 +34,7 @@ KINDS = {
     "rnn-tanh": (RNN, nn.RNN, {}),
     "rnn-relu": (RNN, nn.RNN, {"nonlinearity": "relu"}),
     "lstm": (LSTM, nn.LSTM, {}),
+    "lstm-projected": (LSTM, nn.LSTM, {"proj_size": 2}),
     "gru": (GRU, nn.GRU, {}),
 }
 BACKENDS = ("reference", "fast")
@@ -42,7 +44,8 @@ def make_pair(kind, backend="auto", *, dtype=torch.float64, **options):
     """Our layer and torch's with the same weights, drawn by torch."""
     ours_class, torch_class, extra = KINDS[kind]
     torch.manual_seed(3)
-    theirs = torch_class(INPUTS, HIDDEN, batch_first=True, **extra, **options).to(dtype)
+    options = {"batch_first": True, **options}
+    theirs = torch_class(INPUTS, HIDDEN, **extra, **options).to(dtype)
     ours = ours_class(INPUTS, HIDDEN, backend=backend, **extra, **options).to(dtype)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return ours, theirs
@@ -56,6 +59,8 @@ def make_input(layout, dtype=torch.float64):
     x = torch.randn(BATCH, STEPS, INPUTS, dtype=dtype, requires_grad=True)
     if layout == "padded":
         return x, lambda x: x
+    if layout == "steps first":
+        return x, lambda x: x.transpose(0, 1)
     lengths = torch.tensor(LENGTHS[layout])
     ordered = layout == "sorted"
     return x, lambda x: pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=ordered)
@@ -63,9 +68,10 @@ def make_input(layout, dtype=torch.float64):
 
 def make_state(layer, layout, dtype=torch.float64):
     rows = layer.num_layers * (2 if layer.bidirectional else 1)
-    shape = (rows, HIDDEN) if layout == "unbatched" else (rows, BATCH, HIDDEN)
+    shape = (rows,) if layout == "unbatched" else (rows, BATCH)
+    widths = (layer.proj_size or HIDDEN, HIDDEN)
     torch.manual_seed(7)
-    state = [torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(2)]
+    state = [torch.randn(*shape, n, dtype=dtype, requires_grad=True) for n in widths]
     return tuple(state) if layer.mode == "LSTM" else state[0]
 
 
@@ -98,10 +104,11 @@ def assert_equal(got, want, tolerance=TOLERANCE):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layout", ["padded", "sorted", "unsorted", "unbatched"])
+@pytest.mark.parametrize("layout", ["padded", "sorted", "unsorted", "unbatched", "steps first"])
 def test_outputs_and_gradients_equal_torch(kind, layout, backend):
     for layers, two_ways, bias in itertools.product((1, 2, 3), (False, True), (False, True)):
         options = {"num_layers": layers, "bidirectional": two_ways, "bias": bias}
+        options["batch_first"] = layout != "steps first"
         ours, theirs = make_pair(kind, backend, **options)
         assert ours.backend_for() == backend
         for with_state in (False, True) if layers == 2 else (True,):
@@ -275,7 +282,7 @@ def test_auto_takes_fast_and_the_2014_gru_falls_to_the_reference():
         papers(torch.zeros(1, 2, 3))
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", ["lstm", "lstm-projected", "gru"])
 @pytest.mark.parametrize("backend", ["reference", "fast"])
 @pytest.mark.parametrize("layout", ["padded", "sorted"])
 def test_the_backend_that_explain_names_is_the_one_that_ran(kind, backend, layout):
@@ -286,7 +293,7 @@ def test_the_backend_that_explain_names_is_the_one_that_ran(kind, backend, layou
     ran = {event.key for event in profile.key_averages()}
     told = ours.explain_backend(pack(x))
     assert told.startswith(backend)
-    assert (f"aten::{kind}" in ran) == (backend == "fast")
+    assert (f"aten::{kind.split('-')[0]}" in ran) == (backend == "fast")
     assert ("aten::mkldnn_rnn_layer" in ran) == ("oneDNN" in told)
 
 
@@ -319,16 +326,22 @@ def test_under_cpu_autocast_auto_still_runs():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"input_size": 0}, ValueError, "input_size must be at least 1: got input_size=0"),
-        ({"hidden_size": -3}, ValueError, "hidden_size must be at least 1: got hidden_size=-3"),
-        ({"num_layers": 0}, ValueError, "num_layers must be at least 1: got num_layers=0"),
-        ({"num_layers": 1.5}, TypeError, "num_layers must be an int: got 1.5"),
-        ({"hidden_size": True}, TypeError, "hidden_size must be an int: got True"),
-        ({"dropout": 1.1}, ValueError, r"dropout must be a probability in \[0, 1\]: got 1.1"),
+        ({"input_size": 0}, ValueError, "input_size must be a whole number of at least 1: got 0"),
+        ({"hidden_size": -3}, ValueError, "hidden_size must be .* at least 1: got -3"),
+        ({"num_layers": 0}, ValueError, "num_layers must be .* at least 1: got 0"),
+        ({"num_layers": 1.5}, TypeError, "num_layers must be a whole number .*: got 1.5"),
+        ({"hidden_size": True}, TypeError, "hidden_size must be a whole number .*: got True"),
+        ({"dropout": 1.1}, ValueError, "dropout must be a number from 0 to 1: got 1.1"),
         ({"dropout": float("nan")}, ValueError, "dropout must be .* got nan"),
-        ({"dropout": "half"}, ValueError, "dropout must be .* got 'half'"),
-        ({"bias": 1}, TypeError, "bias"),
-        ({"backend": "cuda"}, ValueError, "unknown backend: got 'cuda', expected one of"),
+        ({"dropout": "half"}, TypeError, "dropout must be .* got 'half'"),
+        ({"bias": 1}, TypeError, "bias must be True or False: got 1"),
+        ({"bidirectional": 2}, TypeError, "bidirectional must be True or False: got 2"),
+        ({"batch_first": None}, TypeError, "batch_first must be True or False: got None"),
+        (
+            {"backend": "cuda"},
+            ValueError,
+            "backend must be one of auto, reference, fast: got 'cuda'",
+        ),
     ],
 )
 @pytest.mark.parametrize("layer", [RNN, LSTM, GRU])
@@ -338,10 +351,45 @@ def test_a_bad_argument_is_named(layer, arguments, error, message):
 
 
 def test_an_unknown_nonlinearity_is_named():
-    with pytest.raises(ValueError, match="unknown nonlinearity: got 'gelu', expected one of"):
+    with pytest.raises(ValueError, match="nonlinearity must be one of tanh, relu: got 'gelu'"):
         RNN(3, 5, nonlinearity="gelu")
-    with pytest.raises(ValueError, match="unknown nonlinearity"):
+    with pytest.raises(ValueError, match="nonlinearity must be one of tanh, relu"):
         rnn_cell(torch.zeros(1, 3), torch.zeros(1, 5), *RNN(3, 5).all_weights[0], "gelu")
+
+
+def test_a_projection_must_make_the_state_smaller():
+    for bad in (5, 6, -1):
+        with pytest.raises(ValueError, match=f"proj_size must be .* from 0 to 4: got {bad}"):
+            LSTM(3, 5, proj_size=bad)
+    layer, x = LSTM(3, 5, proj_size=2), torch.zeros(2, 4, 3)
+    with pytest.raises(ValueError, match=r"h_0 must be .* = \(1, 2, 2\): got \(1, 2, 5\)"):
+        layer(x, (torch.zeros(1, 2, 5), torch.zeros(1, 2, 5)))
+
+
+def test_steps_come_first_only_where_asked_for():
+    layer = RNN(3, 5, batch_first=False)
+    with pytest.raises(ValueError, match=r"\(steps, batch, features\).* got \(3,\)"):
+        layer(torch.zeros(3))
+    with pytest.raises(ValueError, match="at least one step"):
+        layer(torch.zeros(0, 2, 3))
+    assert layer(torch.zeros(4, 0, 3))[0].shape == (4, 0, 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_is_made_on_a_device_in_a_dtype(kind):
+    ours_class, torch_class, extra = KINDS[kind]
+    how = {"device": "meta", "dtype": torch.float64}
+    ours, theirs = (cls(INPUTS, HIDDEN, **extra, **how) for cls in (ours_class, torch_class))
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert (p.device, p.dtype, p.shape) == (q.device, q.dtype, q.shape)
+    assert next(ours.parameters()).dtype == torch.float64 and next(ours.parameters()).is_meta
+
+
+def test_every_argument_of_torchs_layers_is_one_of_ours():
+    torchs = {"input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout"}
+    torchs |= {"bidirectional", "device", "dtype"}
+    for cls, more in ((RNN, {"nonlinearity"}), (LSTM, {"proj_size"}), (GRU, set())):
+        assert torchs | more <= set(inspect.signature(cls).parameters)
 
 
 def bad_inputs():

@@ -1,8 +1,8 @@
 """Recurrent networks: RNN, LSTM and GRU, cell by cell and layer by layer.
 
 - `rnn_cell`, `lstm_cell`, `gru_cell`: one step, as the formula is printed (cells.py);
-- `RNN`, `LSTM`, `GRU`: layers equal to torch.nn's with batch_first=True, with a readable and a
-  fast backend (layers.py);
+- `RNN`, `LSTM`, `GRU`: layers equal to torch.nn's, batch first unless told otherwise, with a
+  readable and a fast backend (layers.py);
 - `linear_scan`, `linear_loop`: a linear recurrence in few parallel rounds, and one step at a time
   (scan.py).
 """

@@ -11,15 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llmbook.checks import one_of
+
 NONLINEARITIES = {"tanh": torch.tanh, "relu": torch.relu}
-
-
-def check_nonlinearity(name: str) -> None:
-    """Raise ValueError unless `name` is a nonlinearity of the plain RNN."""
-    if name not in NONLINEARITIES:
-        raise ValueError(
-            f"unknown nonlinearity: got {name!r}, expected one of {[*NONLINEARITIES]}"
-        )
 
 
 def rnn_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None, nonlinearity: str = "tanh") -> Tensor:
@@ -30,26 +24,27 @@ def rnn_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None, nonlinearity: str = "tanh")
     x: (batch, inputs), h: (batch, hidden), w_ih: (hidden, inputs), w_hh: (hidden, hidden),
     b_ih and b_hh: (hidden). Returns h_t: (batch, hidden).
     """
-    check_nonlinearity(nonlinearity)
-    return NONLINEARITIES[nonlinearity](F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh))
+    function = NONLINEARITIES[one_of("nonlinearity", nonlinearity, NONLINEARITIES)]
+    return function(F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh))
 
 
-def lstm_cell(x, h, c, w_ih, w_hh, b_ih=None, b_hh=None) -> tuple[Tensor, Tensor]:
+def lstm_cell(x, h, c, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None) -> tuple[Tensor, Tensor]:
     """One step of the LSTM (Hochreiter and Schmidhuber, 1997; forget gate: Gers et al., 2000).
 
     i, f, o = s(W x_t + b + W' h_(t-1) + b')      input, forget, output gate, each its own W
     g       = tanh(W x_t + b + W' h_(t-1) + b')   the candidate
     c_t     = f * c_(t-1) + i * g
-    h_t     = o * tanh(c_t)
+    h_t     = o * tanh(c_t), or W_hr (o * tanh(c_t)): a projection (Sak et al., 2014)
 
     The rows of w_ih: (4 hidden, inputs), w_hh: (4 hidden, hidden) and of the biases are stacked in
     the order i, f, g, o (torch's and cuDNN's; the paper of 1997 has no f).
-    x: (batch, inputs), h and c: (batch, hidden). Returns h_t and c_t.
+    x: (batch, inputs), h and c: (batch, hidden). Returns h_t and c_t. With a projection, w_hr:
+    (projected, hidden), h is (batch, projected) and w_hh (4 hidden, projected).
     """
     i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, dim=-1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     h = o.sigmoid() * c.tanh()
-    return h, c
+    return (h if w_hr is None else F.linear(h, w_hr)), c
 
 
 def gru_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None, reset_after: bool = True) -> Tensor:

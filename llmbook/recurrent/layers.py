@@ -7,7 +7,6 @@ or torch's own C++ loop). `backend="auto"` takes `fast` wherever it computes the
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 
 import torch
@@ -16,7 +15,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from llmbook.recurrent.cells import check_nonlinearity, gru_cell, lstm_cell, rnn_cell
+from llmbook import checks
+from llmbook.recurrent.cells import NONLINEARITIES, gru_cell, lstm_cell, rnn_cell
 
 BACKENDS = ("auto", "reference", "fast")
 
@@ -49,39 +49,46 @@ class _Recurrent(nn.RNNBase):
     n_states = 1  # tensors in the state: h, or h and c
 
     def __init__(
-        self, mode, input_size, hidden_size, num_layers, bias, dropout, bidirectional, backend
+        self,
+        mode,
+        input_size,
+        hidden_size,
+        num_layers,
+        bias,
+        dropout,
+        bidirectional,
+        backend,
+        batch_first=True,
+        proj_size=0,
+        device=None,
+        dtype=None,
     ):
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
-        for name, value in sizes.items():
-            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an int: got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1: got {name}={value}")
-        if not isinstance(dropout, numbers.Real) or not 0 <= dropout <= 1:
-            raise ValueError(f"dropout must be a probability in [0, 1]: got {dropout!r}")
-        if backend not in BACKENDS:
-            raise ValueError(f"unknown backend: got {backend!r}, expected one of {BACKENDS}")
         super().__init__(
             mode,
-            int(input_size),
-            int(hidden_size),
-            int(num_layers),
-            bias=bias,
-            batch_first=True,
-            dropout=dropout,
-            bidirectional=bool(bidirectional),
+            checks.whole("input_size", input_size, least=1),
+            checks.whole("hidden_size", hidden_size, least=1),
+            checks.whole("num_layers", num_layers, least=1),
+            bias=checks.flag("bias", bias),
+            batch_first=checks.flag("batch_first", batch_first),
+            dropout=checks.share("dropout", dropout),
+            bidirectional=checks.flag("bidirectional", bidirectional),
+            proj_size=checks.whole("proj_size", proj_size, least=0, most=hidden_size - 1),
+            device=device,
+            dtype=dtype,
         )
-        self.backend = backend
+        self.backend = checks.one_of("backend", backend, BACKENDS)
 
     def forward(self, input, hx=None):
         """Run the layer over a batch of sequences.
 
-        input: (batch, steps, input_size), one sequence (steps, input_size), or a PackedSequence.
+        input: (batch, steps, input_size), one sequence (steps, input_size), or a PackedSequence;
+            with batch_first=False (steps, batch, input_size).
         hx: the initial h_0, for the LSTM (h_0, c_0); zeros when None. Each of them
             (num_layers * directions, batch, hidden_size), without batch for one sequence.
         Returns output, h_n (for the LSTM: output, (h_n, c_n)). output: (batch, steps,
-        directions * hidden_size), the top layer's h_t, packed or unbatched as the input was;
-        h_n: shaped as hx, layer by layer, in each the forward direction before the backward.
+        directions * hidden_size), the top layer's h_t, packed, unbatched or steps first as the
+        input was; h_n: shaped as hx, layer by layer, in each the forward direction before the
+        backward. Where an LSTM has proj_size, h_0, h_n and output have it for hidden_size.
 
         Raises ValueError for a wrong shape, device or backend, TypeError for a wrong dtype.
         """
@@ -89,21 +96,26 @@ class _Recurrent(nn.RNNBase):
         data = input if packed is None else packed.data
         self._check_input(data, packed)
         unbatched = packed is None and data.dim() == 2
+        steps_first = packed is None and not unbatched and not self.batch_first
         if unbatched:
             data = data[None]
+        elif steps_first:
+            data = data.transpose(0, 1)
         batch = len(data) if packed is None else int(packed.batch_sizes[0])
         state = self._initial_state(hx, data, batch, unbatched)
         order, back = (None, None) if packed is None else packed[2:]
         if order is not None:
             state = tuple(s.index_select(1, order) for s in state)
 
-        run = getattr(self, "_run_" + self.backend_for(input))
+        run = self._run_fast if self.backend_for(input) == "fast" else self._run_reference
         output, *state = run(data, None if packed is None else packed.batch_sizes, state)
 
         if back is not None:
             state = tuple(s.index_select(1, back) for s in state)
         if unbatched:
             output, state = output[0], tuple(s[:, 0] for s in state)
+        if steps_first:
+            output = output.transpose(0, 1)
         if packed is not None:
             output = PackedSequence(output, *packed[1:])
         return output, (state[0] if self.n_states == 1 else tuple(state))
@@ -159,9 +171,7 @@ class _Recurrent(nn.RNNBase):
         return None
 
     def _choose(self, input=None) -> tuple[str, str]:
-        if self.backend not in BACKENDS:
-            raise ValueError(f"unknown backend: got {self.backend!r}, expected one of {BACKENDS}")
-        if self.backend == "reference":
+        if checks.one_of("backend", self.backend, BACKENDS) == "reference":
             return "reference", "asked for by name"
         obstacle = self._why_not_fast()
         if obstacle is None:
@@ -177,7 +187,8 @@ class _Recurrent(nn.RNNBase):
             return "cuDNN" if torch.backends.cudnn.is_acceptable(weight) else "torch's CUDA loop"
         one_dnn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
         uneven = sizes is not None and sizes[0] != sizes[-1]
-        if one_dnn and self.mode == "LSTM" and weight.dtype == torch.float32 and not uneven:
+        plain = self.mode == "LSTM" and not self.proj_size
+        if one_dnn and plain and weight.dtype == torch.float32 and not uneven:
             return "oneDNN"
         return "torch's C++ loop"
 
@@ -197,8 +208,9 @@ class _Recurrent(nn.RNNBase):
             raise TypeError(f"{name} input must be a tensor or PackedSequence: got {type(data)}")
         shape = tuple(data.shape)
         if packed is None and data.dim() not in (2, 3):
+            axes = "batch, steps" if self.batch_first else "steps, batch"
             raise ValueError(
-                f"{name} input must be (batch, steps, features) or (steps, features): got {shape}"
+                f"{name} input must be ({axes}, features) or (steps, features): got {shape}"
             )
         if packed is not None and data.dim() != 2:
             raise ValueError(f"{name} packed data must be (all steps, features): got {shape}")
@@ -211,20 +223,21 @@ class _Recurrent(nn.RNNBase):
                 f"{name} input must have input_size={self.input_size} features in its last axis: "
                 f"got {shape[-1]} in shape {shape}"
             )
-        if shape[-2] == 0:
+        if shape[0 if data.dim() == 3 and not self.batch_first else -2] == 0:
             raise ValueError(f"{name} input must have at least one step: got shape {shape}")
         self._check_like(f"{name} input", data, weight)
 
     def _initial_state(self, hx, data, batch, unbatched) -> tuple[Tensor, ...]:
-        full = (self.num_layers * (2 if self.bidirectional else 1), batch, self.hidden_size)
+        stacked = self.num_layers * (2 if self.bidirectional else 1)
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)[: self.n_states]
         if hx is None:
-            return tuple(data.new_zeros(full) for _ in range(self.n_states))
+            return tuple(data.new_zeros(stacked, batch, width) for width in widths)
         state = (hx,) if self.n_states == 1 else hx
         names = ("h_0", "c_0")[: self.n_states]
         if not isinstance(state, tuple | list) or len(state) != self.n_states:
             raise TypeError(f"{type(self).__name__} hx must be a pair (h_0, c_0): got {type(hx)}")
-        want = (full[0], full[2]) if unbatched else full
-        for name, s in zip(names, state, strict=True):
+        for name, s, width in zip(names, state, widths, strict=True):
+            want = (stacked, width) if unbatched else (stacked, batch, width)
             if not isinstance(s, Tensor):
                 raise TypeError(f"{name} must be a tensor: got {type(s)}")
             if tuple(s.shape) != want:
@@ -252,8 +265,8 @@ class _Recurrent(nn.RNNBase):
 class RNN(_Recurrent):
     """Plain recurrent layers: h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh).
 
-    Equals `torch.nn.RNN(…, batch_first=True)`; a state_dict moves both ways. nonlinearity is
-    "tanh" or "relu"; dropout acts between layers.
+    Equals `torch.nn.RNN`, with batch_first=True unless told otherwise; a state_dict moves both
+    ways. nonlinearity is "tanh" or "relu"; dropout acts between layers.
     `output, h_n = layer(input, h_0)`, shapes as `forward` says.
     Raises ValueError or TypeError for a size, probability or name out of range.
     """
@@ -268,8 +281,12 @@ class RNN(_Recurrent):
         dropout=0.0,
         bidirectional=False,
         backend="auto",
+        *,
+        batch_first=True,
+        device=None,
+        dtype=None,
     ):
-        check_nonlinearity(nonlinearity)
+        checks.one_of("nonlinearity", nonlinearity, NONLINEARITIES)
         super().__init__(
             "RNN_" + nonlinearity.upper(),
             input_size,
@@ -279,6 +296,9 @@ class RNN(_Recurrent):
             dropout,
             bidirectional,
             backend,
+            batch_first=batch_first,
+            device=device,
+            dtype=dtype,
         )
         self.nonlinearity = nonlinearity
 
@@ -289,8 +309,9 @@ class RNN(_Recurrent):
 class LSTM(_Recurrent):
     """Long short-term memory layers: c_t = f * c_(t-1) + i * g, h_t = o * tanh(c_t).
 
-    Equals `torch.nn.LSTM(…, batch_first=True)`; a state_dict moves both ways. Gates are stacked in
-    the order i, f, g, o; see `lstm_cell` for the whole formula. dropout acts between layers.
+    Equals `torch.nn.LSTM`, with batch_first=True unless told otherwise; a state_dict moves both
+    ways. Gates are stacked in the order i, f, g, o; see `lstm_cell` for the whole formula. dropout
+    acts between layers. proj_size: h_t is projected to so many numbers, fewer than hidden_size.
     `output, (h_n, c_n) = layer(input, (h_0, c_0))`, shapes as `forward` says.
     Raises ValueError or TypeError for a size, probability or name out of range.
     """
@@ -306,13 +327,32 @@ class LSTM(_Recurrent):
         dropout=0.0,
         bidirectional=False,
         backend="auto",
+        *,
+        batch_first=True,
+        proj_size=0,
+        device=None,
+        dtype=None,
     ):
         super().__init__(
-            "LSTM", input_size, hidden_size, num_layers, bias, dropout, bidirectional, backend
+            "LSTM",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            dropout,
+            bidirectional,
+            backend,
+            batch_first=batch_first,
+            proj_size=proj_size,
+            device=device,
+            dtype=dtype,
         )
 
     def _cell(self, x, state, weights):
-        return lstm_cell(x, *state, *weights)
+        if not self.proj_size:
+            return lstm_cell(x, *state, *weights)
+        *weights, w_hr = weights
+        return lstm_cell(x, *state, *weights, w_hr=w_hr)
 
     def _why_not_fast(self):
         device = self.weight_ih_l0.device
@@ -325,9 +365,10 @@ class GRU(_Recurrent):
     """Gated recurrent unit layers: h_t = (1 - z) * n + z * h_(t-1).
 
     reset_after=True applies the reset gate after the product W'_n h_(t-1): torch's and cuDNN's
-    form, equal to `torch.nn.GRU(…, batch_first=True)`. reset_after=False applies it before, as the
-    paper of 2014 does; only the reference computes that, with the same parameters, so a state_dict
-    of one form loads into the other and means something else. See `gru_cell` for both formulas.
+    form, equal to `torch.nn.GRU`, with batch_first=True unless told otherwise. reset_after=False
+    applies it before, as the paper of 2014 does; only the reference computes that, with the same
+    parameters, so a state_dict of one form loads into the other and means something else. See
+    `gru_cell` for both formulas.
     Gates are stacked in the order r, z, n; dropout acts between layers.
     `output, h_n = layer(input, h_0)`, shapes as `forward` says.
     Raises ValueError or TypeError for a size, probability or name out of range, and ValueError for
@@ -344,11 +385,25 @@ class GRU(_Recurrent):
         bidirectional=False,
         backend="auto",
         reset_after=True,
+        *,
+        batch_first=True,
+        device=None,
+        dtype=None,
     ):
         super().__init__(
-            "GRU", input_size, hidden_size, num_layers, bias, dropout, bidirectional, backend
+            "GRU",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            dropout,
+            bidirectional,
+            backend,
+            batch_first=batch_first,
+            device=device,
+            dtype=dtype,
         )
-        self.reset_after = bool(reset_after)
+        self.reset_after = checks.flag("reset_after", reset_after)
         self._choose()  # a backend asked for by name must be able to run
 
     def _cell(self, x, state, weights):

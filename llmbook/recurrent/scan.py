@@ -59,9 +59,8 @@ def linear_loop(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1)
 
 def _prepared(a: Tensor, b: Tensor, h0: Tensor | None, dim: int):
     """The checked coefficients, steps first, with h0 folded into the first step."""
-    for name, value in (("a", a), ("b", b), ("h0", h0)):
-        if name == "h0" and value is None:
-            continue
+    given = [("a", a), ("b", b)] + ([] if h0 is None else [("h0", h0)])
+    for name, value in given:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             got = value.dtype if isinstance(value, Tensor) else type(value)
             raise TypeError(f"{name} must be a floating point tensor: got {got}")
