@@ -17,7 +17,7 @@ import sys
 FORMAT = 1
 MIME = "application/vnd.llmbook.used+json"
 _STARTS_PYTHON = re.compile(
-    r"(?:^|[\s/;&|('\"])(?:python|torchrun|pytest|jupyter)[\d.]*(?:\s|$)|llmbook"
+    r"(?:^|[\s/;&|('\"])(?:python|torchrun|pytest|jupyter)[\d.]*(?:\s|$)|\.sh\b"
 )
 
 
@@ -81,9 +81,10 @@ class Usage:
             self._sought.add(module)
 
     def _process(self, *words):
-        said = " ".join(_words(words[:2]))
-        if _STARTS_PYTHON.search(said):
-            self._unseen.add(f"it starts {said[:60]!r}")
+        words = list(_words(words[:2]))
+        self._opened |= {path for path in map(_absolute, words) if os.path.isfile(path)}
+        if _STARTS_PYTHON.search(" ".join(words)):
+            self._unseen.add(f"it starts {' '.join(words)[:60]!r}")
 
     def _inside(self, path):
         """The path relative to the folder, or None for what is not part of the book there."""

@@ -159,6 +159,7 @@ def test_a_copy_without_a_record_is_stale_and_says_so(tree):
         ("import os; _ = os.system('python3 -c 0')", "it starts"),
         ("import os\nif os.fork() == 0:\n    os._exit(0)", "it forks"),
         ("import subprocess; subprocess.run(['git', '--version'])", None),
+        ("import subprocess; subprocess.run('true && python3 -c 0', shell=True)", "it starts"),
         ("import multiprocessing, os", None),
     ],
 )
@@ -197,6 +198,14 @@ def test_everything_opened_in_the_folder_is_recorded_and_nothing_of_the_environm
     )
     assert found["files"] == ["a.txt", "missing.json", "sub/e.txt"]
     assert "lib" in found["folders"]
+
+
+def test_a_file_given_to_another_program_counts(tmp_path):
+    (tmp_path / "scan.c").write_text("int f(void) { return 1; }")
+    found = in_a_python(
+        tmp_path, "import subprocess; subprocess.run(['cat', 'scan.c'], capture_output=True)"
+    )
+    assert found["files"] == ["scan.c"] and found["unseen"] == []
 
 
 def test_what_a_chapter_makes_itself_is_not_what_it_was_made_of(tmp_path):
