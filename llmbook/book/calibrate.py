@@ -17,6 +17,8 @@ from llmbook.book.execute import ExecutionFailed, execute_jobs
 from llmbook.book.root import find_chapter, find_root, outputs_with, read_notebook
 from llmbook.data.folders import write_json
 
+LEAST_SEEDS = 5
+
 
 def margin_problem(values, bound):
     """Why a bound is too near to recorded values, or "" when it is not.
@@ -50,8 +52,8 @@ def collect(executed):
 
 def calibrate(notebook, seeds, profile="quick"):
     """Execute a chapter once per seed, write the record; its path, and the margin problems."""
-    if len(set(seeds)) < 3:
-        raise ValueError(f"calibration needs at least three different seeds: got {seeds}")
+    if len(set(seeds)) < LEAST_SEEDS:
+        raise ValueError(f"seeds must be at least {LEAST_SEEDS} different ones: got {seeds}")
     root, notebook = find_root(Path(notebook).parent), Path(notebook)
     commit = provenance.commit(root)
     jobs = [job_of(notebook, profile, seed) for seed in seeds]
@@ -92,7 +94,11 @@ def main(argv=None):
     )
     parser.add_argument("chapter", help="a chapter's name")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="at least three (default: 1 2 3)"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=list(range(1, LEAST_SEEDS + 1)),
+        help=f"at least {LEAST_SEEDS}, which run side by side (default: 1 to {LEAST_SEEDS})",
     )
     parser.add_argument("--profile", default="quick", choices=["smoke", "quick", "gpu", "full"])
     args = parser.parse_args(argv)

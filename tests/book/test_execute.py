@@ -13,7 +13,14 @@ import pytest
 from helpers.small_book import write_chapter
 
 from llmbook.book.copies import job_of, last_run
-from llmbook.book.execute import ExecutionFailed, budget, ensure_executed, executed_path, expected
+from llmbook.book.execute import (
+    ExecutionFailed,
+    budget,
+    ensure_executed,
+    executed_path,
+    expected,
+    how_many,
+)
 from llmbook.book.root import chapters, find_chapter, find_root, read_notebook
 
 ROOT = find_root(Path(__file__).parent)
@@ -110,6 +117,19 @@ def test_no_other_chapter_is_started_when_memory_is_short_or_one_was_asked_for(
         ensure_executed(chapters(root), "smoke", at_once=1 if why != "memory" else 2)
     # the first gave up while nothing else ran; then the second found its mark
     assert sum(executed_path(chapter, "smoke").is_file() for chapter in chapters(root)) == 1
+
+
+def test_the_number_that_run_at_a_time_may_be_given_and_is_one_on_a_gpu(monkeypatch):
+    job = job_of(ROOT / "chapters" / "attention.ipynb", "quick")
+    monkeypatch.setenv("LLMBOOK_JOBS", "3")
+    assert how_many([job]) == 3
+    assert how_many([job_of(job.notebook, "gpu")]) == 1
+    for bad in ("0", "-1", "two", "1.5"):
+        monkeypatch.setenv("LLMBOOK_JOBS", bad)
+        with pytest.raises(ValueError, match=f"at least 1: got '{bad}'"):
+            how_many([job])
+    with pytest.raises(ValueError, match="at_once must be at least 1"):
+        ensure_executed([job.notebook], at_once=0)
 
 
 def test_the_longest_chapter_goes_first(root, capsys):
@@ -232,7 +252,7 @@ def test_two_processes_do_not_execute_the_same_chapter_twice(root):
     assert all(p.returncode == 0 for p in both) and out.count("executing") == 1
 
 
-def test_calibration_runs_each_seed_and_refuses_fewer_than_three(root, monkeypatch):
+def test_calibration_runs_each_seed_and_refuses_fewer_than_five(root, monkeypatch):
     from llmbook.book.calibrate import calibrate
 
     body = (
@@ -241,10 +261,12 @@ def test_calibration_runs_each_seed_and_refuses_fewer_than_three(root, monkeypat
     )
     shutil.copytree(ROOT / "llmbook" / "book" / "ledger", root / "llmbook" / "book" / "ledger")
     one = write_chapter(root, "one", body)
-    with pytest.raises(ValueError, match="three different seeds"):
-        calibrate(one, [1, 1, 2])
-    target, problems = calibrate(one, [1, 2, 3])
+    with pytest.raises(ValueError, match="at least 5 different ones"):
+        calibrate(one, [1, 1, 2, 3, 4])
+    target, problems = calibrate(one, [1, 2, 3, 4, 5])
     record = json.loads(target.read_text())
-    assert record["rnn-bptt"]["x"] == [0.6, 0.7, 0.8]
-    assert record["_run"]["seeds"] == [1, 2, 3] and "calibrate one" in record["_run"]["command"]
-    assert len(problems) == 1 and "spread is 0.2" in problems[0]
+    assert record["rnn-bptt"]["x"] == [0.6, 0.7, 0.8, 0.9, 1.0]
+    assert (
+        record["_run"]["seeds"] == [1, 2, 3, 4, 5] and "calibrate one" in record["_run"]["command"]
+    )
+    assert len(problems) == 1 and "spread is 0.4" in problems[0]
