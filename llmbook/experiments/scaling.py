@@ -1,6 +1,6 @@
 """Small models in many sizes: the sweep behind the chapter on scaling laws.
 
-    rates    each size at four learning rates, on 0.12 M tokens: the best one is used from then on
+    rates    each size at five learning rates, on 0.12 M tokens: the best one is used from then on
     sweep    each size on 0.06 to 1 M tokens of documentation, each run with a schedule of its own
     seeds    one point of the sweep with other seeds: what a difference means
     widths   widths 16 to 128 at several rates, with standard and with maximal-update rules
@@ -30,7 +30,7 @@ CONTEXT, BATCH = 64, 8  # tokens of a window, windows of a batch
 # width: layers; heads of 16 throughout
 SIZES = {16: 1, 24: 2, 32: 2, 48: 2, 64: 3, 96: 3}
 TOKENS = (62_500, 125_000, 250_000, 500_000, 1_000_000)
-RATES = (3e-3, 6e-3, 12e-3, 24e-3)
+RATES = (3e-3, 6e-3, 12e-3, 24e-3, 48e-3)
 TUNED_ON = 125_000  # tokens on which the rates are compared
 SEEDS = (1, 2, 3, 4, 5)
 SEEDS_AT = (48, 250_000)
@@ -232,7 +232,7 @@ def record(done, save, text=None, say=print):
 
     Returns {part: [runs]}.
     """
-    text = read_text() if text is None else text
+    text, parts = read_text() if text is None else text, {}
 
     def make(part, key, function, *args, **options):
         runs = done.setdefault(part, {})
@@ -240,18 +240,28 @@ def record(done, save, text=None, say=print):
             runs[key] = function(text, *args, **options)
             save()
             say(f"{part} {key}: {runs[key]['loss']}")
+        parts.setdefault(part, []).append(runs[key])
 
     for width, layers in SIZES.items():
         for lr in RATES:
             make("rates", f"{width}/{lr}", run_point, width, layers, TUNED_ON, lr)
-    rates = best_rates(done["rates"].values())
+    rates = best_rates(parts["rates"])
     for tokens in TOKENS:
         for width, layers in SIZES.items():
-            key = f"{width}/{tokens}"
+            key = f"{width}/{tokens}/{rates[width]}"
             make("sweep", key, run_point, width, layers, tokens, rates[width])
     width, tokens = SEEDS_AT
     for seed in SEEDS:
-        make("seeds", str(seed), run_point, width, SIZES[width], tokens, rates[width], seed)
+        make(
+            "seeds",
+            f"{seed}/{rates[width]}",
+            run_point,
+            width,
+            SIZES[width],
+            tokens,
+            rates[width],
+            seed,
+        )
     for width in WIDTHS:
         for maximal in (False, True):
             for lr in WIDTH_RATES:
@@ -260,9 +270,15 @@ def record(done, save, text=None, say=print):
     for length in REPEATED:
         for width in REPEAT_SIZES:
             where = (width, SIZES[width], REPEAT_TOKENS, rates[width])
-            make("repeat", f"{width}/{length}", run_point, *where, source=text.train[:length])
+            make(
+                "repeat",
+                f"{width}/{length}/{rates[width]}",
+                run_point,
+                *where,
+                source=text.train[:length],
+            )
     for seed in SEEDS:
         for distilled in (False, True):
             key = f"{seed}/{'model' if distilled else 'text'}"
             make("students", key, run_student, distilled, seed)
-    return {part: list(runs.values()) for part, runs in done.items()}
+    return parts
