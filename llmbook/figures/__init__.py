@@ -20,6 +20,7 @@ _WHERE = {
     "NextToken": "next_token",
     "PathLength": "paths",
     "PositionExplorer": "positions",
+    "RouterPlay": "router",
     "TiledSoftmax": "tiles",
     "Timeline": "timeline",
     "VanishingGradient": "vanishing",

@@ -13,6 +13,7 @@ from llmbook.figures import (
     NextToken,
     PathLength,
     PositionExplorer,
+    RouterPlay,
     TiledSoftmax,
     VanishingGradient,
 )
@@ -70,6 +71,10 @@ FIGURES = {
     "positions": (
         lambda: PositionExplorer(d=32),
         [{"offset": k} for k in (-10, 0, 37)] + [{"code": "equal"}],
+    ),
+    "router": (
+        lambda: RouterPlay("the cat sat on the mat while internationalisation went on and on"),
+        [{"k": 1}, {"favour": 4, "capacity": 1}, {"balance": 40}],
     ),
     "tiles": (
         lambda: TiledSoftmax(),
