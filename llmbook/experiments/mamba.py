@@ -15,21 +15,18 @@ part that mixes:
     s4d         complex, time-invariant, by convolution (tones only)
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
-`python -m llmbook.experiments.mamba` records all of it: a quarter of an hour of one core.
+`python -m llmbook record mamba` records all of it: a quarter of an hour of one core.
 """
 
-import argparse
-import json
 import math
-import sys
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from llmbook.experiments.record import RECORDED
 from llmbook.layers import RMSNorm
 from llmbook.positions import Rotary
 from llmbook.seeds import generator
@@ -37,7 +34,7 @@ from llmbook.ssm import S4D, gated_delta_rule, selective_scan
 
 ARMS = ("fixed", "selective", "delta", "attention")
 SEEDS = (1, 2, 3, 4, 5)
-TARGET = Path(__file__).parents[1] / "book" / "recorded" / "mamba_runs.json"
+OUT, GOES_ON = RECORDED / "mamba_runs.json", True
 
 # --- the parts that mix the tokens: (batch, tokens, width) → the same
 
@@ -356,37 +353,13 @@ def points():
             yield "tones", f"{kind}/{seed}", (tones_run, kind, seed)
 
 
-def main(argv=None):
+def run(options, record):
     """Make every run that the record lacks, writing it after each."""
-    from llmbook import provenance
-    from llmbook.data.folders import write_atomically
-
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        prog="python -m llmbook.experiments.mamba", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--out", type=Path, default=TARGET)
-    options = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    done = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
-    here = done.get("_run") or {
-        **provenance.machine(),
-        "command": " ".join(["python", "-m", "llmbook.experiments.mamba", *argv]),
-    }
     for part, key, (function, *arguments) in points():
-        if key in done.get(part, {}):
+        runs = record.content.setdefault(part, {})
+        if key in runs:
             continue
         found = function(*arguments)
-        found = found[0] if isinstance(found, tuple) else found
-        done.setdefault(part, {})[key] = found
-        parts = [runs for part, runs in done.items() if not part.startswith("_")]
-        spent = sum(one["seconds"] for runs in parts for one in runs.values())
-        done["_run"] = {**here, "cpu_seconds": round(spent)}
-        text = json.dumps(done, indent=1) + "\n"
-        write_atomically(options.out, text.encode())
-        print(part, key, found, flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        runs[key] = found[0] if isinstance(found, tuple) else found
+        record.save()
+        print(part, key, runs[key], flush=True)

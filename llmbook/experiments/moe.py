@@ -8,31 +8,28 @@
 
 Arms of a part differ in the one thing that they are named after: same data, steps, rate, length.
 Every run is a function of its key, so that a killed recording goes on with the next key.
+`python -m llmbook record moe` records all of it.
 """
 
-import argparse
-import json
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from llmbook.data import documentation
-from llmbook.data.folders import write_json
 from llmbook.data.packing import Windows, pack
+from llmbook.experiments.record import RECORDED
 from llmbook.layers import GatedFeedForward
 from llmbook.models.llama import Llama, LlamaConfig
 from llmbook.models.pretrained import SHIPPED
 from llmbook.moe import MoE, MoEConfig, Routing, balance_loss, bias_step, collect_routings, load
-from llmbook.provenance import command_line, machine
 from llmbook.seeds import generator
 from llmbook.tokenization import BPETokenizer
 from llmbook.training.evaluate import validation_loss
 
+OUT, GOES_ON = RECORDED / "moe_runs.json", True
 SEEDS = (0, 1, 2, 3, 4)
 N_EXPERTS, K = 8, 2
 
@@ -375,20 +372,6 @@ def record(done, save, say=print):
     return done
 
 
-def main(argv=None):
-    """`python -m llmbook.experiments.moe`: record all of it, going on where FILE stops."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
-    argv = sys.argv[1:] if argv is None else argv
-    options = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    here = machine()  # before anything that is written changes the checkout
-    done = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    done.pop("_run", None)
-    command = command_line(*argv).replace("llmbook", "llmbook.experiments.moe", 1)
-    record(done, lambda: write_json(options.out, {"_run": {**here, "command": command}, **done}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run(options, recording):
+    """Record all of it, going on where the file stops."""
+    record(recording.content, recording.save)

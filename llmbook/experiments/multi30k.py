@@ -204,6 +204,8 @@ def add_arguments(parser):
     add = parser.add_argument
     for name in ("steps", "batch_size", "pieces", "d_model", "layers"):
         add(f"--{name.replace('_', '-')}", type=int, help="instead of the device's own")
+    add("--seed", type=int, default=0, help="of weights and order")
+    add("--device", default="cpu", help="cpu or cuda")
     add("--lr", type=float, help="at the peak, instead of the device's own")
     add("--dropout", type=float, help="instead of the device's own")
     add("--limit", type=int, help="pairs to read, all when left out")

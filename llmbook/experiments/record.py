@@ -1,8 +1,9 @@
 """What was trained once to be shown: `python -m llmbook record NAME`.
 
-An experiment is a module with `OUT`, `add_arguments(parser)` and `run(options, record)`, and a
-line in EXPERIMENTS. `record` is a `Recording`: it knows hardware, versions, commit and command,
-and writes JSON after each part, so that a run that is stopped has lost one part at most.
+An experiment is a module with `OUT` and `run(options, record)`, and a line in EXPERIMENTS. It may
+have `add_arguments(parser)` for options of its own, and `GOES_ON = True` where it makes what the
+file lacks and keeps the rest. `record` is a `Recording`: it knows hardware, versions, commit and
+command, and writes JSON after each part: a run that is stopped has lost one part at most.
 """
 
 import argparse
@@ -25,6 +26,9 @@ EXPERIMENTS = {
     "families": ("families.models", "an encoder, a decoder and an encoder-decoder, on one text"),
     "families_table": ("families.table", "what the three families make of the same tasks"),
     "multi30k": ("multi30k", "an English to German Transformer, and its BLEU; under an hour"),
+    "scaling": ("scaling", "small models in many sizes, on texts of many lengths"),
+    "moe": ("moe", "mixtures of experts beside dense layers; eleven minutes"),
+    "mamba": ("mamba", "what a state of fixed size can do; a quarter of an hour"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
 
@@ -39,6 +43,7 @@ class Recording:
     def __init__(self, path, facts, command, content=None):
         self.path, self.content = Path(path), {} if content is None else content
         self._facts, self._command, self._began = facts, command, time.monotonic()
+        self._seconds = self.content.get("_run", {}).get("seconds", 0)  # of what it has already
 
     def about(self, **more):
         """Hardware, versions, threads, date, commit, command, and seconds since the last part."""
@@ -54,6 +59,20 @@ class Recording:
     def write_whole(self, values, **about):
         """Record everything at once, `_run` tells how it came about."""
         self.content = {**values, "_run": self.about(**about)}
+        self._save()
+
+    def save(self):
+        """Write `content`, to which runs were added by key; `_run` tells how it came about.
+
+        A file that was begun at another commit names both.
+        """
+        earlier = self.content.get("_run", {})
+        commits = [*earlier.get("commits", [earlier.get("commit")]), self._facts["commit"]]
+        commits = [commit for commit in dict.fromkeys(commits) if commit is not None]
+        more = {"commits": commits} if len(commits) > 1 else {}
+        self._seconds = self._seconds + time.monotonic() - self._began
+        about = {**self.about(), "seconds": round(self._seconds)}
+        self.content["_run"] = {**about, **more}
         self._save()
 
     def _save(self):
@@ -109,10 +128,9 @@ def main(argv=None):
     )
     add = own.add_argument
     add("--out", type=Path, default=experiment.OUT, help="where it is written")
-    add("--seed", type=int, default=0, help="of weights and order")
-    add("--device", default="cpu", help="cpu or cuda")
     add("--threads", type=int, default=1, help="of the CPU")
-    experiment.add_arguments(own)
+    if hasattr(experiment, "add_arguments"):
+        experiment.add_arguments(own)
     options = own.parse_args(rest)
     command = provenance.command_line("record", chosen.name, *rest)
     return _run(experiment, options, command)
@@ -125,9 +143,9 @@ def _run(experiment, options, command):
     from llmbook.training.loop import Interrupted, TrainingDiverged
 
     try:
-        options.device = resolve_device(options.device)
+        options.device = resolve_device(getattr(options, "device", "cpu"))
         how = {"device": options.device, "threads": options.threads}
-        keep = getattr(options, "only", None) is not None
+        keep = getattr(options, "only", None) or getattr(experiment, "GOES_ON", False)
         with recording(options.out, command, keep=keep, **how) as record:
             experiment.run(options, record)
     except Interrupted as stop:

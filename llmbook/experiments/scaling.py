@@ -8,6 +8,7 @@
     students a small model taught by the text, and by the book's own model on the same text
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
+`python -m llmbook record scaling` records all of it.
 """
 
 import math
@@ -18,6 +19,7 @@ from torch import nn
 
 from llmbook.data import documentation
 from llmbook.data.packing import Windows, pack
+from llmbook.experiments.record import RECORDED
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.pretrained import SHIPPED, load
 from llmbook.tokenization import BPETokenizer
@@ -26,6 +28,7 @@ from llmbook.training.evaluate import validation_loss
 from llmbook.training.log import Log
 from llmbook.training.loop import train
 
+OUT, GOES_ON = RECORDED / "scaling_runs.json", True
 CONTEXT, BATCH = 64, 8  # tokens of a window, windows of a batch
 # width: layers; heads of 16 throughout
 SIZES = {16: 1, 24: 2, 32: 2, 48: 2, 64: 3, 96: 3}
@@ -282,3 +285,8 @@ def record(done, save, text=None, say=print):
             key = f"{seed}/{'model' if distilled else 'text'}"
             make("students", key, run_student, distilled, seed)
     return parts
+
+
+def run(options, recording):
+    """Record all of it, going on where the file stops."""
+    record(recording.content, recording.save)

@@ -11,6 +11,8 @@ OUT = Path("runs/small")
 
 def add_arguments(parser):
     """How far, and whether to go on."""
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--steps", type=int, help="fewer than the preset's, to try it out")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 

@@ -6,12 +6,12 @@ the whole (`finish`). A decoder goes the other way (`decoders`).
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from itertools import chain
 from numbers import Integral
 from pathlib import Path
 
+from llmbook.data.folders import write_atomically
 from llmbook.tokenization.added import AddedTokens
 from llmbook.tokenization.decoders import decoder
 from llmbook.tokenization.finish import finisher
@@ -167,10 +167,7 @@ class Tokenizer:
     def save(self, path):
         """Write `tokenizer.json`: the file `path`, or into a folder. Returns the path."""
         path = file_of(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".part")
-        beside.write_text(self.to_json(), encoding="utf-8")
-        os.replace(beside, path)  # whole or not at all
+        write_atomically(path, self.to_json())
         return path
 
     def fast(self):

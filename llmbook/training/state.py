@@ -10,6 +10,7 @@ import random
 import numpy as np
 import torch
 
+from llmbook.seeds import number
 from llmbook.training.checkpoint import Snapshot
 from llmbook.training.distributed import gather, shard_like, whole
 
@@ -151,7 +152,7 @@ def _restore_random(snapshot, world):
     """Set this process's generators; one that the checkpoint did not have starts from its own."""
     states = snapshot.state["python_random"]
     if world.rank >= len(states):
-        torch.manual_seed(snapshot.step * 1_000_003 + world.rank)
+        torch.manual_seed(number(snapshot.step, "process", world.rank))
         return
     tensors = snapshot.tensors["random"]
     torch.set_rng_state(tensors[f"{world.rank}/torch"])

@@ -52,6 +52,24 @@ def test_the_threads_are_those_asked_for_and_put_back(tmp_path):
     assert not (tmp_path / "a.json").exists()
 
 
+def test_runs_by_key_are_kept_and_the_record_tells_of_every_commit(tmp_path, monkeypatch):
+    path, clock = tmp_path / "runs.json", [0.0]
+    monkeypatch.setattr(record.time, "monotonic", lambda: clock[0])
+    for commit, keys in (("a" * 40, "xy"), ("a" * 40, "z"), ("b" * 40, "uv")):
+        monkeypatch.setattr(record.provenance, "commit", lambda commit=commit: commit)
+        with recording(path, "command", keep=True) as run:
+            for key in keys:
+                run.content.setdefault("part", {})[key] = {"loss": 1.0}
+                clock[0] += 4
+                run.save()
+        content = json.loads(path.read_text())
+        assert content["_run"]["commit"] == commit and content["_run"]["command"] == "command"
+        assert ("commits" in content["_run"]) == (commit == "b" * 40)
+    assert list(content["part"]) == list("xyzuv")
+    assert content["_run"]["commits"] == ["a" * 40, "b" * 40]
+    assert content["_run"]["seconds"] == 20
+
+
 def test_seconds_are_those_of_the_part(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(record.time, "monotonic", lambda: clock[0])
@@ -72,7 +90,7 @@ def test_every_experiment_tells_its_options(name, capsys):
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     text = capsys.readouterr().out
-    assert end.value.code == 0 and "--out" in text and "default" in text and "--seed" in text
+    assert end.value.code == 0 and "--out" in text and "default: 1" in text
 
 
 def test_without_a_name_the_experiments_are_listed(capsys):
@@ -127,7 +145,7 @@ def test_bad_input_is_an_error_and_not_a_traceback(toy_table, tmp_path, capsys):
     out = ["--out", str(tmp_path / "a.json")]
     assert main(["families_table", *out, "--threads", "0"]) == 2
     assert "error: threads must be a whole number of at least 1: got 0" in capsys.readouterr().err
-    assert main(["families_table", *out, "--device", "abacus"]) == 2
+    assert main(["multi30k", *out, "--device", "abacus"]) == 2
     assert "error: device must be" in capsys.readouterr().err
     assert not (tmp_path / "a.json").exists()
 

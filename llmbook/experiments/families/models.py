@@ -158,6 +158,8 @@ def shipped_families(device="cpu"):
 def add_arguments(parser):
     """Which, and how long."""
     parser.add_argument("--only", choices=tuple(FAMILIES), help="one of the three")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--steps", type=int, default=RECIPE.steps, help="updates")
     parser.add_argument("--lr", type=float, default=RECIPE.lr, help="at the peak")
 

@@ -362,6 +362,7 @@ SETS = ("sst2", "wnut17")  # parts whose data are downloaded
 
 def add_arguments(parser):
     """How long, and which."""
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order")
     parser.add_argument("--steps", type=int, default=200, help="of fine-tuning, for most tasks")
     parser.add_argument("--only", choices=tuple(PARTS), help="one part; the others are kept")
 
