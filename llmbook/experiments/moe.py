@@ -11,6 +11,7 @@ Every run is a function of its key, so that a killed recording goes on with the 
 `python -m llmbook record moe` records all of it.
 """
 
+import json
 import time
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from llmbook.tokenization import BPETokenizer
 from llmbook.training.evaluate import validation_loss
 
 OUT, GOES_ON = RECORDED / "moe_runs.json", True
+PARTS = ("facts", "balance", "text", "upcycle")
 SEEDS = (0, 1, 2, 3, 4)
 N_EXPERTS, K = 8, 2
 
@@ -349,29 +351,40 @@ def mutual_information(expert, what):
 # --- all of it
 
 
-def record(done, save, say=print):
-    """Make what is missing of `done`, {part: {"arm/seed": run}}; `save()` is called after each.
+def recorded():
+    """What `record moe` measured, from the package: {part: {"arm/seed": run}}, and `_run`."""
+    return json.loads(OUT.read_text(encoding="utf-8"))
 
-    About eleven minutes of one CPU core.
-    """
+
+def spread(runs, arm, name="loss"):
+    """A measure of every seed of an arm, in the order of the seeds."""
+    return [run[name] for key, run in runs.items() if key.rpartition("/")[0] == arm]
+
+
+def add_arguments(parser):
+    """The options of this recording."""
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, help="these parts, going on where the file stops"
+    )
+
+
+def run(options, record):
+    """Make what is missing of every part, run by run; about eleven minutes of one CPU core."""
     text = read_text()
-    parts = [
-        ("facts", FACT_ARMS, SEEDS, run_facts),
-        ("balance", BALANCE_ARMS, SEEDS, lambda *key: run_balance(text, *key)),
-        ("text", TEXT_ARMS, SEEDS, lambda *key: run_text(text, *key)),
-        ("upcycle", UPCYCLE_ARMS, UPCYCLE_SEEDS, lambda *key: run_upcycle(text, *key)),
-    ]
-    for part, arms, seeds, run in parts:
-        runs = done.setdefault(part, {})
-        for seed in seeds:  # seed by seed, so that a record cut short still has whole rows
+    make = {
+        "facts": (FACT_ARMS, SEEDS, run_facts),
+        "balance": (BALANCE_ARMS, SEEDS, lambda *key: run_balance(text, *key)),
+        "text": (TEXT_ARMS, SEEDS, lambda *key: run_text(text, *key)),
+        "upcycle": (UPCYCLE_ARMS, UPCYCLE_SEEDS, lambda *key: run_upcycle(text, *key)),
+    }
+    for part in options.only or PARTS:
+        arms, seeds, function = make[part]
+        runs = record.content.get(part, {})
+        for seed in seeds:  # seed by seed, so that a recording cut short has whole rows
             for arm in arms:
-                if f"{arm}/{seed}" not in runs:
-                    runs[f"{arm}/{seed}"] = run(arm, seed)
-                    save()
-                    say(f"{part} {arm}/{seed}: {runs[f'{arm}/{seed}']}")
-    return done
-
-
-def run(options, recording):
-    """Record all of it, going on where the file stops."""
-    record(recording.content, recording.save)
+                key = f"{arm}/{seed}"
+                if key not in runs:
+                    runs[key] = function(arm, seed)
+                    record.content[part] = runs
+                    record.save()
+                    print(f"{part} {key}: {runs[key]}", flush=True)
