@@ -145,9 +145,10 @@ class BPETokenizer(Tokenizer):
 
         alphabet = BYTE_ORDER
         first = len(specials)
-        byte_ids = {byte: first + place for place, byte in enumerate(alphabet)}
+        byte_ids = [first + alphabet.index(byte) for byte in range(256)]
         tokens = [None] * first + [bytes([byte]) for byte in alphabet]
-        words = {tuple(byte_ids[b] for b in word.encode()): n for word, n in counts.items()}
+        id_of = byte_ids.__getitem__
+        words = {tuple(map(id_of, word.encode())): n for word, n in counts.items()}
         merges = learn_merges(words, tokens, vocab_size, progress)
         vocab = {token: i for i, token in enumerate(tokens) if i >= first}
         pairs = [(tokens[a], tokens[b]) for a, b in merges]
@@ -194,7 +195,7 @@ class BPETokenizer(Tokenizer):
         if len(known) + len(new) > KEPT_PIECES:
             known.clear()
             new = different
-        if len(new) < _MANY or self._byte_ids is None:
+        if len(new) < _MANY // 8 or self._byte_ids is None:
             return
         if self._batch is None:
             self._batch = Batch(self._byte_ids, self._merges)
@@ -212,9 +213,8 @@ class BPETokenizer(Tokenizer):
             return [self.vocab[data]]
         if self._byte_ids is None:
             starts = start_ids(printable(data), self._start_names, self.unknown)
-        else:
-            starts = [self._byte_ids[b] for b in data]
-        return self._merges.apply(starts)
+            return self._merges.apply(starts)
+        return self._merges.apply_to_bytes(data, self._byte_ids)
 
     def decode_bytes(self, ids, skip_special_tokens=False):
         """The bytes of ids: a list, or a tensor or array of one axis.

@@ -11,6 +11,7 @@ from importlib import resources
 
 LAST = 0x10FFFF
 LAST_ASCII = 0x7F
+LAST_BASIC = 0xFFFF  # up to here `re` looks characters up; what is beyond it compares one by one
 WHITE_SPACE = "9-d 20 85 a0 1680 2000-200a 2028-2029 202f 205f 3000"
 """White space as Unicode has it: Python's own also takes U+001C to U+001F."""
 _EDITIONS = ("newer", "removed", "marks", "accents", "punctuation")

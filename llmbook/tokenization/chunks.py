@@ -9,7 +9,7 @@ import re
 
 from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS
 
-CHUNK = 2**18  # characters
+CHUNK = 2**15  # characters
 _BETWEEN = re.compile("[A-Za-z](?= [A-Za-z])")
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"

@@ -9,10 +9,13 @@ section 3.2.
 """
 
 import heapq
+import re
 from functools import cached_property
 from itertools import groupby
 
 LONG = 48  # tokens; a piece above is merged by runs or with a heap
+KEPT_LENGTH = 256  # characters; the ids of a piece above are not remembered
+_RUN = re.compile(rb"(.)\1*", re.DOTALL)
 
 
 class Merges:
@@ -43,7 +46,7 @@ class Merges:
         """Merge a list of ids; returns a new list. At most n log n steps for long ones."""
         if len(ids) > LONG:
             if self.orderly:
-                runs = [(i, sum(1 for _ in same)) for i, same in groupby(ids)]
+                runs = [(i, len(list(same))) for i, same in groupby(ids)]
                 if len(runs) * 8 <= len(ids):
                     return merge_runs(runs, self.ranks, self.built)
             return merge_with_heap(ids, self.ranks, self.built)
@@ -57,6 +60,14 @@ class Merges:
             place = found.index(best)
             ids[place : place + 2] = [built[best]]
         return ids
+
+    def apply_to_bytes(self, data, starts):
+        """Merge the bytes of a piece. starts: the 256 bytes' ids."""
+        if len(data) > LONG and self.orderly:
+            runs = [(starts[run[0][0]], len(run[0])) for run in _RUN.finditer(data)]
+            if len(runs) * 8 <= len(data):
+                return merge_runs(runs, self.ranks, self.built)
+        return self.apply([starts[byte] for byte in data])
 
 
 def merge_with_heap(ids, ranks, built):
@@ -131,7 +142,7 @@ def _merge_pair(runs, rank, ranks, new):
 
 
 class Remembered(dict):
-    """Piece -> ids, worked out when first asked for; pieces longer than `LONG` are not kept."""
+    """Piece -> ids, worked out when first asked for; very long pieces are not kept."""
 
     def __init__(self, compute):
         super().__init__()
@@ -139,6 +150,6 @@ class Remembered(dict):
 
     def __missing__(self, piece):
         ids = self.compute(piece)
-        if len(piece) <= LONG:
+        if len(piece) <= KEPT_LENGTH:
             self[piece] = ids
         return ids

@@ -11,12 +11,19 @@ Translation of Rare Words with Subword Units", section 3.2.
 import heapq
 from collections import Counter, defaultdict
 
+from llmbook.tokenization.chunks import chunks
+
 
 def count_words(texts, pieces):
-    """How often each piece occurs in an iterable of texts. pieces: a function text -> pieces."""
+    """How often each piece occurs in an iterable of texts.
+
+    pieces: a function text -> pieces, by one of the published patterns: long texts are cut in
+    chunks first.
+    """
     counts = Counter()
     for text in texts:
-        counts.update(pieces(text))
+        for chunk in chunks(text):
+            counts.update(pieces(chunk))
     return counts
 
 
@@ -31,13 +38,13 @@ def learn_merges(words, tokens, vocab_size, progress=None):
     smaller second id. Two merges may build the same bytes in different ways: they share one id.
     progress: called with the number of tokens after each merge.
     """
-    sequences = [list(word) for word in words]
+    sequences = list(map(list, words))
     weights = list(words.values())
-    counts, where = Counter(), defaultdict(set)
+    counts, where = defaultdict(int), defaultdict(list)
     for index, (sequence, weight) in enumerate(zip(sequences, weights)):
         for pair in zip(sequence, sequence[1:]):
             counts[pair] += weight
-            where[pair].add(index)
+            where[pair].append(index)
     heap = [(-count, pair) for pair, count in counts.items()]
     heapq.heapify(heap)
     known = {token: i for i, token in enumerate(tokens)}
@@ -64,21 +71,39 @@ def learn_merges(words, tokens, vocab_size, progress=None):
 
 
 def _merge_everywhere(pair, new, sequences, weights, counts, where):
-    """Merge a pair wherever it stands, keep the books, return the pairs that may have grown."""
+    """Merge a pair wherever it stands, keep the books, return the pairs that may have grown.
+
+    Only the neighbours of a place change: what stood beside the pair now stands beside `new`.
+    """
+    first, second = pair
     grown = set()
     for index in where.pop(pair):
-        before, weight = sequences[index], weights[index]
-        after = merge(before, pair, new)
-        if len(after) == len(before):
-            continue  # an earlier merge has taken the pair from this word
-        for old in zip(before, before[1:]):
-            counts[old] -= weight
-        for fresh in zip(after, after[1:]):
-            counts[fresh] += weight
-            if new in fresh:
-                where[fresh].add(index)
+        sequence, weight = sequences[index], weights[index]
+        place, last = -1, len(sequence) - 1
+        while True:
+            try:
+                place = sequence.index(first, place + 1, last)
+            except ValueError:  # there is no other
+                break
+            if sequence[place + 1] != second:
+                continue
+            sequence[place : place + 2] = (new,)
+            last -= 1
+            if place:
+                left = sequence[place - 1]
+                counts[left, first] -= weight
+                fresh = (left, new)
+                counts[fresh] += weight
+                where[fresh].append(index)
                 grown.add(fresh)
-        sequences[index] = after
+            if place < last:
+                right = sequence[place + 1]
+                counts[second, right] -= weight
+                fresh = (new, right)
+                counts[fresh] += weight
+                where[fresh].append(index)
+                grown.add(fresh)
+    counts[pair] = 0
     return grown
 
 

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from llmbook.tokenization import BPETokenizer
 from llmbook.tokenization.batch import Batch
 from llmbook.tokenization.chunks import chunks, falls_apart
-from llmbook.tokenization.merging import LONG, Merges, Remembered, merge_runs, merge_with_heap
+from llmbook.tokenization.merging import (
+    KEPT_LENGTH,
+    LONG,
+    Merges,
+    Remembered,
+    merge_runs,
+    merge_with_heap,
+)
 
 
 def one_by_one(ids, ranks, built):
@@ -47,7 +54,7 @@ def test_runs_and_heap_and_plain_merge_to_the_same_ids(runs, seed):
     want = one_by_one(ids, merges.ranks, merges.built)
     assert merges.orderly
     assert merge_with_heap(ids, merges.ranks, merges.built) == want
-    assert merges.apply(ids) == want
+    assert merges.apply(ids) == want == merges.apply_to_bytes(bytes(ids), [0, 1, 2])
     runs = [(i, len(list(same))) for i, same in groupby(ids)]
     assert merge_runs(runs, merges.ranks, merges.built) == want
 
@@ -120,7 +127,7 @@ def test_a_small_memory_gives_the_same_ids(corpus, monkeypatch):
 def test_long_pieces_are_not_remembered():
     seen = []
     remembered = Remembered(lambda piece: seen.append(piece) or [1])
-    for piece in ("a", "a" * LONG, "b" * (LONG + 1)) * 2:
+    for piece in ("a", "a" * KEPT_LENGTH, "b" * (KEPT_LENGTH + 1)) * 2:
         assert remembered[piece] == [1]
     assert len(seen) == 4 and len(remembered) == 2
 
