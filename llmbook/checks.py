@@ -146,9 +146,9 @@ def token_ids(name, ids, *, vocab_size=None, max_len=None, ignored=None, axes="b
 def text(name, value):
     """A string with at least one character."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text: got {value!r}")
+        raise TypeError(f"{name} must be a text of at least one character: got {value!r}")
     if not value:
-        raise ValueError(f"{name} must have at least one character: got {value!r}")
+        raise ValueError(f"{name} must be a text of at least one character: got {value!r}")
     return value
 
 

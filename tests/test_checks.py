@@ -216,7 +216,11 @@ def test_ids_of_another_dtype_or_no_tensor_are_a_type_error():
 
 def test_a_text_has_a_character():
     assert checks.text("prompt", "a") == "a"
-    with pytest.raises(ValueError, match="^prompt must have at least one character: got ''$"):
+    with pytest.raises(
+        ValueError, match="^prompt must be a text of at least one character: got ''$"
+    ):
         checks.text("prompt", "")
-    with pytest.raises(TypeError, match="^prompt must be a text: got 3$"):
+    with pytest.raises(
+        TypeError, match="^prompt must be a text of at least one character: got 3$"
+    ):
         checks.text("prompt", 3)

@@ -327,3 +327,25 @@ def test_bad_input_is_refused_with_what_it_was():
         join_pair([1], [2], cls_id=CLS, sep_id=SEP, max_len=4)
     with pytest.raises(ValueError, match="rows must be one or more lists"):
         pad([[1], []], PAD)
+
+
+def test_what_is_hidden_unless_told_otherwise_is_what_the_papers_hide():
+    ids = torch.arange(10, 210)[None].repeat(3, 1)
+    _, targets = mask_tokens(ids, mask_id=MASK, vocab_size=300, generator=seeded())
+    assert (targets >= 0).sum(1).tolist() == [30] * 3  # BERT: 15%
+    batch = masked_batch(ids.tolist(), mask_id=MASK, pad_id=PAD, vocab_size=300)
+    assert (batch["targets"] >= 0).sum(1).tolist() == [30] * 3
+    spans = random_spans(200, generator=seeded())
+    assert sum(end - start for start, end in spans) == 30 and len(spans) == 10  # T5: 15% in threes
+    marks = list(range(500, 520))
+    batch = span_batch(ids.tolist(), sentinels=marks, pad_id=PAD, eos_id=1, generator=seeded())
+    assert [len(set(row) & set(marks)) for row in batch["input_ids"].tolist()] == [10] * 3
+    assert batch["input_ids"].shape == (3, 200 - 30 + 10 + 1)
+    kept = [t for t in infill(range(10, 210), mask_id=MASK, generator=seeded()) if t != MASK]
+    assert len(kept) == 140  # BART: 30%
+    batch = denoising_batch(ids.tolist(), mask_id=MASK, pad_id=PAD, bos_id=1, eos_id=2)
+    assert [sum(t >= 10 for t in row) for row in batch["input_ids"].tolist()] == [140] * 3
+    documents = [[[10 + i] * 40, [60 + i] * 40] for i in range(5)]
+    how = dict(cls_id=CLS, sep_id=SEP, mask_id=MASK, pad_id=PAD, vocab_size=300, max_len=83)
+    batch = next_sentence_batch(documents, 4, **how, generator=seeded())
+    assert (batch["targets"] >= 0).sum(1).tolist() == [12] * 4  # 15% of 80, no special token

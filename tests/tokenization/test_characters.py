@@ -36,9 +36,9 @@ def test_unknown_characters_and_ids_are_named():
     for bad in (2, -1, 0.5, True):
         with pytest.raises(ValueError, match=f"from 0 to 1: got {bad}"):
             tokenizer.decode([0, bad])
-    with pytest.raises(ValueError, match="text must have at least one character"):
+    with pytest.raises(ValueError, match="text must be a text of at least one character"):
         CharacterTokenizer("")
-    with pytest.raises(TypeError, match="text must be a text: got None"):
+    with pytest.raises(TypeError, match="text must be a text of at least one character: got None"):
         CharacterTokenizer(None)
 
 

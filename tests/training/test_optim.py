@@ -166,6 +166,27 @@ def test_a_maximum_of_zero_measures_and_changes_nothing():
 
 
 @pytest.mark.parametrize("name", schedules.SCHEDULES)
+def test_the_first_step_has_one_part_of_the_warm_up_and_the_last_of_it_the_peak(name):
+    schedule = schedules.SCHEDULES[name]
+    assert schedule(0, 100, 8) == 1 / 8 and schedule(6, 100, 8) == 7 / 8
+    assert schedule(7, 100, 8) == 1.0 and schedule(0, 100, 1) == 1.0
+
+
+def test_schedules_end_where_they_are_told_unless_told_otherwise_where_papers_end():
+    assert schedules.cosine(100, 100) == 0.1 and schedules.linear(100, 100) == 0.0
+    assert schedules.trapezoid(100, 100) == 0.0 and schedules.trapezoid(80, 100) == 1.0
+    assert schedules.trapezoid(90, 100) == pytest.approx(0.5)
+    assert schedules.trapezoid(90, 100, final=0.2) == pytest.approx(0.6)
+    assert schedules.linear(100, 100, final=0.3) == pytest.approx(0.3)
+    assert schedules.constant(10**6, 100, 8) == 1.0
+    assert schedules.inverse_sqrt(3999) == 1.0 and schedules.inverse_sqrt(15999) == 0.5
+    assert schedules.noam(3999, 512) == pytest.approx((512 * 4000) ** -0.5)
+    # a warm-up that is the whole run, and one longer than it
+    assert schedules.cosine(9, 10, 10) == 1.0 and schedules.linear(9, 10, 10) == 1.0
+    assert schedules.linear(5, 10, 20) == 6 / 20
+
+
+@pytest.mark.parametrize("name", schedules.SCHEDULES)
 def test_a_warm_up_rises_evenly_to_one_and_never_starts_at_zero(name):
     factors = [schedules.SCHEDULES[name](step, 100, 10) for step in range(10)]
     assert factors == pytest.approx([(i + 1) / 10 for i in range(10)])

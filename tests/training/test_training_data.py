@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from llmbook.data import documentation, split_of
+from llmbook.data import documentation, packing, split_of
 from llmbook.data.packing import Windows, pack
+from llmbook.seeds import generator
 from llmbook.training import DataConfig
 from llmbook.training.text import read_text
 
@@ -54,6 +55,28 @@ def test_epochs_differ_in_order_and_in_where_they_cut():
     assert sorted((first // 10).tolist()) == sorted((second // 10).tolist())
     assert (first // 10).tolist() != (second // 10).tolist()
     assert Windows(torch.arange(1000), 10, seed=1).starts(0).tolist() != first.tolist()
+
+
+def test_each_epoch_is_drawn_once_while_batches_go_on_and_only_neighbours_are_kept(monkeypatch):
+    drawn = []
+
+    def counting(seed, epoch):
+        drawn.append(epoch)
+        return generator(seed, epoch)
+
+    monkeypatch.setattr(packing, "generator", counting)
+    windows = Windows(torch.arange(100), 8, seed=0)  # 11 windows: batches of 4 cross the end
+    for step in range(22):  # eight epochs
+        windows.batch(step, 4)
+        assert len(windows._epochs) <= 2
+    assert drawn == list(range(8))
+    windows.batch(21, 4), windows.batch(2, 4), windows.batch(2, 4)  # a step back, and far back
+    assert drawn == [*range(8), 0, 1] and set(windows._epochs) == {0, 1}
+
+
+def test_a_stream_s_order_is_that_of_the_seed_on_every_machine():
+    order = [64, 0, 16, 8, 48, 24, 40, 80, 32, 72, 56]
+    assert Windows(torch.arange(100), 8, seed=3).starts(2).tolist() == order
 
 
 def test_a_batch_depends_on_the_steps_number_alone():
