@@ -239,6 +239,7 @@ def test_bad_arguments_get_a_clear_error(root, tmp_path_factory):
     assert done.returncode == 2 and "chapter must be one of" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_execute_the_same_chapter_twice(root):
     code = (
         "from llmbook.book.execute import *; import pathlib, sys;"
@@ -252,6 +253,7 @@ def test_two_processes_do_not_execute_the_same_chapter_twice(root):
     assert all(p.returncode == 0 for p in both) and out.count("executing") == 1
 
 
+@pytest.mark.slow
 def test_calibration_runs_each_seed_and_refuses_fewer_than_five(root, monkeypatch):
     from llmbook.book.calibrate import calibrate
 

@@ -20,22 +20,20 @@ _ = check("rnn_lstm/join", ...)
 """
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder of two students' notebooks, of which the second breaks; and a book elsewhere."""
-    book = tmp_path / "book"
-    book.mkdir()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of three students' notebooks: bob's breaks, cyd's is none; the book is elsewhere."""
+    book, students = tmp_path_factory.mktemp("book"), tmp_path_factory.mktemp("students")
     write_chapter(book, "rnn_lstm", "print(1)")
     (book / "_toc.yml").write_text("root: x\nchapters:\n- file: chapters/rnn_lstm\n")
     (book / "requirements.txt").write_text("")
-    monkeypatch.chdir(book)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    students = tmp_path / "students"
-    students.mkdir()
     (students / "ada.ipynb").write_text(json.dumps(code_notebook(TRIES)))
     (students / "bob.ipynb").write_text(json.dumps(code_notebook(TRIES, "1 / 0", "late = 1")))
     (students / "cyd.ipynb").write_text("not a notebook")
-    return students
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(book)
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield students
 
 
 def test_a_folder_gives_a_table_with_hints_and_an_exit_status(folder, tmp_path, capsys):
