@@ -1,6 +1,7 @@
 """What a mixture of experts gains and costs, in small models: the runs behind its chapter.
 
-    facts     a table of random facts learned by one layer: dense, mixture, dense of equal total
+    facts     a table of random facts learned by one layer: dense, mixture, dense of equal total;
+              and a mixture of more experts of the same size
     text      a small Llama on documentation with its feed-forward nets exchanged: the same three,
               and two controls whose router learns nothing: by a hash of the token, and by chance
     balance   one expert a token, the router started with a favourite: no remedy, the loss, a bias
@@ -31,7 +32,7 @@ from llmbook.tokenization import BPETokenizer
 from llmbook.training.evaluate import validation_loss
 
 OUT, GOES_ON = RECORDED / "moe_runs.json", True
-PARTS = ("facts", "balance", "text", "upcycle")
+PARTS = ("facts", "more experts", "balance", "text", "upcycle")
 SEEDS = (0, 1, 2, 3, 4)
 N_EXPERTS, K = 8, 2
 
@@ -76,19 +77,22 @@ class FactTable(nn.Module):
 
 def fact_layer(arm, n_experts=N_EXPERTS, k=K):
     """The layer of an arm: active width FACT_HIDDEN, or n_experts / k times that in all."""
-    if arm == "mixture":
+    if arm.startswith("mixture"):
         return MoE(MoEConfig(FACT_WIDTH, FACT_HIDDEN // k, n_experts, k))
     return GatedFeedForward(
         FACT_WIDTH, FACT_HIDDEN * n_experts // k if arm == "wide" else FACT_HIDDEN
     )
 
 
-def run_facts(arm, seed, steps=FACT_STEPS):
-    """Learn NAMES² random facts; the share known at the end, and the seconds it took."""
+def run_facts(arm, seed, steps=FACT_STEPS, n_experts=N_EXPERTS):
+    """Learn NAMES² random facts; the share known at the end, and the seconds it took.
+
+    n_experts: of the arm "mixture", all of the same width, two of them for each token.
+    """
     g = generator(seed, "facts")
     answers = torch.randint(VALUES, (NAMES, NAMES), generator=g)
     torch.manual_seed(seed)
-    model = FactTable(fact_layer(arm))
+    model = FactTable(fact_layer(arm, n_experts))
     adam = torch.optim.Adam(model.parameters(), FACT_RATE)
     began = time.process_time()
     for step in range(steps):
@@ -373,6 +377,11 @@ def run(options, record):
     text = read_text()
     make = {
         "facts": (FACT_ARMS, SEEDS, run_facts),
+        "more experts": (
+            ("mixture 32",),
+            SEEDS,
+            lambda arm, seed: run_facts(arm, seed, n_experts=int(arm.split()[1])),
+        ),
         "balance": (BALANCE_ARMS, SEEDS, lambda *key: run_balance(text, *key)),
         "text": (TEXT_ARMS, SEEDS, lambda *key: run_text(text, *key)),
         "upcycle": (UPCYCLE_ARMS, UPCYCLE_SEEDS, lambda *key: run_upcycle(text, *key)),
