@@ -37,6 +37,7 @@ from llmbook.models.bert import (
     BertForQuestionAnswering,
     BertForTokenClassification,
 )
+from llmbook.models.heads import DecoderHead
 from llmbook.training.log import Log
 from llmbook.training.loop import train
 
@@ -104,18 +105,6 @@ def reviews_part(steps, seed):
 # --- names in posts
 
 
-class DecoderTagger(nn.Module):
-    """A GPT with a class for each token, for comparison with the encoder's."""
-
-    def __init__(self, gpt, n_labels):
-        super().__init__()
-        self.gpt, self.classifier = gpt, nn.Linear(gpt.config.d_model, n_labels)
-
-    def forward(self, input_ids, attention_mask=None):
-        """(batch, tokens) → (batch, tokens, labels)."""
-        return self.classifier(self.gpt.hidden(input_ids))
-
-
 def tag_rows(split, tokenizer, labels, head):
     """(ids, targets) a post: the first token of each word carries its tag."""
     rows = []
@@ -163,7 +152,7 @@ def names_part(steps, seed):
         if family == "encoder":
             model = BertForTokenClassification.on(load(family), labels=tuple(labels))
         else:
-            model = DecoderTagger(load(family), len(labels))
+            model = DecoderHead(load(family), len(labels))
         head = [special.cls] if family == "encoder" else []
         rows = tag_rows("train", tokenizer, labels, head)
         order = torch.Generator().manual_seed(seed)
