@@ -46,6 +46,8 @@ def rms_norm(x, weight=None, eps=1e-6, backend="auto"):
     """
     _check_norm(x, weight, None, eps, backend)
     if backend != "reference":
+        if weight is not None:  # a half-precision weight of a float32 x is one, for the fused path
+            weight = weight.to(torch.promote_types(x.dtype, weight.dtype))
         return F.rms_norm(x, x.shape[-1:], weight, eps)
     high = x.to(torch.promote_types(x.dtype, torch.float32))
     out = high * torch.rsqrt(high.square().mean(-1, keepdim=True) + eps)
@@ -143,7 +145,11 @@ class FeedForward(nn.Module):
 
     def forward(self, x):
         """(…, d_model) → (…, d_model); dropout falls on the hidden layer, in training."""
-        return self.down(self.dropout(ACTIVATIONS[self.activation](self.up(x))))
+        return self.down(self.dropout(self.hidden(x)))
+
+    def hidden(self, x):
+        """φ(up(x)): (…, d_model) → (…, d_ff)."""
+        return ACTIVATIONS[self.activation](self.up(x))
 
 
 class GatedFeedForward(nn.Module):
@@ -167,8 +173,11 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x):
         """(…, d_model) → (…, d_model)."""
-        hidden = ACTIVATIONS[self.activation](self.gate(x)) * self.up(x)
-        return self.down(self.dropout(hidden))
+        return self.down(self.dropout(self.hidden(x)))
+
+    def hidden(self, x):
+        """φ(gate(x)) ⊙ up(x): (…, d_model) → (…, d_ff)."""
+        return ACTIVATIONS[self.activation](self.gate(x)) * self.up(x)
 
 
 # --- the residual block

@@ -315,7 +315,7 @@ def t5_bucket(relative, *, bidirectional=True, n_buckets=32, max_distance=128):
     after the query; otherwise those all fall into bucket 0 (a causal mask hides them).
     Source: Raffel et al. 2020; equal to transformers' in every bucket.
     """
-    per_side, exact = _exact_buckets(bidirectional, n_buckets, max_distance)
+    per_side, exact = exact_buckets(bidirectional, n_buckets, max_distance)
     if bidirectional:
         bucket, distance = (relative > 0).long() * per_side, relative.abs()
     else:
@@ -325,7 +325,7 @@ def t5_bucket(relative, *, bidirectional=True, n_buckets=32, max_distance=128):
     return bucket + torch.where(distance < exact, distance, far)
 
 
-def _exact_buckets(bidirectional, n_buckets, max_distance):
+def exact_buckets(bidirectional, n_buckets, max_distance):
     """Buckets for one side, and how many of them are for one distance each."""
     per_side = n_buckets // 2 if bidirectional else n_buckets
     exact = per_side // 2
@@ -350,7 +350,7 @@ class T5RelativeBias(nn.Module):
     def __init__(self, n_heads, *, bidirectional=True, n_buckets=32, max_distance=128):
         super().__init__()
         whole("n_heads", n_heads, least=1)
-        _exact_buckets(bidirectional, n_buckets, max_distance)
+        exact_buckets(bidirectional, n_buckets, max_distance)
         self.bidirectional = bidirectional
         self.n_buckets, self.max_distance = n_buckets, max_distance
         self.relative_attention_bias = nn.Embedding(n_buckets, n_heads)

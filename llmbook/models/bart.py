@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmbook.checks import token_ids
+from llmbook.checks import divides, token_ids
 from llmbook.layers import FeedForward, LayerNorm, Residual
-from llmbook.models.common import check_choices, check_heads, check_sizes, init_normal, token_mask
+from llmbook.models.common import check_choices, check_sizes, init_normal, token_mask
 from llmbook.models.encoder_decoder import DecoderLayer, EncoderDecoder, EncoderLayer
 from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
@@ -67,8 +67,8 @@ class BartConfig:
             "d_encoder_ff",
             "d_decoder_ff",
         )
-        check_heads(self.d_model, self.n_encoder_heads)
-        check_heads(self.d_model, self.n_decoder_heads)
+        for name in ("n_encoder_heads", "n_decoder_heads"):
+            divides(name, getattr(self, name), "d_model", self.d_model)
         check_choices(self, "dropout", "attention_dropout", "ffn_dropout")
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from llmbook.checks import divides, one_of, share, whole
+from llmbook.checks import divides, number, one_of, share, whole
 from llmbook.layers import ACTIVATIONS
 
 # --- input
@@ -50,8 +50,14 @@ def check_heads(d_model, n_heads):
 
 
 def check_choices(config, *dropouts):
-    """Raise unless the activation is known and these fields are probabilities below 1, or None."""
+    """Raise unless the activation is known and these fields are probabilities below 1, or None.
+
+    Where the config has them, eps and init_std must be at least 0.
+    """
     one_of("activation", config.activation, ACTIVATIONS)
+    for name in ("eps", "init_std"):
+        if hasattr(config, name):
+            number(name, getattr(config, name), least=0)
     for name in dropouts:
         if getattr(config, name) is not None:
             share(name, getattr(config, name), one=False)

@@ -124,7 +124,10 @@ class GPT(Decoder):
             add_cross_attention=False,
             scale_attn_by_inverse_layer_idx=False,
         )
-        config = config_json.read(GPTConfig, {**_DEFAULTS, **stored}, _FIELDS)
+        stored = {**_DEFAULTS, **stored}
+        for key in ("embd_pdrop", "attn_pdrop"):  # ours may be None, which says "as dropout"
+            config_json.value(key, stored[key], float)
+        config = config_json.read(GPTConfig, stored, _FIELDS)
         same = {
             name: None
             for name in ("embedding_dropout", "attention_dropout")

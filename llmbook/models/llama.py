@@ -8,6 +8,7 @@ network, fewer key/value heads than query heads, no biases. Source: Touvron et a
 al. 2024 (Llama 3, and its stretched rotary frequencies).
 """
 
+import re
 from dataclasses import dataclass, replace
 
 import torch
@@ -58,10 +59,14 @@ class LlamaConfig:
             check_heads(self.d_model, self.n_heads)
         else:
             check_sizes(self, "head_dim")
+        head_dim = self.head_dim or self.d_model // self.n_heads
+        if head_dim % 2:
+            raise ValueError(f"head_dim must be even, as rotary turns pairs: got {head_dim}")
         if self.n_kv_heads is not None:
             check_sizes(self, "n_kv_heads")
             divides("n_kv_heads", self.n_kv_heads, "n_heads", self.n_heads)
         check_choices(self, "attention_dropout")
+        self.rotary()  # raises where base, scaling and head_dim make no sense
 
     def rotary(self):
         """The rotary encoding of queries and keys."""
@@ -144,16 +149,19 @@ class Llama(Decoder):
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):
-        rope = {**(stored.get("rope_scaling") or {}), **(stored.get("rope_parameters") or {})}
+        rope = {}
+        for key in ("rope_scaling", "rope_parameters"):  # before transformers 5, and since
+            rope |= config_json.value(key, stored.get(key), dict | None) or {}
         config_json.require(rope, partial_rotary_factor=1.0)
         config_json.require(stored, partial_rotary_factor=1.0)
+        stored = {**_DEFAULTS, **stored}
         base = rope.get("rope_theta", stored.get("rope_theta", 10_000.0))
         config = config_json.read(
             LlamaConfig,
-            {**_DEFAULTS, **stored},
+            stored,
             _FIELDS,
             rope_base=config_json.value("rope_theta", base, float),
-            rope_scaling=_scaling_from(rope),
+            rope_scaling=_scaling_from(rope, stored),
         )
         same_heads = config.n_kv_heads == config.n_heads
         same_width = config.head_dim == config.d_model / config.n_heads
@@ -179,20 +187,33 @@ class Llama(Decoder):
         }
 
 
-def _scaling_from(rope):
+def _scaling_from(rope, stored):
+    """What config.json says of rotary frequencies: None, a number, a `Llama3Scaling`."""
+
+    def number(key):
+        if key not in rope:
+            raise ValueError(f"rope_parameters must have {key} for rope_type {kind!r}: got {rope}")
+        return config_json.value(f"rope_parameters' {key}", rope[key], float)
+
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
     if kind == "linear":
-        return float(rope["factor"])
+        return number("factor")
     if kind == "llama3":
-        return Llama3Scaling(
-            rope["factor"],
-            rope["low_freq_factor"],
-            rope["high_freq_factor"],
-            rope["original_max_position_embeddings"],
-        )
-    raise ValueError(f"rope_type must be 'default', 'linear' or 'llama3': got {kind!r}")
+        # Left out, the length is that of the model itself.
+        key, default = "original_max_position_embeddings", stored["max_position_embeddings"]
+        length = config_json.value(f"rope_parameters' {key}", rope.get(key, default), int)
+        parts = (number(key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+        try:
+            return Llama3Scaling(*parts, length)
+        except ValueError as error:
+            theirs = {"low": "low_freq_factor", "high": "high_freq_factor"}
+            words = re.sub(r"\w+", lambda m: theirs.get(m[0], m[0]), str(error))
+            raise ValueError(f"rope_parameters: {words}") from error
+    raise ValueError(
+        f"rope_parameters' rope_type must be 'default', 'linear' or 'llama3': got {kind!r}"
+    )
 
 
 def _scaling_to(scaling):

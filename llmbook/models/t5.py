@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from llmbook.checks import token_ids
-from llmbook.layers import FeedForward, GatedFeedForward, Residual, RMSNorm
+from llmbook.layers import ACTIVATIONS, FeedForward, GatedFeedForward, Residual, RMSNorm
 from llmbook.models.common import check_choices, check_sizes, token_mask
 from llmbook.models.encoder_decoder import DecoderLayer, EncoderDecoder, EncoderLayer
 from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
 from llmbook.multihead import MultiHeadAttention
-from llmbook.positions import T5RelativeBias
+from llmbook.positions import T5RelativeBias, exact_buckets
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,64 @@ class T5Config:
             "n_buckets",
         )
         check_choices(self, "dropout")
+        exact_buckets(True, self.n_buckets, self.max_distance)  # raises where they make no sense
+
+
+# --- in half precision
+#
+# T5 was trained in bfloat16, and the larger ones' sums leave float16's range, which ends at
+# 65,504. So what is added up stays float32, and a feed-forward net's result is scaled on its way.
+
+
+class Sublayer(Residual):
+    """x + dropout(sublayer(norm(x))), x in float32 though the weights are half precision."""
+
+    def forward(self, x, *args, **kwargs):
+        """(…, d_model) → (…, d_model), both float32 or wider."""
+        read = self.norm(x).to(self.norm.weight.dtype)
+        return x + self.dropout(self.sublayer(read, *args, **kwargs))
+
+
+class WideFeedForward(FeedForward):
+    """A `FeedForward` whose result is float32 where it is computed in float16."""
+
+    def forward(self, x):
+        """(…, d_model) → (…, d_model)."""
+        return _wide_product(self.down, self.dropout(self.hidden(x)))
+
+
+class WideGatedFeedForward(GatedFeedForward):
+    """A `GatedFeedForward` whose products are float32 where it is computed in float16."""
+
+    def forward(self, x):
+        """(…, d_model) → (…, d_model)."""
+        return _wide_product(self.down, self.dropout(self.hidden(x)))
+
+    def hidden(self, x):
+        """φ(gate(x)) ⊙ up(x): (…, d_model) → (…, d_ff)."""
+        return ACTIVATIONS[self.activation](_wide(self.gate(x))) * self.up(x)
+
+
+def _wide(x):
+    """float16 and bfloat16 as float32; others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _wide_product(linear, x):
+    """linear(x), without a bias: rows are divided by their largest number, then float16 sees them.
+
+    Exact but for rounding, on the hardware's fast path, and no sum can overflow.
+    """
+    device, dtype = x.device.type, linear.weight.dtype
+    if device != "meta" and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    if dtype != torch.float16:
+        return linear(x.to(linear.weight.dtype))
+    size = x.detach().abs().amax(-1, keepdim=True).clamp(min=1).float()
+    return linear((x / size).to(dtype)).float() * size
+
+
+# --- the model
 
 
 class T5(EncoderDecoder):
@@ -125,18 +183,22 @@ class T5(EncoderDecoder):
         token_ids("input_ids", input_ids, vocab_size=self.config.vocab_size)
         mask = token_mask(attention_mask, *input_ids.shape)
         mask = None if mask is None else mask[:, None, None, :]
-        x = self.dropout(self.tokens(input_ids))
+        x = self.dropout(_wide(self.tokens(input_ids)))
         bias = self.encoder_bias(x.shape[1], x.shape[1])
         x = self.run_encoder(x, mask, bias)
-        return self.dropout(self.encoder_norm(x)), mask
+        return self._last(self.encoder_norm, x), mask
 
     def decode(self, decoder_input_ids, memory, mask=None, cache=None):
         """Hidden states of the targets, given the memory: (batch, targets, d_model)."""
         past = 0 if cache is None else cache.length
-        y = self.dropout(self.tokens(decoder_input_ids))
+        y = self.dropout(_wide(self.tokens(decoder_input_ids)))
         bias = self.decoder_bias(y.shape[1], past + y.shape[1])
         y = self.run_decoder(y, memory, mask, cache, bias)
-        return self.dropout(self.decoder_norm(y))
+        return self._last(self.decoder_norm, y)
+
+    def _last(self, norm, x):
+        """A stack's output, in the weights' dtype again."""
+        return self.dropout(norm(x).to(norm.weight.dtype))
 
     def logits(self, hidden):
         """Scores of the vocabulary: (batch, targets, d_model) → (batch, targets, vocab_size)."""
@@ -156,8 +218,10 @@ class T5(EncoderDecoder):
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):
+        gated = "gated-" if stored.get("is_gated_act") else ""
+        default = f"{gated}{stored.get('dense_act_fn', 'relu')}"
         named = config_json.value(
-            "feed_forward_proj", stored.get("feed_forward_proj", "relu"), str
+            "feed_forward_proj", stored.get("feed_forward_proj", default), str
         )
         gate, _, activation = named.rpartition("-")
         if gate not in ("", "gated"):
@@ -178,8 +242,11 @@ class T5(EncoderDecoder):
             scale_output=config_json.value("scale_decoder_outputs", scale, bool),
             activation=config_json.activation_from("feed_forward_proj", activation),
         )
-        # transformers 5 writes "tied" for version 1.1 too: then the file's output matrix says.
-        if checkpoint is not None and {"lm_head.weight", "shared.weight"} <= {*checkpoint.names}:
+        # transformers 5 writes "tied" for version 1.1 too, and "untied" where there is one matrix:
+        # the files say which it is.
+        if checkpoint is not None and "shared.weight" in checkpoint.names:
+            if "lm_head.weight" not in checkpoint.names:
+                return replace(config, tied=True)
             head, tokens = (checkpoint.tensor(f"{n}.weight") for n in ("lm_head", "shared"))
             if head.shape != tokens.shape or not torch.equal(head, tokens):
                 return replace(config, tied=False)
@@ -212,13 +279,13 @@ def _attention(config):
 
 
 def _feed_forward(config):
-    cls = GatedFeedForward if config.gated else FeedForward
+    cls = WideGatedFeedForward if config.gated else WideFeedForward
     ffn = cls(config.d_model, config.d_ff, config.activation, bias=False, dropout=config.dropout)
     return _wrap(ffn, config)
 
 
 def _wrap(sublayer, config):
-    return Residual(sublayer, RMSNorm(config.d_model, config.eps), "pre", config.dropout)
+    return Sublayer(sublayer, RMSNorm(config.d_model, config.eps), "pre", config.dropout)
 
 
 def _bias(config, bidirectional):

@@ -299,7 +299,7 @@ def test_bad_input_is_refused_with_what_it_was(tmp_path):
         bart(ids, ids)
     with pytest.raises(ValueError, match="max_len must be at most the model's 9: got 10"):
         bart.new_cache(2, 10)
-    with pytest.raises(ValueError, match="n_heads must divide d_model"):
+    with pytest.raises(ValueError, match="n_encoder_heads must divide d_model"):
         BartConfig(d_model=10, n_encoder_heads=3)
     theirs("T5 1.0").save_pretrained(tmp_path)
     text = (tmp_path / "config.json").read_text().replace('"relu"', '"halved-relu"')

@@ -115,10 +115,10 @@ def load(path_or_name, *, dtype=torch.float32, device="cpu", revision=None, arch
                 raise ValueError("quantization_config: quantised weights are not supported")
             cls = model_class(stored, architecture)
             config = cls.config_from(stored, checkpoint)
+            with torch.device("meta"):
+                model = cls(config)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG}: {error}") from error
-        with torch.device("meta"):
-            model = cls(config)
         fill(model, checkpoint, dtype, torch.device(device))
     model.generation_config, model.generation_in_config = generation_from(folder, stored)
     return model.eval()

@@ -27,6 +27,7 @@ _WORDS = {
     bool: "true or false",
     str: "a text",
     tuple: "a list of whole numbers",
+    dict: "an object",
     types.NoneType: "null",
 }
 
@@ -93,7 +94,7 @@ def activation_to(name):
 def labels_from(stored):
     """The names of the classes, in order; two when none are named."""
     named = stored.get("id2label")
-    if not named:
+    if named is None or named == {}:
         count = value("num_labels", stored.get("num_labels"), int | None)
         return tuple(f"LABEL_{i}" for i in range(count or 2))
     if not isinstance(named, dict) or set(named) != {str(i) for i in range(len(named))}:
