@@ -78,6 +78,43 @@ class LlamaConfig:
             return Rotary(head_dim, base=self.rope_base, scaling=scaling, factor=factor)
 
 
+# --- its names in checkpoints
+
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "max_len": "max_position_embeddings",
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "n_kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "activation": "hidden_act",
+    "eps": "rms_norm_eps",
+    "tied": "tie_word_embeddings",
+    "attention_bias": "attention_bias",
+    "ffn_bias": "mlp_bias",
+    "attention_dropout": "attention_dropout",
+    "bos_id": "bos_token_id",
+    "eos_id": "eos_token_id",
+    "pad_id": "pad_token_id",
+}
+_DEFAULTS = {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048}  # where config.json has none
+NAMES = {
+    "tokens": "model.embed_tokens",
+    "blocks.*.norm1": "model.layers.*.input_layernorm",
+    "blocks.*.attention.in_proj": tuple(f"model.layers.*.self_attn.{n}_proj" for n in "qkv"),
+    "blocks.*.attention.out_proj": "model.layers.*.self_attn.o_proj",
+    "blocks.*.norm2": "model.layers.*.post_attention_layernorm",
+    "blocks.*.ffn.gate": "model.layers.*.mlp.gate_proj",
+    "blocks.*.ffn.up": "model.layers.*.mlp.up_proj",
+    "blocks.*.ffn.down": "model.layers.*.mlp.down_proj",
+    "norm": "model.norm",
+    "head": "lm_head",
+}
+_BUFFERS = (r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+
 # --- the model
 
 
@@ -88,8 +125,14 @@ class Block(nn.Module):
         super().__init__()
         d = config.d_model
         self.norm1 = RMSNorm(d, config.eps)
-        self.attention = MultiHeadAttention(
-            d,
+        self.attention = self.self_attention(config, rotary)
+        self.norm2 = RMSNorm(d, config.eps)
+        self.ffn = self.feed_forward(config)
+
+    def self_attention(self, config, rotary):
+        """The first part of the block, where a relative of Llama's may differ."""
+        return MultiHeadAttention(
+            config.d_model,
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
             head_dim=config.head_dim,
@@ -97,11 +140,9 @@ class Block(nn.Module):
             dropout=config.attention_dropout,
             rotate=rotary,
         )
-        self.norm2 = RMSNorm(d, config.eps)
-        self.ffn = self.feed_forward(config)
 
     def feed_forward(self, config):
-        """The second part of the block, where a relative of Llama's differs."""
+        """The second part of the block, where a relative of Llama's may differ."""
         return GatedFeedForward(
             config.d_model, config.d_ff, config.activation, bias=config.ffn_bias
         )
@@ -124,10 +165,18 @@ class Block(nn.Module):
 
 
 class Llama(Decoder):
-    """A decoder-only language model: `model(input_ids) → logits`. Positions have no last one."""
+    """A decoder-only language model: `model(input_ids) → logits`. Positions have no last one.
+
+    A relative, as Mistral, says what differs in the attributes below: its block, its config, and
+    of config.json the fields, and what counts where config.json has none.
+    """
 
     architecture = "LlamaForCausalLM"
+    model_type = "llama"
+    config_class = LlamaConfig
     block = Block
+    fields = FIELDS
+    defaults = _DEFAULTS
 
     def __init__(self, config):
         super().__init__(config)
@@ -154,12 +203,12 @@ class Llama(Decoder):
             rope |= config_json.value(key, stored.get(key), dict | None) or {}
         config_json.require(rope, partial_rotary_factor=1.0)
         config_json.require(stored, partial_rotary_factor=1.0)
-        stored = {**_DEFAULTS, **stored}
+        stored = {**cls.defaults, **stored}
         base = rope.get("rope_theta", stored.get("rope_theta", 10_000.0))
         config = config_json.read(
-            LlamaConfig,
+            cls.config_class,
             stored,
-            _FIELDS,
+            cls.fields,
             rope_base=config_json.value("rope_theta", base, float),
             rope_scaling=_scaling_from(rope, stored),
         )
@@ -176,8 +225,8 @@ class Llama(Decoder):
         head_dim = c.head_dim or c.d_model // c.n_heads
         rope = {"rope_theta": c.rope_base, **_scaling_to(c.rope_scaling)}
         return {
-            **config_json.write(c, _FIELDS),
-            "model_type": "llama",
+            **config_json.write(c, self.fields),
+            "model_type": self.model_type,
             "num_key_value_heads": c.n_kv_heads or c.n_heads,
             "head_dim": head_dim,
             "rope_parameters": rope,
@@ -228,38 +277,3 @@ def _scaling_to(scaling):
         "high_freq_factor": scaling.high,
         "original_max_position_embeddings": scaling.original_max_len,
     }
-
-
-_FIELDS = {
-    "vocab_size": "vocab_size",
-    "max_len": "max_position_embeddings",
-    "d_model": "hidden_size",
-    "n_layers": "num_hidden_layers",
-    "n_heads": "num_attention_heads",
-    "d_ff": "intermediate_size",
-    "n_kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "activation": "hidden_act",
-    "eps": "rms_norm_eps",
-    "tied": "tie_word_embeddings",
-    "attention_bias": "attention_bias",
-    "ffn_bias": "mlp_bias",
-    "attention_dropout": "attention_dropout",
-    "bos_id": "bos_token_id",
-    "eos_id": "eos_token_id",
-    "pad_id": "pad_token_id",
-}
-_DEFAULTS = {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048}  # where config.json has none
-NAMES = {
-    "tokens": "model.embed_tokens",
-    "blocks.*.norm1": "model.layers.*.input_layernorm",
-    "blocks.*.attention.in_proj": tuple(f"model.layers.*.self_attn.{n}_proj" for n in "qkv"),
-    "blocks.*.attention.out_proj": "model.layers.*.self_attn.o_proj",
-    "blocks.*.norm2": "model.layers.*.post_attention_layernorm",
-    "blocks.*.ffn.gate": "model.layers.*.mlp.gate_proj",
-    "blocks.*.ffn.up": "model.layers.*.mlp.up_proj",
-    "blocks.*.ffn.down": "model.layers.*.mlp.down_proj",
-    "norm": "model.norm",
-    "head": "lm_head",
-}
-_BUFFERS = (r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)

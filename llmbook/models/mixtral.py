@@ -8,12 +8,12 @@ are many, and a token passes through k of them. Source: Jiang et al. 2024.
 
 from dataclasses import dataclass, fields
 
-import torch
 from torch import nn
 
 from llmbook.checks import number
 from llmbook.models import llama
 from llmbook.models.common import check_sizes
+from llmbook.models.mistral import windowed
 from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
 from llmbook.moe import MoE, MoEConfig, pooled_balance_loss
@@ -97,12 +97,8 @@ class Mixtral(llama.Llama):
 
     def mask(self, kept, tokens, total, device):
         """Besides padding: nothing further back than the window."""
-        seen, window = super().mask(kept, tokens, total, device), self.config.window
-        if window is None or total <= window:
-            return seen
-        keys = torch.arange(total, device=device)
-        near = keys > keys[total - tokens :, None] - window  # (tokens, total)
-        return near[None, None] if seen is None else seen & near
+        seen = super().mask(kept, tokens, total, device)
+        return windowed(seen, self.config.window, tokens, total, device)
 
     def extra_loss(self, extras, kept):
         """The weighted balance loss of all layers, or 0 where the config leaves it out."""

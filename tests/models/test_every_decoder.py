@@ -90,11 +90,29 @@ def mixtral(library):
     return library.MixtralForCausalLM(library.MixtralConfig(**{**LLAMA, **sizes}))
 
 
+def mistral(library):
+    config = library.MistralConfig(**LLAMA, num_key_value_heads=2, sliding_window=4)
+    return library.MistralForCausalLM(config)
+
+
+def qwen2(library):
+    config = library.Qwen2Config(**LLAMA, num_key_value_heads=2, tie_word_embeddings=True)
+    return library.Qwen2ForCausalLM(config)
+
+
+def qwen3(library):
+    config = library.Qwen3Config(**LLAMA, num_key_value_heads=2, head_dim=10, rms_norm_eps=1e-3)
+    return library.Qwen3ForCausalLM(config)
+
+
 EVERY = {
     "GPT": gpt2,
     "GPT, untied": untied_gpt2,
     "Llama, grouped queries": llama,
     "Llama, tied, with biases": biased_llama,
+    "Mistral": mistral,
+    "Qwen2": qwen2,
+    "Qwen3": qwen3,
     "Mamba": mamba,
     "Mamba, untied, odd sizes": odd_mamba,
     "Mamba, one state, short convolution": short_mamba,

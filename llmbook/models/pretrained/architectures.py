@@ -40,6 +40,9 @@ TABLE = (
     Architecture("Mamba2ForCausalLM", "mamba2.Mamba2", "mamba2"),
     Architecture("MixtralForCausalLM", "mixtral.Mixtral", "mixtral"),
     Architecture("Qwen2MoeForCausalLM", "qwen2_moe.Qwen2Moe", "qwen2_moe"),
+    Architecture("MistralForCausalLM", "mistral.Mistral", "mistral"),
+    Architecture("Qwen2ForCausalLM", "qwen.Qwen2", "qwen2"),
+    Architecture("Qwen3ForCausalLM", "qwen.Qwen3", "qwen3"),
     Architecture("Transformer", "transformer.Transformer", "transformer"),
 )
 
