@@ -95,11 +95,18 @@ def test_the_class_comes_from_architectures_and_else_from_model_type(saved, tmp_
     with pytest.raises(ValueError, match="is no GPT: it lacks .*it holds the unknown"):
         load(tmp_path / "bert")
     for change in (
-        {"architectures": ["MambaForCausalLM"]},
+        {"architectures": ["RwkvForCausalLM"]},
         {"architectures": None, "model_type": "rwkv"},
     ):
         edit(folder / CONFIG, **change)
-        with pytest.raises(ValueError, match="unknown architecture .*(Mamba|rwkv)"):
+        with pytest.raises(ValueError, match="unknown architecture .*(Rwkv|rwkv)"):
+            load(folder)
+    for change in (
+        {"architectures": ["MBartForConditionalGeneration"]},
+        {"architectures": None, "model_type": "mbart"},
+    ):
+        edit(folder / CONFIG, **change)
+        with pytest.raises(ValueError, match="config.json: MBart.* not supported: it normalises"):
             load(folder)
 
 

@@ -46,6 +46,19 @@ TABLE = (
     Architecture("Transformer", "transformer.Transformer", "transformer"),
 )
 
+# what is near enough to one of ours to be tried: (its model_type, why it is another)
+REFUSED = {
+    "MBartForConditionalGeneration": (
+        "mbart",
+        "it normalises what a sub-layer reads, and at a stack's end; BART normalises sums",
+    ),
+    "GPTNeoForCausalLM": ("gpt_neo", "every second layer of it sees a window only, unscaled"),
+    "LlamaForSequenceClassification": (
+        None,
+        "put a head on the loaded decoder: llmbook.models.heads.DecoderHead",
+    ),
+}
+
 
 def model_class(config, architecture=None):
     """The class for a config.json's content: by `architectures`, else by `model_type`.
@@ -60,6 +73,9 @@ def model_class(config, architecture=None):
         if name in (row.name, *row.also) or (name is None and model_type == row.model_type):
             module, _, cls = row.where.partition(".")
             return getattr(importlib.import_module(f"llmbook.models.{module}"), cls)
+    for refused, (kind, reason) in REFUSED.items():
+        if name == refused or (name is None and kind is not None and model_type == kind):
+            raise ValueError(f"{refused} is not supported: {reason}")
     raise ValueError(
         f"unknown architecture {name!r} (model_type {model_type!r}): known are "
         f"{', '.join(row.name for row in TABLE)}"
