@@ -80,14 +80,18 @@ def generate(
         use_cache=use_cache,
     )
     job = _Job(model, input_ids, attention_mask, settings)
-    with torch.no_grad(), evaluating(model):
+    # What runs in inference mode is our own code alone: a hook may keep what it sees.
+    mode = torch.inference_mode if job.writer.short else torch.no_grad
+    with mode(), evaluating(model):
         if beams > 1:
-            return beam.search(
+            found = beam.search(
                 job.writer, job.adjust, max_new_tokens, beams, length_penalty, job.ends, job.pad_id
             )
-        for _ in job.steps():
-            pass
-        return job.writer.tokens.clone()
+        else:
+            for _ in job.steps():
+                pass
+            found = job.writer.tokens
+    return found.clone()
 
 
 def stream(model, input_ids, attention_mask=None, **settings):

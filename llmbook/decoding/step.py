@@ -20,7 +20,7 @@ from torch import nn
 from llmbook.cache import Caches, KVCache
 from llmbook.layers import ACTIVATIONS, FeedForward, GatedFeedForward, LayerNorm, RMSNorm
 from llmbook.models import gpt, llama
-from llmbook.models.decoder import Decoder, Places
+from llmbook.models.decoder import Decoder
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import Rotary
 
@@ -35,6 +35,8 @@ def applies(model, cache):
         return False
     if any(getattr(type(model), name) is not getattr(Decoder, name) for name in _OURS):
         return False
+    if type(model).embed not in (Decoder.embed, gpt.GPT.embed):
+        return False
     blocks, dtype = list(model.blocks), model.norm.weight.dtype
     if not all(type(kept) is KVCache and kept.keys.dtype == dtype for kept in cache):
         return False
@@ -48,40 +50,52 @@ def applies(model, cache):
 
 
 def step_for(model, cache, keep=None):
-    """A function `step(ids)` for a filled cache: ids (B, 1) int64 → logits (B, V).
+    """A function `step(token)` for a filled cache: token (B,) int64 → logits (B, V).
 
     It reads one token a row and adds it to the cache, in inference mode. keep: bool (B, length),
     False at the padding of what the cache holds, or None; the tokens to come are none. The cache
     must not be reordered or cropped behind its back: ask for a new step then. For models and
     caches that `applies` accepts.
     """
-    held = cache.length
-    first = cache[0].keys
-    rows, room = first.shape[0], first.shape[2]
-    bias = hidden = None
+    held, keys = cache.length, cache[0].keys
+    rows, room, device = keys.shape[0], keys.shape[2], keys.device
+    places, bias, hidden = torch.arange(room, device=device), None, None
     if keep is not None:
-        hidden = (~keep[:, :held]).sum(1, keepdim=True)  # (B, 1): positions count tokens alone
-        bias = first.new_zeros(rows, 1, 1, room)
+        hidden = (~keep[:, :held]).sum(1)  # (B,): positions count the tokens alone
+        bias = keys.new_zeros(rows, 1, 1, room)
         bias[:, 0, 0, :held].masked_fill_(~keep[:, :held], -math.inf)
-    places = torch.arange(room, device=first.device)
-    tables = _rotary_tables(model.blocks[0].attention.rotate, places, first.dtype)
+    vectors, steps = model.tokens.weight, getattr(model, "positions", None)
+    turns = _rotary_tables(model.blocks[0].attention.rotate, places, keys.dtype)
+    # One row needs no matrix of rows: products with a vector are a little faster.
+    alone = rows == 1 and device.type == "cpu" and keys.dtype.itemsize > 2 and _all_plain(model)
     layers = [
-        (_attention(block, kept, bias), _feed_forward(block))
+        (
+            _norm(block.norm1),
+            *_attention(block.attention, kept, bias, alone),
+            _feed_forward(block, alone),
+        )
         for block, kept in zip(model.blocks, cache, strict=True)
     ]
-    norm, head = _norm(model.norm), _linear(model.head)
+    norm, head, kept_by_layer = _norm(model.norm), _product(model.head, None, alone), list(cache)
 
     @torch.inference_mode()
-    def step(ids):
-        n = cache.length
-        at = places[n : n + 1] if hidden is None else n - hidden
-        x = model.embed(ids, Places(at, None, None))[:, 0]  # (B, d_model)
-        turn = None if tables is None else [table[at.flatten()] for table in tables]
-        for attend, transform in layers:
-            x = transform(attend(x, n, turn))
-        for kept in cache:
+    def step(token):
+        n = kept_by_layer[0].length
+        x, turn = torch.embedding(vectors, token), None  # (B, d_model)
+        at = places.narrow(0, n, 1) if hidden is None else n - hidden
+        if steps is not None:
+            x += torch.embedding(steps.weight, at)
+        if turns is not None:
+            turn = [torch.embedding(table, at)[:, None, None] for table in turns]
+        if alone:
+            x = x[0]
+        for first, project, see, merge, transform in layers:
+            x = merge(see(project(first(x)), n, turn)).add_(x)
+            x = transform(x)
+        for kept in kept_by_layer:
             kept.length = n + 1
-        return head(norm(x))
+        logits = head(norm(x))
+        return logits[None] if alone else logits
 
     return step
 
@@ -89,66 +103,72 @@ def step_for(model, cache, keep=None):
 # --- the parts of a block
 
 
-def _attention(block, kept, bias):
-    """x (B, d_model), n tokens held, the rotation's cos and sin → x + Attention(norm(x))."""
-    layer, norm = block.attention, _norm(block.norm1)
-    project = _product(layer.in_proj_weight, layer.in_proj_bias)
-    merge = _linear(layer.out_proj)
+def _attention(layer, kept, bias, alone):
+    """Three maps: (B, d_model) → queries, keys, values (B, (h + 2 g) d) → heads (B, h d) → x."""
     h, g, d = layer.n_heads, layer.n_kv_heads, layer.head_dim
+    keys, values, rows = kept.keys, kept.values, kept.keys.shape[0]  # (B, g, T, d)
     scale = 1 / math.sqrt(d) if layer.scale is None else layer.scale
-    keys, values = kept.keys, kept.values  # (B, g, T, d)
-    rows = keys.shape[0]
-    if keys.device.type == "cpu" and keys.dtype in (torch.float32, torch.float64):
-        see = _products_of_heads(keys, values, bias, h // g, scale)
-    else:
+    fused, shape = F.scaled_dot_product_attention, (h * d,) if alone else (rows, h * d)
+    if keys.device.type == "cpu" and keys.dtype.itemsize > 2 and (rows > 2 or g < h):
+        fused = _products_of_heads(keys, values, h // g)
+    sizes, grouped = (h, g, g), g < h
+    usual = fused is F.scaled_dot_product_attention and bias is None and layer.scale is None
+    usual = usual and not grouped  # naming what is None anyway takes its time
 
-        def see(q, length):
-            mask = None if bias is None else bias[..., :length]
-            k, v = keys[:, :, :length], values[:, :, :length]
-            return F.scaled_dot_product_attention(
-                q[:, :, None], k, v, attn_mask=mask, scale=scale, enable_gqa=h > g
-            )
+    def see(qkv, n, turn):
+        qkv = qkv.view(rows, h + 2 * g, 1, d)
+        q, k, v = qkv.split(sizes, 1)
+        if turn is not None:
+            q, k = _turned(qkv.narrow(1, 0, h + g), turn).split(sizes[:2], 1)
+        keys.narrow(2, n, 1).copy_(k)
+        values.narrow(2, n, 1).copy_(v)
+        k, v = keys.narrow(2, 0, n + 1), values.narrow(2, 0, n + 1)
+        if usual:
+            return fused(q, k, v).view(shape)
+        mask = None if bias is None else bias.narrow(3, 0, n + 1)
+        return fused(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped).view(shape)
 
-    def attend(x, n, turn):
-        qkv = project(norm(x)).view(rows, h + 2 * g, d)
-        if turn is None:
-            q, k, v = qkv.split((h, g, g), 1)
-        else:
-            qk, v = qkv.split((h + g, g), 1)
-            turned = torch.addcmul(qk * turn[0], qk.roll(d // 2, -1), turn[1])
-            q, k = turned.to(qk.dtype).split((h, g), 1)
-        keys.select(2, n).copy_(k)
-        values.select(2, n).copy_(v)
-        return merge(see(q, n + 1).view(rows, h * d)).add_(x)
+    project = _product(layer.in_proj_weight, layer.in_proj_bias, alone)
+    return project, see, _product(layer.out_proj, None, alone)
+
+
+def _products_of_heads(keys, values, group):
+    """Attention of one query by two batched products: on a CPU ahead of the fused kernel's."""
+    rows, g, _, d = keys.shape
+
+    def attend(q, k, v, attn_mask, scale, enable_gqa):
+        q = (q * scale).view(rows * g, group, d)
+        scores = torch.bmm(q, k.flatten(0, 1).mT)  # (B·g, h/g, length)
+        if attn_mask is not None:
+            scores.view(rows, -1, scores.shape[-1]).add_(attn_mask[:, 0])
+        return torch.bmm(torch.softmax(scores, -1), v.flatten(0, 1))
 
     return attend
 
 
-def _products_of_heads(keys, values, bias, group, scale):
-    """Attention of one query on a CPU: two batched products, ahead of the fused kernel there."""
-    rows, g, _, d = keys.shape
-    flat_keys = keys.view(rows * g, -1, d).transpose(1, 2)  # (B·g, d, T)
-    flat_values = values.view(rows * g, -1, d)  # (B·g, T, d)
-    if bias is not None:
-        bias = bias.expand(rows, g, 1, -1).reshape(rows * g, 1, -1)
-
-    def see(q, length):
-        q = (q * scale).view(rows * g, group, d)
-        scores = torch.bmm(q, flat_keys.narrow(2, 0, length))
-        if bias is not None:
-            scores += bias[..., :length]
-        return torch.bmm(torch.softmax(scores, -1), flat_values.narrow(1, 0, length))
-
-    return see
+def _turned(x, turn):
+    """Rotary positions in the half layout: each pair (x_i, x_(i + d/2)) by its angle."""
+    cos, sin = turn
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
-def _feed_forward(block):
+def _rotary_tables(rotate, places, dtype):
+    """cos and ± sin of every place, (T, d), so that x cos + roll(x) sin turns the half pairs."""
+    if rotate is None:
+        return None
+    angles = rotate.angles(places, torch.promote_types(dtype, torch.float32))
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+
+
+def _feed_forward(block, alone):
     """x (B, d_model) → x + FFN(norm(x))."""
     norm, net = _norm(block.norm2), block.ffn
-    act, up, down = ACTIVATIONS[net.activation], _linear(net.up), _linear(net.down)
+    act = ACTIVATIONS[net.activation]
+    up, down = _product(net.up, None, alone), _product(net.down, None, alone)
     if type(net) is FeedForward:
         return lambda x: down(act(up(norm(x)))).add_(x)
-    gate = _linear(net.gate)
+    gate = _product(net.gate, None, alone)
 
     def transform(x):
         y = norm(x)
@@ -162,7 +182,7 @@ def _norm(layer):
     if type(layer) is LayerNorm:
         bias = layer.bias
         return lambda x: torch.layer_norm(x, size, weight, bias, eps)
-    if weight.dtype not in (torch.float32, torch.float64):
+    if weight.dtype.itemsize == 2:
         return lambda x: torch.rms_norm(x, size, weight, eps)
     # √(mean(x²) + ε) = √(|x|² + ε d) / √d: one norm, one hypotenuse
     root, least = weight * math.sqrt(size[0]), weight.new_tensor(math.sqrt(eps * size[0]))
@@ -170,29 +190,29 @@ def _norm(layer):
     return lambda x: x.div(torch.hypot(norm(x, 2, -1, True), least)).mul_(root)
 
 
-def _linear(layer):
-    if type(layer) is nn.Linear:
-        return _product(layer.weight, layer.bias)
-    return layer  # any other that maps (B, d_in) to (B, d_out)
-
-
-def _product(weight, bias):
-    turned = weight.t()
+def _product(layer, bias, alone):
+    """x → x Wᵀ + b, of a linear layer or of W and b themselves; alone: x is one vector."""
+    if isinstance(layer, nn.Module):
+        if type(layer) is not nn.Linear:
+            return layer  # any other that maps (B, d_in) to (B, d_out)
+        layer, bias = layer.weight, layer.bias
+    if alone:
+        if bias is None:
+            return lambda x: torch.mv(layer, x)
+        return lambda x: torch.addmv(bias, layer, x)
+    turned = layer.t()
     if bias is None:
         return lambda x: torch.mm(x, turned)
     return lambda x: torch.addmm(bias, x, turned)
 
 
-def _rotary_tables(rotate, places, dtype):
-    """cos and ± sin of every place, (T, 1, d), so that x cos + roll(x) sin turns the half pairs."""
-    if rotate is None:
-        return None
-    angles = rotate.angles(places, torch.promote_types(dtype, torch.float32))
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
-
-
 # --- where it applies
+
+
+def _all_plain(model):
+    layers = [model.head, *(m for block in model.blocks for m in (block.attention.out_proj,))]
+    layers += [m for block in model.blocks for m in block.ffn.children()]
+    return all(type(layer) in (nn.Linear, nn.Dropout) for layer in layers)
 
 
 def _known(block, first):

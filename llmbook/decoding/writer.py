@@ -16,6 +16,7 @@ class Writer:
 
     tokens (rows, length) int64 is the text so far; `next_logits()` what the model thinks of the
     next token; `append(token)` writes it; `reorder(rows)` is for beams, `crop` for guesses.
+    short: is the model one for the short way (step.py)?
     """
 
     def __init__(self, model, input_ids, attention_mask, start_id, max_new_tokens, use_cache):
@@ -50,7 +51,7 @@ class Writer:
             self._keep = keep.new_ones(batch, room)
             self._keep[:, : self.begin] = keep
         self.length, self.read = self.begin, 0
-        self._short, self._step = applies(model, self.cache), None
+        self.short, self._step = applies(model, self.cache), None
 
     @property
     def tokens(self):
@@ -64,14 +65,14 @@ class Writer:
 
     def next_logits(self):
         """Logits of the next token of each row: (rows, vocab_size), float32."""
-        if not self._short:
+        if not self.short:
             return self.new_logits()[:, -1].float()
-        new = self._text[:, self.read : self.length]
-        if self.read and new.shape[1] == 1:
+        if self.read and self.read == self.length - 1:
             if self._step is None:
                 self._step = step_for(self.model, self.cache, self.keep)
-            logits = self._step(new)
+            logits = self._step(self._text.select(1, self.read))
         else:  # the last token's alone: all tokens' would be the largest tensor of the call
+            new = self._text[:, self.read : self.length]
             hidden = self.model.hidden(new, self.keep, cache=self.cache)
             logits = self.model.head(hidden[:, -1])
         self.read = self.length
@@ -91,8 +92,8 @@ class Writer:
         return logits
 
     def append(self, token):
-        """Write one token in each row: (rows,) int64, or one number for all."""
-        self._text[:, self.length] = token
+        """Write one token in each row: (rows,) int64."""
+        self._text.select(1, self.length).copy_(token)
         self.length += 1
 
     def crop(self, length):

@@ -49,7 +49,7 @@ def followed(model, ids, keep, steps=6):
             if keep is not None:
                 keep = torch.cat([keep, torch.ones_like(keep[:, :1])], 1)
             called.append(model(new[:, i : i + 1], keep, cache=caches[0])[:, 0])
-            short.append(step(new[:, i : i + 1]))
+            short.append(step(new[:, i]))
     for one, other in zip(*caches, strict=True):
         assert one.length == other.length == ids.shape[1] + steps
         torch.testing.assert_close(one.held(), other.held())
