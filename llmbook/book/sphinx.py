@@ -87,8 +87,16 @@ def _set_address(options):
 
 
 def clean_scripts(app, pagename, templatename, context, doctree):
-    """Drop the live-code loader, which this book does not use and which declares its constants twice."""
+    """Drop the live-code loader, which nothing uses here, and make the widgets' state safe.
+
+    A text of a widget, a token say, may look like markup: "<!--" and "<script" in the state would
+    change where the page's script ends, so no "<" is left in it.
+    """
     kept = [js for js in context["script_files"] if "thebe" not in _script_text(js)]
+    for script in kept:
+        attributes = getattr(script, "attributes", {})
+        if "widget-state" in attributes.get("type", ""):
+            attributes["body"] = attributes["body"].replace("<", r"\u003c")
     context["script_files"][:] = kept
 
 

@@ -22,7 +22,7 @@ _ = check("rnn_lstm/join", ...)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder of three students' notebooks: bob's breaks, cyd's is none; the book is elsewhere."""
+    """Three students' notebooks: bob's breaks, cyd's is none. The book lies elsewhere."""
     book, students = tmp_path_factory.mktemp("book"), tmp_path_factory.mktemp("students")
     write_chapter(book, "rnn_lstm", "print(1)")
     (book / "_toc.yml").write_text("root: x\nchapters:\n- file: chapters/rnn_lstm\n")

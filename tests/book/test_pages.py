@@ -1,5 +1,6 @@
 """The built book: complete with no network, in light and dark, on a desktop and a phone."""
 
+import json
 import os
 import re
 import shutil
@@ -368,6 +369,20 @@ def test_a_change_in_the_package_reaches_the_pages_and_nothing_else_runs_again(s
         changed.returncode == 0 and "rnn_lstm, profile quick, seed 0: executing" in changed.stdout
     )
     assert "it is after" in page.read_text() and "after measured" in claims.read_text()
+
+
+@pytest.mark.slow
+def test_texts_of_widgets_that_look_like_markup_leave_the_page_whole(small):
+    texts = ["<!--<script>", "</script>", "</SCRIPT >", "<script", "-->", "a < b"]
+    chapter(small, f"import ipywidgets\nipywidgets.Select(options={texts!r})")
+    done = make(small, "-W", "-n", "--keep-going")
+    assert done.returncode == 0, done.stdout
+    page = (small / "_build/html/chapters/rnn_lstm.html").read_text()
+    begin = page.index('type="application/vnd.jupyter.widget-state+json"')
+    state = page[page.index(">", begin) + 1 : page.index("</script>", begin)]
+    assert "<" not in state
+    labels = [m["state"].get("_options_labels") for m in json.loads(state)["state"].values()]
+    assert texts in labels
 
 
 @pytest.mark.slow
