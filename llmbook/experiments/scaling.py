@@ -1,16 +1,17 @@
 """Small models in many sizes: the sweep behind the chapter on scaling laws.
 
-    rates    each size at five learning rates, on 0.12 M tokens: the best one is used from then on
-    sweep    each size on 0.06 to 1 M tokens of documentation, each run with a schedule of its own
+    rates    each size at four learning rates, on 1 M tokens: the best one is used from then on
+    sweep    each size on 1 to 8 M tokens of documentation, each run with a schedule of its own
     seeds    one point of the sweep with other seeds: what a difference means
     widths   widths 16 to 128 at several rates, with standard and with maximal-update rules
     repeat   some sizes for 0.5 M tokens: twenty times over 25,000, or once over 0.5 M
     students a small model taught by the text, and by the book's own model on the same text
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
-`python -m llmbook record scaling` records all of it.
+`python -m llmbook record scaling` records all of it, in about two hours of one core.
 """
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -31,17 +32,19 @@ from llmbook.training.loop import train
 OUT, GOES_ON = RECORDED / "scaling_runs.json", True
 CONTEXT, BATCH = 64, 8  # tokens of a window, windows of a batch
 # width: layers; heads of 16 throughout
-SIZES = {16: 1, 24: 2, 32: 2, 48: 2, 64: 3, 96: 3}
-TOKENS = (62_500, 125_000, 250_000, 500_000, 1_000_000)
-RATES = (3e-3, 6e-3, 12e-3, 24e-3, 48e-3)
-TUNED_ON = 125_000  # tokens on which the rates are compared
+SIZES = {32: 2, 48: 2, 64: 3, 96: 3, 128: 4}
+# From a million tokens on: before, these models know pairs of tokens and hardly more (3.5 nats),
+# and on the way from there to the use of longer contexts their loss follows no power law.
+TOKENS = (1_000_000, 2_000_000, 4_000_000, 8_000_000)
+RATES = (6e-3, 12e-3, 24e-3, 48e-3)
+TUNED_ON = 1_000_000  # tokens on which the rates are compared
 SEEDS = (1, 2, 3, 4, 5)
-SEEDS_AT = (48, 250_000)
+SEEDS_AT = (48, 1_000_000)
 WIDTHS = (16, 32, 64, 128)
 WIDTH_RATES = tuple(2.0**k for k in range(-11, -4))
 WIDTH_TOKENS = 100_000
 REPEATED = (25_000, 500_000)  # tokens of the texts that `repeat` reads
-REPEAT_SIZES = (16, 32, 64, 96)
+REPEAT_SIZES = (32, 48, 64, 96)
 REPEAT_TOKENS = 500_000
 STUDENT_TOKENS = 250_000
 WARMUP = 0.05  # share of the steps
@@ -290,3 +293,10 @@ def record(done, save, text=None, say=print):
 def run(options, recording):
     """Record all of it, going on where the file stops."""
     record(recording.content, recording.save)
+
+
+def recorded():
+    """What the book has: {part: [runs]}, and `_run`, how it was made."""
+    content = json.loads(OUT.read_text("utf-8"))
+    about = content.pop("_run")
+    return {part: list(runs.values()) for part, runs in content.items()} | {"_run": about}

@@ -67,7 +67,7 @@ def test_a_student_of_the_model_reads_the_same_text_and_only_its_targets_differ(
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(384, (3000,), generator=generator).int()
     text = scaling.Text(ids[:2000], ids[2000:], 384, {})
-    plain, taught = (scaling.run_student(text, d, tokens=2_048, width=16) for d in (False, True))
+    plain, taught = (scaling.run_student(text, d, tokens=2_048, width=32) for d in (False, True))
     assert plain["loss"] != taught["loss"]
 
     class Certain(torch.nn.Module):  # a teacher that is certain of the next token: the text itself
@@ -76,7 +76,7 @@ def test_a_student_of_the_model_reads_the_same_text_and_only_its_targets_differ(
             return 50.0 * torch.nn.functional.one_hot(following, 384)
 
     monkeypatch.setattr(scaling, "load", lambda name: Certain())
-    sure = scaling.run_student(text, True, tokens=2_048, width=16)["loss"]
+    sure = scaling.run_student(text, True, tokens=2_048, width=32)["loss"]
     assert sure == pytest.approx(plain["loss"], abs=0.03)  # but for each window's last target
 
 
