@@ -27,7 +27,7 @@ def test_it_runs_and_records(tmp_path, capsys):
 
 def test_no_speed_is_shown_for_a_wrong_step(monkeypatch, capsys):
     right = step._product
-    monkeypatch.setattr(step, "_product", lambda w, b: lambda x: right(w, b)(x) * 1.01)
+    monkeypatch.setattr(step, "_product", lambda *how: lambda x: right(*how)(x) * 1.01)
     assert main([*TINY, "--sizes", "tiny"]) == 1
     printed = capsys.readouterr().out
     assert "WRONG" in printed and "ours is wrong" in printed and "warm-up" not in printed
