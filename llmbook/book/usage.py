@@ -64,7 +64,7 @@ class Usage:
 
     def _rename(self, source, target, *_):
         if self._is_own(_absolute(source)):
-            self._own.add(_absolute(target))
+            self._own |= {_absolute(target)} - self._opened
 
     def _is_own(self, path):
         return path in self._own or any(path.startswith(one + os.sep) for one in self._own)

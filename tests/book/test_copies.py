@@ -200,6 +200,16 @@ def test_everything_opened_in_the_folder_is_recorded_and_nothing_of_the_environm
     assert "lib" in found["folders"]
 
 
+def test_a_file_that_was_read_and_then_replaced_counts(tmp_path):
+    (tmp_path / "log.txt").write_text("before")
+    found = in_a_python(
+        tmp_path,
+        "from pathlib import Path; import os\nPath('log.txt').read_text()\n"
+        "Path('new').write_text('after'); os.replace('new', 'log.txt')",
+    )
+    assert found["files"] == ["log.txt"]
+
+
 def test_a_file_given_to_another_program_counts(tmp_path):
     (tmp_path / "scan.c").write_text("int f(void) { return 1; }")
     found = in_a_python(
