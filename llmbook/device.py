@@ -23,8 +23,8 @@ def device_profile():
 def resolve_device(name="auto"):
     """Turn `"auto"`, a device name or a `torch.device` into a device that exists here.
 
-    `"auto"` is the current CUDA device where there is one, the CPU elsewhere. A device asked for by
-    name that this machine lacks raises ValueError; there is no silent fall-back.
+    `"auto"` is the current CUDA device where there is one, the CPU elsewhere. A device asked for
+    by name that this machine lacks raises ValueError; there is no silent fall-back.
     """
     if isinstance(name, str) and name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -73,9 +73,9 @@ def memory_gb(device="auto"):
 def choose_dtype(device="auto"):
     """The training precision for a device and the reason for it: `(dtype, reason)`.
 
-    bfloat16 from compute capability 8.0 (Ampere) on, float16 below, float32 on a CPU. The capability
-    decides, never `torch.cuda.is_bf16_supported()`: that has answered True on a T4, which emulates
-    bfloat16 slowly.
+    bfloat16 from compute capability 8.0 (Ampere) on, float16 below, float32 on a CPU. The
+    capability decides, never `torch.cuda.is_bf16_supported()`: that has answered True on a T4,
+    which emulates bfloat16 slowly.
     """
     cap = capability(device)
     rules = f" ({device_profile().upper()} rules)" if device_profile() else ""

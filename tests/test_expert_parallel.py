@@ -10,7 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-# In each process: the parallel layer on half of the tokens; rank 0 also runs the whole layer alone.
+# In each process: the parallel layer on half of the tokens; rank 0 also runs the whole layer
+# alone.
 CODE = """
 import json, sys, torch, torch.distributed as dist
 from llmbook.moe import MoE, MoEConfig, balance_loss

@@ -75,8 +75,8 @@ def _row(id, chapter):
 def claim(id, measured, *, holds=None, bounds=None, box=True):
     """Settle one row of the ledger with what was measured.
 
-    `measured` is a number, a string, or a dict from a name with its unit to a number (or to a list,
-    one per seed). Exactly one of two judgements is given:
+    `measured` is a number, a string, or a dict from a name with its unit to a number (or to a
+    list, one per seed). Exactly one of two judgements is given:
 
     * `holds`: a bool, for what is exact or counted;
     * `bounds`: for what was trained, a dict from measured names to bounds such as `">= 0.95"`.
@@ -105,7 +105,8 @@ def claim(id, measured, *, holds=None, bounds=None, box=True):
         unknown = sorted(set(bounds) - set(measured))
         if unknown or not bounds:
             raise ValueError(
-                f"claim {id!r}: bounds name {unknown or 'nothing'}, measured has {sorted(measured)}"
+                f"claim {id!r}: bounds name {unknown or 'nothing'}, "
+                f"measured has {sorted(measured)}"
             )
         failed = [name for name, bound in bounds.items() if not within(measured[name], bound)]
         holds = not failed
@@ -207,7 +208,8 @@ def _as_html(row, record):
 def _as_row(row, record):
     """The same in the table of what a chapter checked besides."""
     return (
-        f'<tr id="claim-{row["id"]}"><td><span class="claim-verdict claim-verdict-{row["verdict"]}">'
+        f'<tr id="claim-{row["id"]}"><td>'
+        f'<span class="claim-verdict claim-verdict-{row["verdict"]}">'
         f"{row['verdict']}</span></td><td><p>{to_html(row['statement'])}</p>"
         f'<p class="claim-note">{to_html(row["note"])}{_references(row)}</p>'
         f"{_measured(row, record)}</td></tr>"

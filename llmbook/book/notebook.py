@@ -162,7 +162,8 @@ def long_lines(notebook):
 def tidy(path, *, refresh=False):
     """Rewrite a notebook in committed form; with `refresh`, with the executed copy's text outputs.
 
-    Returns whether the file changed. Raises FileNotFoundError when there is no executed copy to take from.
+    Returns whether the file changed. Raises FileNotFoundError when there is no executed copy to
+    take from.
     """
     path = Path(path)
     notebook, outputs_of = read_notebook(path), None
@@ -230,9 +231,8 @@ def main(argv=None):
             for chapter, found in papers(find_root()).items():
                 write_json(listed / f"{chapter}.json", found)
         for path in [find_chapter(name) for name in args.chapter] or chapters():
-            print(
-                f"{path.stem}: {'rewritten' if tidy(path, refresh=args.refresh) else 'already in committed form'}"
-            )
+            changed = tidy(path, refresh=args.refresh)
+            print(f"{path.stem}: {'rewritten' if changed else 'already in committed form'}")
             for cell, line in long_lines(read_notebook(path)):
                 print(
                     f"  cell {cell}: {len(line)} characters, a page shows {LINE}: {line.strip()}"

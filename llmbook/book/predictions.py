@@ -17,8 +17,8 @@ import html
 from llmbook.book.display import publish
 from llmbook.book.typeset import to_html, to_text
 
-# On opening: what the reader said beside what happens; and the output of the next cell that is kept
-# closed until then (its tag is `answer`).
+# On opening: what the reader said beside what happens; and the output of the next cell that is
+# kept closed until then (its tag is `answer`).
 _SCRIPT = """
 for (const box of document.querySelectorAll('.predict:not([data-ready])')) {
   box.dataset.ready = '1';
@@ -53,9 +53,9 @@ def predict(question, options=(), *, answer, why=""):
     """Ask before a result is shown.
 
     `options` are short answers of which `answer` is the number of the right one, from 0; without
-    options the reader writes freely, and `answer` is a text. `why` explains. Formulas stand between
-    dollars, as in the ledger. Raises ValueError for an answer that is none of the options, and
-    TypeError for texts that are none.
+    options the reader writes freely, and `answer` is a text. `why` explains. Formulas stand
+    between dollars, as in the ledger. Raises ValueError for an answer that is none of the
+    options, and TypeError for texts that are none.
     """
     texts = [question, why, *options, *([] if options else [answer])]
     for text in texts:

@@ -55,7 +55,7 @@ def recorded(chapter):
 def papers_of(chapter):
     """{key: (short name, address)} of the publications that a chapter's rows name.
 
-    ("Vaswani et al. 2017", "https://…"); the address may be "". `python -m llmbook tidy` writes the
-    files from the bibliography, which is not there on Colab.
+    ("Vaswani et al. 2017", "https://…"); the address may be "". `python -m llmbook tidy` writes
+    the files from the bibliography, which is not there on Colab.
     """
     return {key: tuple(both) for key, both in (_read("papers", chapter) or {}).items()}

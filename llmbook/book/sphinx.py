@@ -1,8 +1,8 @@
 """Everything that knows Sphinx: the extension that `_config.yml` loads.
 
-It gives the pages their executed notebooks (and executes what is missing first), the `{claims}` and
-`{status}` directives, web files that need no network, and the fixes that this version of the theme and
-of its companions need. To move the book to another program, rewrite this file.
+It gives the pages their executed notebooks (and executes what is missing first), the `{claims}`
+and `{status}` directives, web files that need no network, and the fixes that this version of the
+theme and of its companions need. To move the book to another program, rewrite this file.
 """
 
 import hashlib
@@ -101,14 +101,15 @@ def clean_scripts(app, pagename, templatename, context, doctree):
 
 
 def _script_text(script):
-    return f"{getattr(script, 'filename', script)} {getattr(script, 'attributes', {}).get('body', '')}"
+    body = getattr(script, "attributes", {}).get("body", "")
+    return f"{getattr(script, 'filename', script)} {body}"
 
 
 # --- executed notebooks
 
 
 def execute_chapters(app, env, added, changed, removed):
-    """Execute the chapters that have no executed copy; returns the pages that must be read again."""
+    """Execute chapters without a valid copy; returns the pages that must be read again."""
     notebooks = {
         name: Path(env.doc2path(name))
         for name in sorted(env.found_docs)
@@ -284,10 +285,10 @@ class Status(Report):
 
     @staticmethod
     def on_gpus():
-        """What is recorded of GPUs, a row a step; or that nothing is, and which command does it."""
+        """What is recorded of GPUs, a row a step; or that nothing is, and the command for it."""
         found = gpu.recorded()
         if not found:
-            none = "Nothing is recorded on a GPU yet. One command measures it, on a machine with one: "
+            none = "Nothing is recorded on a GPU yet. One command does it, on a machine with one: "
             return [
                 nodes.paragraph("", none, nodes.literal("", "python -m llmbook gpu --out FOLDER"))
             ]

@@ -1,4 +1,4 @@
-"""Small formulas in boxes, without a program that sets them: `$h_{t-1}$` as HTML, or as plain text.
+"""Small formulas in boxes, without a program that sets them: `$h_{t-1}$` as HTML, or as text.
 
 A claim's box must read the same on the page, in JupyterLab and in Colab, of which only two set
 formulas in an output. What a statement needs is little: letters in italics, sub- and superscripts,

@@ -1,12 +1,12 @@
 """What a state of fixed size can do: small models that differ in one part, on three tasks.
 
-    copying   four symbols among noise, to be repeated in order (Gu and Dao 2023, selective copying)
+    copying   four symbols among noise, to be repeated in order: selective copying, Gu and Dao 2023
     loops     a phrase of random symbols again and again; recall by the phrase's length
     tones     2,048 samples of two notes in noise, no text: which of the two came first?
 
-Every model is embedding, blocks, norm, head. A block is Mamba's: a projection to twice the width, a
-short convolution, a part that mixes the tokens, a gate, a projection back. The arms differ in the
-part that mixes:
+Every model is embedding, blocks, norm, head. A block is Mamba's: a projection to twice the width,
+a short convolution, a part that mixes the tokens, a gate, a projection back. The arms differ in
+the part that mixes:
 
     fixed       the scan with Δ, B and C learned but the same for every token: time-invariant
     selective   Mamba's: Δ, B and C made from the token
@@ -269,7 +269,7 @@ LOOP_MODELS = {
 
 
 def loops(n, gen, period=None):
-    """A phrase of 4 to LONGEST random symbols, repeated: (n, LOOP_TOKENS + 1) ids, (n, 1) lengths."""
+    """4 to LONGEST random symbols, repeated: (n, LOOP_TOKENS + 1) ids, (n, 1) lengths."""
     length = torch.randint(4, LONGEST + 1, (n, 1), generator=gen)
     if period is not None:
         length.fill_(period)

@@ -152,7 +152,7 @@ def _square(weights) -> np.ndarray:
 
 
 def _checked(tokens: list[str], weights) -> np.ndarray:
-    """Weights (layers, heads, tokens, tokens) as float64, or a ValueError that says what is wrong."""
+    """Weights (layers, heads, tokens, tokens) as float64; ValueError says what is wrong."""
     w = _array(weights)
     n = len(tokens)
     if not 2 <= n <= MOST_TOKENS:

@@ -19,8 +19,8 @@ class MergeSteps(Interactive):
     """BPE merges, one by one: the text in tokens, the pairs that compete, and what it has gained.
 
     `texts`: a dict from a label to a text of at most 600 bytes. Each is cut into pieces (GPT-2's
-    pattern), and up to `steps` merges are learned from it as `BPETokenizer.train` learns them, as long
-    as a pair occurs twice.
+    pattern), and up to `steps` merges are learned from it as `BPETokenizer.train` learns them, as
+    long as a pair occurs twice.
     `text` (its place in the dict) and `step` (merges made) choose what is shown first.
 
     Raises ValueError for no text, one that is too long or repeats no pair, and for places out of

@@ -1,4 +1,4 @@
-"""Interactive: what a language model expects at each place of a text, and how one draws from it."""
+"""Interactive: what a language model expects at each place of a text, and drawing from it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ WARMEST, COLDEST = 2.0, 0.1
 class NextToken(Interactive):
     """The distribution over next tokens at every place of some texts, with the sampling knobs.
 
-    `texts`: lists of tokens, as strings to show. `logits`: for each text an array (tokens, vocab_size);
-    row i is what the model says after tokens 0 … i, so that the last row looks beyond the end.
-    `ids`: for each text the tokens' ids, which the readings compare with. `vocabulary`: all tokens
-    as strings. `text`, `place` (None: the last), `temperature` (0.1 … 2), `top_k` (0: all tokens) and
-    `top_p` choose what is shown first.
+    `texts`: lists of tokens, as strings to show. `logits`: for each text an array (tokens,
+    vocab_size); row i is what the model says after tokens 0 … i, so that the last row looks
+    beyond the end. `ids`: for each text the tokens' ids, which the readings compare with.
+    `vocabulary`: all tokens as strings. `text`, `place` (None: the last), `temperature` (0.1 …
+    2), `top_k` (0: all tokens) and `top_p` choose what is shown first.
 
         p = softmax(logits / temperature), cut to the top k, then to the smallest set of likeliest
         tokens with total probability of at least top_p, and scaled to sum to 1
@@ -32,14 +32,15 @@ class NextToken(Interactive):
     the token that came; entropy is of the distribution as cut, both in bits. Log-probabilities are
     kept on a grid of 0.005 nats, two letters each, from 0 down to −20.475.
 
-    Raises ValueError for shapes that do not fit, more than 64 places in all, or settings out of range.
+    Raises ValueError for shapes that do not fit, more than 64 places in all, or settings out of
+    range.
     """
 
     script = "next_token.js"
     alt = traitlets.Unicode(
         "A text, each token shaded by how much it surprised a language model, and bars for the "
-        "tokens that the model expected at a chosen place, with sliders for temperature, top-k and "
-        "top-p and a button that draws a token."
+        "tokens that the model expected at a chosen place, with sliders for temperature, top-k "
+        "and top-p and a button that draws a token."
     ).tag(sync=True)
     texts = traitlets.List().tag(sync=True)
     ids = traitlets.List().tag(sync=True)
@@ -100,7 +101,7 @@ class NextToken(Interactive):
         return cut(self.log_probabilities(text, place), self.temperature, self.top_k, self.top_p)
 
     def reading(self, text: int | None = None, place: int | None = None) -> dict:
-        """entropy (bits), kept (tokens left), surprise (bits; None after the last token), best (id)."""
+        """entropy (bits), kept (tokens left), surprise (bits; None after the last), best (id)."""
         text, place = self._where(text, place)
         p = self.distribution(text, place)
         kept = p[p > 0]

@@ -1,4 +1,4 @@
-"""Interactive: how far apart two positions are in an RNN and in an attention layer, and at what price."""
+"""Interactive: how far apart two positions are in an RNN and in attention, and at what price."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ LONGEST = 64
 class PathLength(Interactive):
     """The path from one position to a later or earlier one, in an RNN and in one attention layer.
 
-    An RNN's states form a chain, h_1 → h_2 → … → h_n: from i to j there are j - i steps, and no way back. In
-    an attention layer every output reads every input directly: one step, or with a causal mask one step to
-    the same or a later position and no way to an earlier one. The price is the number of connections, n - 1
-    against n² (causal: n (n + 1) / 2). `source` and `target` are positions 1 … n.
+    An RNN's states form a chain, h_1 → h_2 → … → h_n: from i to j there are j - i steps, and no
+    way back. In an attention layer every output reads every input directly: one step, or with a
+    causal mask one step to the same or a later position and no way to an earlier one. The price
+    is the number of connections, n - 1 against n² (causal: n (n + 1) / 2). `source` and `target`
+    are positions 1 … n.
 
     Raises ValueError for a length outside 2 … 64 or a position outside 1 … n.
     """
 
     script = "paths.js"
     alt = traitlets.Unicode(
-        "The path between two positions of a sequence, drawn through an RNN's chain of states and through an "
-        "attention layer. Sliders set the length of the sequence and the two positions."
+        "The path between two positions of a sequence, drawn through an RNN's chain of states and "
+        "through an attention layer. Sliders set the length of the sequence and the two positions."
     ).tag(sync=True)
     n = traitlets.Int(20).tag(sync=True)
     source = traitlets.Int(1).tag(sync=True)
@@ -67,7 +68,7 @@ class PathLength(Interactive):
 
     @staticmethod
     def distance(graph: dict, start, end) -> int | None:
-        """The fewest connections from `start` to `end`, by breadth-first search; None when there is no way."""
+        """The fewest connections from `start` to `end`, breadth first; None without a way."""
         steps, queue = {start: 0}, deque([start])
         while queue:
             here = queue.popleft()

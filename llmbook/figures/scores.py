@@ -1,4 +1,4 @@
-"""Interactive: scaled dot-product attention by hand, every matrix in sight and every number editable."""
+"""Interactive: scaled dot-product attention by hand, every matrix in sight, every number open."""
 
 from __future__ import annotations
 
@@ -19,21 +19,25 @@ STEPS = ("Q, K, V", "scores", "scale", "mask", "weights", "output")
 class AttentionScores(Interactive):
     """Attention on four tokens of four numbers, step by step, with editable matrices.
 
-        scores = Q Kᵀ,  scaled = scores / √d_k,  weights = softmax over each row,  output = weights V
+        scores = Q Kᵀ,  scaled = scores / √d_k,  weights = softmax over each row,
+        output = weights V
 
-    In mode "x" the reader edits X and the projections, and Q = X W_Q, K = X W_K, V = X W_V; in mode "qkv" Q, K
-    and V themselves. `d_k` is how many columns of Q and K the scores use; `scaled` and `causal` switch
-    the division and the mask. `step` (1 … 6) is how much of the computation is shown; `query` and `key`
-    (0 … 3) choose the entry whose arithmetic is written out. `matrices` replaces some of the 4 × 4
-    matrices: X, WQ, WK, WV, Q, K, V. By default X is a fixed example and the projections are the identity.
+    In mode "x" the reader edits X and the projections, and Q = X W_Q, K = X W_K, V = X W_V; in
+    mode "qkv" Q, K and V themselves. `d_k` is how many columns of Q and K the scores use;
+    `scaled` and `causal` switch the division and the mask. `step` (1 … 6) is how much of the
+    computation is shown; `query` and `key` (0 … 3) choose the entry whose arithmetic is written
+    out. `matrices` replaces some of the 4 × 4 matrices: X, WQ, WK, WV, Q, K, V. By default X is a
+    fixed example and the projections are the identity.
 
-    Raises ValueError for an unknown matrix, a wrong shape, numbers outside ±99 or settings out of range.
+    Raises ValueError for an unknown matrix, a wrong shape, numbers outside ±99 or settings out of
+    range.
     """
 
     script = "scores.js"
     alt = traitlets.Unicode(
-        "A calculator for attention on four tokens: queries, keys and values, their scores, the scaled "
-        "and masked scores, the weights and the output. Every number of the input can be changed."
+        "A calculator for attention on four tokens: queries, keys and values, their scores, the "
+        "scaled and masked scores, the weights and the output. Every number of the input can "
+        "be changed."
     ).tag(sync=True)
     mode = traitlets.Enum(("x", "qkv"), "x").tag(sync=True)
     matrices = traitlets.Dict().tag(sync=True)
@@ -87,7 +91,8 @@ class AttentionScores(Interactive):
     def compute(self) -> dict[str, np.ndarray]:
         """Every matrix of the present settings: Q, K, V, scores, scaled, masked, weights, output.
 
-        Q and K: (4, d_k); V and output: (4, 4); the others (4, 4), with −inf where the mask forbids.
+        Q and K: (4, d_k); V and output: (4, 4); the others (4, 4), with −inf where the mask
+        forbids.
         """
         m = {name: np.array(matrix) for name, matrix in self.matrices.items()}
         if self.mode == "x":

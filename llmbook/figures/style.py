@@ -1,13 +1,13 @@
 """One plotting style for the book, and `show`, which puts a figure on the page.
 
 A figure must look right on a white page, on a dark one, in JupyterLab, in Colab and on a phone, so
-`show` emits an inline SVG without a background whose text and axes are in `currentColor`: they take
-the colour of the text around them, whatever the theme. The five series colours need no second, dark
-version: each has a contrast of at least 3 with a white page and with a dark one, and any two stay
-apart for a reader who does not see red, green or blue.
+`show` emits an inline SVG without a background whose text and axes are in `currentColor`: they
+take the colour of the text around them, whatever the theme. The five series colours need no
+second, dark version: each has a contrast of at least 3 with a white page and with a dark one, and
+any two stay apart for a reader who does not see red, green or blue.
 
-Text is drawn as outlines (`svg.fonttype: path`). Left as text, a formula such as 10⁻³ on a log axis
-is placed letter by letter with the widths of a font that most readers do not have, and falls
+Text is drawn as outlines (`svg.fonttype: path`). Left as text, a formula such as 10⁻³ on a log
+axis is placed letter by letter with the widths of a font that most readers do not have, and falls
 apart; as outlines it looks the same everywhere and costs about 10 KB a figure.
 """
 

@@ -14,9 +14,10 @@ SIZES = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class TileStep:
-    """One tile done: its first query and key, and m, l and the output of its queries, before and after.
+    """One tile done: its first query and key; m, l and output of its queries before and after.
 
-    m_before, m, l, fade: (queries of the tile,); acc: (queries of the tile, value_dim), unnormalised.
+    m_before, m, l, fade: (queries of the tile,); acc: (queries of the tile, value_dim),
+    unnormalised.
     """
 
     query: int
@@ -33,19 +34,22 @@ class TiledSoftmax(Interactive):
 
     For a block of queries, tile after tile of keys, with S the tile's scores and V its values:
 
-        m' = max(m, max S),  fade = e^{m - m'},  l' = fade · l + Σ e^{S - m'},  o' = fade · o + e^{S - m'} V
+        m' = max(m, max S),  fade = e^{m - m'},
+        l' = fade · l + Σ e^{S - m'},  o' = fade · o + e^{S - m'} V
 
-    and at the end of the row o / l. `scores` (n, n) and `values` (n, d) are fixed; `block` (1, 2, 4 or 8,
-    dividing n) is the side of a tile, `causal` leaves out tiles that lie wholly above the diagonal, `step` counts
-    the tiles done. `walk` computes the same in Python.
+    and at the end of the row o / l. `scores` (n, n) and `values` (n, d) are fixed; `block` (1, 2,
+    4 or 8, dividing n) is the side of a tile, `causal` leaves out tiles that lie wholly above the
+    diagonal, `step` counts the tiles done. `walk` computes the same in Python.
 
-    Raises ValueError for scores that are not square, sizes that do not fit, or numbers that are not finite.
+    Raises ValueError for scores that are not square, sizes that do not fit, or numbers that are
+    not finite.
     """
 
     script = "tiles.js"
     alt = traitlets.Unicode(
-        "A matrix of attention scores, worked off tile by tile. Beside it, for each query of the present block: "
-        "the running maximum, the running sum and the output, corrected whenever the maximum grows."
+        "A matrix of attention scores, worked off tile by tile. Beside it, for each query of the "
+        "present block: the running maximum, the running sum and the output, corrected whenever "
+        "the maximum grows."
     ).tag(sync=True)
     scores = traitlets.List().tag(sync=True)
     values = traitlets.List().tag(sync=True)

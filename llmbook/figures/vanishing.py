@@ -28,9 +28,9 @@ class VanishingGradient(Interactive):
         ‖ J_T J_{T-1} … J_{T-k+1} ‖₂,   J_t = diag(φ'(a_t)) W,   T = 100.
 
     W = gain · (Q + nonnormality · N): Q is orthogonal, and N couples its invariant planes one way,
-    so every eigenvalue of W has the size `gain` whatever `nonnormality`, while its largest singular
-    value grows with it. The browser repeats the computation from the Q, N and x in the state;
-    `curve` and `matrix_curve` are the same in Python.
+    so every eigenvalue of W has the size `gain` whatever `nonnormality`, while its largest
+    singular value grows with it. The browser repeats the computation from the Q, N and x in the
+    state; `curve` and `matrix_curve` are the same in Python.
 
     Raises ValueError for a setting outside its slider, an unknown mode or activation.
     """

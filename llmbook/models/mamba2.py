@@ -1,4 +1,5 @@
-"""Mamba-2: one decay a head, B and C shared by groups of heads, and all made from the input at once.
+"""Mamba-2: one decay a head, B and C shared by groups of heads, and all made from the input at
+once.
 
     z, x, B, C, Δ = W_in RMSNorm(s);   x, B, C = silu(conv(x, B, C))
     s = s + W_out GroupNorm(scan(x, Δ, a, B, C) ∘ silu(z))
@@ -36,8 +37,8 @@ from llmbook.ssm import ssd
 class Mamba2Config:
     """Sizes and choices of a `Mamba2`; the defaults are those of the published 130m.
 
-    head_dim must divide expand · d_model, and n_groups the number of heads. dt_low, dt_high: what Δ
-    is clamped to, always. dt_min, dt_max: between which it starts. chunk: what config.json
+    head_dim must divide expand · d_model, and n_groups the number of heads. dt_low, dt_high: what
+    Δ is clamped to, always. dt_min, dt_max: between which it starts. chunk: what config.json
     tells others to compute by; the result does not depend on it, and `ssd` takes its own.
     """
 

@@ -53,7 +53,7 @@ class AddedTokens:
         self._searches = {}
 
     def names(self):
-        """dict from id to what a token is in text: where it is looked for, so normalized or not."""
+        """dict from id to what a token is in text: as it is looked for, normalized or not."""
         return {token.id: self._looked_for(token) for token in self.tokens}
 
     def _looked_for(self, token):

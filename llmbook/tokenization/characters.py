@@ -52,7 +52,7 @@ class CharacterTokenizer:
             ) from None
 
     def decode(self, ids):
-        """The text of ids: a list or a tensor (tokens,), or one id. Raises ValueError for others."""
+        """The text of ids: a list, a tensor (tokens,), or one id. ValueError for others."""
         ids = ids.tolist() if hasattr(ids, "tolist") else ids
         ids = list(ids) if hasattr(ids, "__iter__") else [ids]
         for i in ids:

@@ -135,7 +135,8 @@ def test_chapters_stay_small(book):
 
 RENDERED = """() => {
   const count = (what) => document.querySelectorAll(what).length;
-  const bare = [...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container'));
+  const bare = [...document.querySelectorAll('.math')]
+    .filter(e => !e.querySelector('mjx-container'));
   return {
     'formulas not drawn': bare.map(e => e.textContent.slice(0, 40)),
     'formulas with an error': count('mjx-merror'),
@@ -158,7 +159,8 @@ OUTSIDE = """() => {
 CUT_CODE = """() => [...document.querySelectorAll('.cell_input pre')]
   .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 60))"""
 PALE = """() => [...document.querySelectorAll(
-    '.cell_output, .cell_output .output, .output > *, .widget-subarea, .claim, details, .exercise-result')]
+    '.cell_output, .cell_output .output, .output > *, .widget-subarea, .claim, details, ' +
+    '.exercise-result')]
   .filter(e => !e.matches('img, svg, script, style')).filter(e => {
     const [r, g, b, a = 1] = getComputedStyle(e).backgroundColor.match(/[\\d.]+/g).map(Number);
     return a > 0.3 && r + g + b > 3 * 110;
@@ -341,7 +343,8 @@ def test_a_change_in_the_package_reaches_the_pages_and_nothing_else_runs_again(s
     (small / "llmbook/probe.py").write_text('WORD = "before"\n')
     chapter(
         small,
-        'from llmbook.probe import WORD\nfrom llmbook.book import start, claim\nstart("rnn_lstm")\n'
+        "from llmbook.probe import WORD\nfrom llmbook.book import start, claim\n"
+        'start("rnn_lstm")\n'
         'claim("rnn-cell-formula", {WORD + " measured": 1.0}, holds=True)\nprint("it is", WORD)',
     )
     page, claims = (

@@ -1,4 +1,4 @@
-"""Every interactive figure: named, read aloud, legible, and drawn without a fault on the book's page."""
+"""Every interactive figure: named, read aloud, legible, drawn without a fault on the page."""
 
 import pytest
 from helpers.browser import browser, open_widget  # noqa: F401 - fixtures

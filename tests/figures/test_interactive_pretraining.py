@@ -1,4 +1,4 @@
-"""The next-token figure: its distributions, cuts and readings, in Python and as the browser draws them."""
+"""The next-token figure: distributions, cuts and readings, in Python and in the browser."""
 
 import json
 import math

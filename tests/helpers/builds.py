@@ -1,4 +1,4 @@
-"""What notebooks build, held to the library: one comparison a name, which raises when they differ."""
+"""What notebooks build, held to the library: one comparison a name, raising where they differ."""
 
 COMPARISONS = {}
 

@@ -1,4 +1,4 @@
-"""Published files are large and not ours to ship: their tests run where a folder of them is named."""
+"""Published files are large and not ours to ship: their tests run where a folder is named."""
 
 import os
 

@@ -1,4 +1,5 @@
-"""Tokenizers as they are published: the library's ids on a megabyte of everything, read and rewritten.
+"""Tokenizers as they are published: the library's ids on a megabyte of everything, read and
+rewritten.
 
 `tests/published/fetch.sh FOLDER` brings five of them; any other folder with a tokenizer.json that
 lies beside them is tested too.
@@ -27,7 +28,7 @@ NAMES = sorted({*FETCHED, *(path.parent.name for path in FOLDER.glob("*/tokenize
 
 @cache
 def mixed():
-    """More than a megabyte: prose, code, every script of Unicode 14, digits, blanks, special names."""
+    """Over a megabyte: prose, code, every script of Unicode 14, digits, blanks, special names."""
     g, sizes = random.Random(0), 0
     prose = documentation().text
     library = sorted(Path(os.__file__).parent.glob("*.py"))

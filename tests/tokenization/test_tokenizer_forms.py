@@ -13,7 +13,10 @@ from llmbook.tokenization.decoders import decoder
 from llmbook.tokenization.finish import finisher
 from llmbook.tokenization.pretokenize import steps
 
-ODD = "ΑΣ ΟΔΟΣ İ ǅ ﬁ ㋿ ½ \u0301a\u0345 e\u0301\u0327 \ufffd\u200d\ufeff \x85\x0b\u00ad ٣٤ ⅷ² 中文 \U0001e94a¿?«a»$+"
+ODD = (
+    "ΑΣ ΟΔΟΣ İ ǅ ﬁ ㋿ ½ \u0301a\u0345 e\u0301\u0327 \ufffd\u200d\ufeff \x85\x0b\u00ad "
+    "٣٤ ⅷ² 中文 \U0001e94a¿?«a»$+"
+)
 TEXTS = st.one_of(
     AWKWARD, st.lists(st.sampled_from([*ODD, " ", "ab", "▁", "\t"]), max_size=12).map("".join)
 )
