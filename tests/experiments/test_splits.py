@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from llmbook.experiments import splits
 from llmbook.experiments.record import main
 from llmbook.tokenization import BPETokenizer
