@@ -57,9 +57,8 @@ class BertConfig:
     pooler: bool = True
 
     def __post_init__(self):
-        check_sizes(
-            self, "vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff", "n_segments"
-        )
+        check_sizes(self, "vocab_size", "max_len", "d_model", "n_layers", "n_heads", "d_ff")
+        whole("n_segments", self.n_segments, least=0)
         check_heads(self.d_model, self.n_heads)
         check_choices(self, "dropout", "attention_dropout", "classifier_dropout")
         if self.pad_id is not None:
@@ -76,6 +75,49 @@ class BertConfig:
     def head_activation(self):
         """φ in the masked-token head: the layers' own."""
         return self.activation
+
+
+# --- its names in checkpoints
+
+_FIELDS = {
+    "vocab_size": "vocab_size",
+    "max_len": "max_position_embeddings",
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "n_segments": "type_vocab_size",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "eps": "layer_norm_eps",
+    "classifier_dropout": "classifier_dropout",
+    "pad_id": "pad_token_id",
+    "tied": "tie_word_embeddings",
+    "init_std": "initializer_range",
+}
+_QKV = tuple(f"encoder.layer.*.attention.self.{name}" for name in ("query", "key", "value"))
+_BODY = {
+    "body.tokens": "embeddings.word_embeddings",
+    "body.positions": "embeddings.position_embeddings",
+    "body.segments": "embeddings.token_type_embeddings",
+    "body.norm": "embeddings.LayerNorm",
+    "body.layers.*.attend.sublayer.in_proj": _QKV,
+    "body.layers.*.attend.sublayer.out_proj": "encoder.layer.*.attention.output.dense",
+    "body.layers.*.attend.norm": "encoder.layer.*.attention.output.LayerNorm",
+    "body.layers.*.transform.sublayer.up": "encoder.layer.*.intermediate.dense",
+    "body.layers.*.transform.sublayer.down": "encoder.layer.*.output.dense",
+    "body.layers.*.transform.norm": "encoder.layer.*.output.LayerNorm",
+    "pooler": "pooler.dense",
+}
+_OLD = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
+_ELSEWHERE = (  # what other classes of the family have, and a buffer
+    r"pooler\.dense\.(weight|bias)",
+    r"cls\.seq_relationship\.(weight|bias)",
+    r"(cls\.predictions|lm_head)\.(bias|decoder\.(weight|bias))",
+    r"(cls\.predictions\.transform|lm_head)\.(dense|LayerNorm|layer_norm)\.(weight|bias)",
+    r"embeddings\.position_ids",
+)
 
 
 # --- the model
@@ -108,7 +150,8 @@ class Body(nn.Module):
         d = config.d_model
         self.tokens = nn.Embedding(config.vocab_size, d)
         self.positions = nn.Embedding(config.max_len + config.first_position, d)
-        self.segments = nn.Embedding(config.n_segments, d)
+        if config.n_segments:
+            self.segments = nn.Embedding(config.n_segments, d)
         self.norm = LayerNorm(d, config.eps)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.n_layers))
@@ -118,12 +161,14 @@ class Body(nn.Module):
         c = self.config
         token_ids("input_ids", input_ids, vocab_size=c.vocab_size, max_len=c.max_len)
         mask = token_mask(attention_mask, *input_ids.shape)
-        if segment_ids is None:
-            segments = self.segments.weight[0]
-        else:
+        x = self.tokens(input_ids) + self.positions(self.rows(input_ids))
+        if segment_ids is not None:
+            if not c.n_segments:
+                raise ValueError("segment_ids must be None: this model has no segments")
             token_ids("segment_ids", segment_ids, vocab_size=c.n_segments)
-            segments = self.segments(segment_ids)
-        x = self.tokens(input_ids) + self.positions(self.rows(input_ids)) + segments
+            x = x + self.segments(segment_ids)
+        elif c.n_segments:
+            x = x + self.segments.weight[0]
         x = self.dropout(self.norm(x))
         mask = None if mask is None else mask[:, None, None, :]
         for layer in self.layers:
@@ -148,7 +193,11 @@ class BertModel(Pretrained, nn.Module):
     family = "bert"  # config.json's model_type, and the prefix of the body's names in files
     config_class = BertConfig
     body_class = Body
-    vocabulary = "cls.predictions"  # the masked-token head's name in files, and its parts'
+    fields = _FIELDS
+    body_names = _BODY
+    bias_name = "cls.predictions.bias"  # the masked-token head's, in files
+    decoder_name = "cls.predictions.decoder"
+    elsewhere = _ELSEWHERE
     head_names = {
         "head.dense": "cls.predictions.transform.dense",
         "head.norm": "cls.predictions.transform.LayerNorm",
@@ -222,21 +271,19 @@ class BertModel(Pretrained, nn.Module):
         names, copies, also = {**self._body_names(f"{self.family}."), **self.head_names}, {}, {}
         if hasattr(self, "head"):
             # Files keep the vocabulary head's bias twice; the decoder's is the one that is used.
-            bias, decoder = f"{self.vocabulary}.bias", f"{self.vocabulary}.decoder"
+            bias, decoder = self.bias_name, self.decoder_name
             if self.config.tied:
                 names["head.output.bias"] = bias
-                copies = {
-                    f"{decoder}.weight": "body.tokens.weight",
-                    f"{decoder}.bias": "head.output.bias",
-                }
+                copies = {f"{decoder}.weight": "body.tokens.weight"}
+                copies[f"{decoder}.bias"] = "head.output.bias"
             else:
                 names["head.output"] = decoder
-                also = {bias: "head.output.bias"}
+                also = {} if bias == f"{decoder}.bias" else {bias: "head.output.bias"}
         return Layout(
             names,
             prefix=f"{self.family}.",
             spellings=_OLD,
-            ignored=_ELSEWHERE,
+            ignored=self.elsewhere,
             copies=copies,
             also=also,
         )
@@ -247,7 +294,7 @@ class BertModel(Pretrained, nn.Module):
             ours: tuple(prefix + s for s in stored)
             if isinstance(stored, tuple)
             else prefix + stored
-            for ours, stored in _BODY.items()
+            for ours, stored in self.body_names.items()
         }
 
     @classmethod
@@ -257,7 +304,7 @@ class BertModel(Pretrained, nn.Module):
         )
         stored = {"max_position_embeddings": 512, "type_vocab_size": 2, **stored}
         labels = config_json.labels_from(stored)
-        config = config_json.read(cls.config_class, stored, _FIELDS, labels=labels)
+        config = config_json.read(cls.config_class, stored, cls.fields, labels=labels)
         rows, first = config.max_len, config.first_position
         if rows <= first:
             raise ValueError(f"max_position_embeddings must be above {first}: got {rows}")
@@ -266,7 +313,7 @@ class BertModel(Pretrained, nn.Module):
     def config_to(self):
         c = self.config
         return {
-            **config_json.write(c, _FIELDS),
+            **config_json.write(c, self.fields),
             "model_type": self.family,
             "max_position_embeddings": c.max_len + c.first_position,
             **config_json.labels_to(c.labels),
@@ -418,46 +465,3 @@ class BertForQuestionAnswering(BertModel):
     def read(self, hidden):
         """(batch, tokens, 2): starts, then ends."""
         return self.span(hidden)
-
-
-# --- their checkpoints
-
-_FIELDS = {
-    "vocab_size": "vocab_size",
-    "max_len": "max_position_embeddings",
-    "d_model": "hidden_size",
-    "n_layers": "num_hidden_layers",
-    "n_heads": "num_attention_heads",
-    "d_ff": "intermediate_size",
-    "n_segments": "type_vocab_size",
-    "activation": "hidden_act",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "eps": "layer_norm_eps",
-    "classifier_dropout": "classifier_dropout",
-    "pad_id": "pad_token_id",
-    "tied": "tie_word_embeddings",
-    "init_std": "initializer_range",
-}
-_QKV = tuple(f"encoder.layer.*.attention.self.{name}" for name in ("query", "key", "value"))
-_BODY = {
-    "body.tokens": "embeddings.word_embeddings",
-    "body.positions": "embeddings.position_embeddings",
-    "body.segments": "embeddings.token_type_embeddings",
-    "body.norm": "embeddings.LayerNorm",
-    "body.layers.*.attend.sublayer.in_proj": _QKV,
-    "body.layers.*.attend.sublayer.out_proj": "encoder.layer.*.attention.output.dense",
-    "body.layers.*.attend.norm": "encoder.layer.*.attention.output.LayerNorm",
-    "body.layers.*.transform.sublayer.up": "encoder.layer.*.intermediate.dense",
-    "body.layers.*.transform.sublayer.down": "encoder.layer.*.output.dense",
-    "body.layers.*.transform.norm": "encoder.layer.*.output.LayerNorm",
-    "pooler": "pooler.dense",
-}
-_OLD = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
-_ELSEWHERE = (  # what other classes of the family have, and a buffer
-    r"pooler\.dense\.(weight|bias)",
-    r"cls\.seq_relationship\.(weight|bias)",
-    r"(cls\.predictions|lm_head)\.(bias|decoder\.(weight|bias))",
-    r"(cls\.predictions\.transform|lm_head)\.(dense|LayerNorm|layer_norm)\.(weight|bias)",
-    r"embeddings\.position_ids",
-)

@@ -59,7 +59,8 @@ class RobertaFamily(nn.Module):
     family = "roberta"
     config_class = RobertaConfig
     body_class = RobertaBody
-    vocabulary = "lm_head"
+    bias_name = "lm_head.bias"
+    decoder_name = "lm_head.decoder"
     head_names = {
         "head.dense": "lm_head.dense",
         "head.norm": "lm_head.layer_norm",

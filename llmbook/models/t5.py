@@ -133,6 +133,8 @@ class T5(EncoderDecoder):
     """
 
     architecture = "T5ForConditionalGeneration"
+    model_type = "t5"
+    defaults = {"num_layers": 6}  # of config.json, where it has none
 
     def __init__(self, config):
         super().__init__()
@@ -218,6 +220,7 @@ class T5(EncoderDecoder):
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):
+        stored = {**cls.defaults, **stored}
         gated = "gated-" if stored.get("is_gated_act") else ""
         default = f"{gated}{stored.get('dense_act_fn', 'relu')}"
         named = config_json.value(
@@ -230,7 +233,6 @@ class T5(EncoderDecoder):
             )
         if gate and activation == "gelu":
             activation = "gelu_new"  # version 1.1 says gelu and means the approximation
-        stored = {"num_layers": 6, **stored}
         if stored.get("num_decoder_layers") is None:
             stored["num_decoder_layers"] = stored["num_layers"]
         scale = stored.get("scale_decoder_outputs", stored.get("tie_word_embeddings", True))
@@ -259,11 +261,32 @@ class T5(EncoderDecoder):
             activation = "gated-" + ("gelu" if activation == "gelu_new" else activation)
         return {
             **config_json.write(c, _FIELDS),
-            "model_type": "t5",
+            "model_type": self.model_type,
             "is_encoder_decoder": True,
             "feed_forward_proj": activation,
             "scale_decoder_outputs": c.scale_output,
         }
+
+
+class MT5(T5):
+    """T5 in 101 languages: version 1.1, and nothing scaled before the output.
+
+    Source: Xue et al. 2021.
+    """
+
+    architecture = "MT5ForConditionalGeneration"
+    model_type = "mt5"
+    defaults = {
+        "vocab_size": 250_112,
+        "d_ff": 1024,
+        "num_layers": 8,
+        "num_heads": 6,
+        "feed_forward_proj": "gated-gelu",
+    }
+
+    @classmethod
+    def config_from(cls, stored, checkpoint=None):
+        return super().config_from({**stored, "scale_decoder_outputs": False}, checkpoint)
 
 
 def _attention(config):

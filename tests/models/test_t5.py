@@ -53,6 +53,7 @@ CONFIGS = {
         "vocab_size": 77,
     },
     "T5 1.1": {**SMALL_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "mT5 1.1": {**SMALL_T5, "feed_forward_proj": "gated-gelu"},
     "T5 gated-silu": {**SMALL_T5, "feed_forward_proj": "gated-silu"},
     "BART": SMALL_BART,
     "BART untied, scaled, relu": {
@@ -82,7 +83,7 @@ def seeded():
 
 def theirs(case):
     library, family = transformers(), case[:2]
-    family = {"T5": "T5", "BA": "Bart"}[family]
+    family = {"T5": "T5", "mT": "MT5", "BA": "Bart"}[family]
     config = getattr(library, f"{family}Config")(**CONFIGS[case])
     model = randomised(getattr(library, f"{family}ForConditionalGeneration")(config))
     if "1.1" in case:  # tied by 5.23, and untied again by a file whose head differs

@@ -33,7 +33,17 @@ TABLE = (
     Architecture("RobertaForSequenceClassification", "roberta.RobertaForSequenceClassification"),
     Architecture("RobertaForTokenClassification", "roberta.RobertaForTokenClassification"),
     Architecture("RobertaForQuestionAnswering", "roberta.RobertaForQuestionAnswering"),
+    Architecture("DistilBertModel", "distilbert.DistilBert", "distilbert"),
+    Architecture("DistilBertForMaskedLM", "distilbert.DistilBertForMaskedLM"),
+    Architecture(
+        "DistilBertForSequenceClassification", "distilbert.DistilBertForSequenceClassification"
+    ),
+    Architecture(
+        "DistilBertForTokenClassification", "distilbert.DistilBertForTokenClassification"
+    ),
+    Architecture("DistilBertForQuestionAnswering", "distilbert.DistilBertForQuestionAnswering"),
     Architecture("T5ForConditionalGeneration", "t5.T5", "t5", ("T5Model", "T5WithLMHeadModel")),
+    Architecture("MT5ForConditionalGeneration", "t5.MT5", "mt5"),
     Architecture("BartForConditionalGeneration", "bart.Bart", "bart", ("BartModel",)),
     Architecture("LlamaForCausalLM", "llama.Llama", "llama", ("LLaMAForCausalLM",)),
     Architecture("MambaForCausalLM", "mamba.Mamba", "mamba"),
