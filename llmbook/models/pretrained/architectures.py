@@ -69,6 +69,38 @@ REFUSED = {
     ),
 }
 
+# each module's models as people call them, where that says more than the architecture's name
+MODELS = {
+    "gpt": "GPT-2 in all sizes, DistilGPT-2",
+    "bert": "BERT, and what is built like it",
+    "roberta": "RoBERTa",
+    "distilbert": "DistilBERT",
+    "t5": "T5, T5 1.1, FLAN-T5, mT5",
+    "bart": "BART base, large, large-cnn",
+    "llama": "Llama 2, 3, 3.1, 3.2, SmolLM2",
+    "mistral": "Mistral 7B",
+    "qwen": "Qwen2, Qwen2.5, Qwen3, the dense ones",
+    "mixtral": "Mixtral 8x7B, 8x22B",
+    "qwen2_moe": "Qwen1.5-MoE, Qwen2's with experts",
+    "mamba": "Mamba",
+    "mamba2": "Mamba-2",
+    "transformer": "the Transformer of 2017: a folder of our own",
+}
+
+
+def table():
+    """What `load` reads and `save` writes, and what is refused: two tables in markdown."""
+    rows = ["| models | `architectures` in config.json | class |", "|---|---|---|"]
+    for module, models in MODELS.items():
+        held = [row for row in TABLE if row.where.partition(".")[0] == module]
+        names = ", ".join(f"`{row.name}`" for row in held)
+        rows.append(f"| {models} | {names} | `llmbook.models.{module}` |")
+    rows += ["", "| refused | because |", "|---|---|"]
+    rows += [f"| `{name}` | {reason} |" for name, (_, reason) in REFUSED.items()]
+    rows.append("| a `quantization_config` | quantised weights are not read |")
+    rows.append("| `pytorch_model.bin` and other pickle files | reading one can run any code |")
+    return "\n".join(rows)
+
 
 def model_class(config, architecture=None):
     """The class for a config.json's content: by `architectures`, else by `model_type`.
