@@ -23,7 +23,7 @@ from llmbook.tokenization.merging import (
 
 
 def one_by_one(ids, ranks, built):
-    """The definition: of all pairs the first learned, the leftmost of these, while there is one."""
+    """The definition: of all pairs the first learned, of these the leftmost, till none is left."""
     ids = list(ids)
     while True:
         found = [(ranks[pair], i) for i, pair in enumerate(zip(ids, ids[1:])) if pair in ranks]
