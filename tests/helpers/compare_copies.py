@@ -57,7 +57,8 @@ def _injected(cell):
 
 def folder(path):
     """{chapter, profile and seed: notebook} of the copies in a folder."""
-    files = [file for file in sorted(Path(path).glob("*.ipynb")) if "failed" not in file.name]
+    # finished copies only: others are called failed or part
+    files = sorted(Path(path).glob("*.seed*." + "[0-9a-f]" * 16 + ".ipynb"))
     return {
         ".".join(file.name.split(".")[:3]): json.loads(file.read_text(encoding="utf-8"))
         for file in files
