@@ -18,6 +18,7 @@ Every run is a function of its key, so that a killed recording goes on with the 
 `python -m llmbook record mamba` records all of it: a quarter of an hour of one core.
 """
 
+import json
 import math
 import time
 
@@ -256,9 +257,9 @@ def selection(model, x, y):
 
 # --- loops of random symbols
 
-LOOP_SYMBOLS, LOOP_TOKENS, LONGEST = 32, 96, 48
-PERIODS = (4, 8, 16, 24, 32, 40, 48)
-LOOP_STEPS = 700
+LOOP_SYMBOLS, LOOP_TOKENS, LONGEST = 16, 64, 32
+PERIODS = (4, 8, 12, 16, 24, 32)
+LOOP_STEPS = 1000
 LOOP_MODELS = {
     "fixed": ["fixed", "fixed"],
     "selective": ["selective", "selective"],
@@ -269,8 +270,14 @@ LOOP_MODELS = {
 
 
 def loops(n, gen, period=None):
-    """4 to LONGEST random symbols, repeated: (n, LOOP_TOKENS + 1) ids, (n, 1) lengths."""
-    length = torch.randint(4, LONGEST + 1, (n, 1), generator=gen)
+    """A phrase of random symbols, repeated: (n, LOOP_TOKENS + 1) ids, (n, 1) lengths.
+
+    Lengths from 4 to LONGEST, evenly in their logarithm: with short ones to begin with, all kinds
+    of mixers learn the task.
+    """
+    low, high = math.log(4), math.log(LONGEST + 1)
+    length = torch.exp(torch.rand(n, 1, generator=gen) * (high - low) + low).long()
+    length = length.clamp(4, LONGEST)
     if period is not None:
         length.fill_(period)
     phrase = torch.randint(LOOP_SYMBOLS, (n, LONGEST), generator=gen)
@@ -342,7 +349,7 @@ def tones_run(kind, seed, steps=TONE_STEPS):
 
 
 def points():
-    """Every run of the record: (part, key, function and arguments)."""
+    """Every run of the record, seed by seed: (part, key, function and arguments)."""
     for seed in SEEDS:
         for kind in ARMS:
             yield "copying", f"{kind}/{seed}", (copying_run, kind, seed)
@@ -351,6 +358,11 @@ def points():
             yield "loops", f"{name}/{seed}", (loops_run, name, seed)
         for kind in ("s4d", "selective"):
             yield "tones", f"{kind}/{seed}", (tones_run, kind, seed)
+
+
+def recorded_runs():
+    """What is recorded: {part: {key: found}}; empty where nothing is."""
+    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
 
 
 def run(options, record):

@@ -22,6 +22,8 @@ _WHERE = {
     "PositionExplorer": "positions",
     "RouterPlay": "router",
     "TiledSoftmax": "tiles",
+    "ScanTree": "state_space",
+    "StateExplorer": "state_space",
     "Timeline": "timeline",
     "VanishingGradient": "vanishing",
     "show": "style",

@@ -14,6 +14,8 @@ from llmbook.figures import (
     PathLength,
     PositionExplorer,
     RouterPlay,
+    ScanTree,
+    StateExplorer,
     TiledSoftmax,
     VanishingGradient,
 )
@@ -75,6 +77,11 @@ FIGURES = {
     "router": (
         lambda: RouterPlay("the cat sat on the mat while internationalisation went on and on"),
         [{"k": 1}, {"favour": 4, "capacity": 1}, {"balance": 40}],
+    ),
+    "scan_tree": (lambda: ScanTree(n=13), [{"round": r} for r in (0, 2, 4)]),
+    "state_space": (
+        lambda: StateExplorer(),
+        [{"rule": "digits"}, {"mute": True}, {"small": 0.0, "large": 4.0}, {"small": 0.5}],
     ),
     "tiles": (
         lambda: TiledSoftmax(),
