@@ -137,12 +137,12 @@ class MultiHeadAttention(nn.Module):
         → q (batch, n_heads, tokens, head_dim), k and v (batch, n_kv_heads, keys, head_dim).
         """
         self._check(x, context)
-        weight, bias, rows = self.in_proj_weight, self.in_proj_bias, self.stored_rows()
+        rows = self.stored_rows()
         d_q = rows[0]
         if context is None:
-            q, k, v = F.linear(x, weight, bias).split(rows, dim=-1)
+            q, k, v = self.in_proj(x).split(rows, dim=-1)
         else:
-            q = F.linear(x, weight[:d_q], None if bias is None else bias[:d_q])
+            q = self.in_proj(x, slice(d_q))
         q = rearrange(q, "b t (h d) -> b h t d", h=self.n_heads)
         if context is not None:
             return q, *self._context(context, d_q, cache)
@@ -160,6 +160,13 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.append(k, v)
         return q, k, v
 
+    def in_proj(self, x, rows=None):
+        """x times the packed matrix, or those rows of it: (…, d_model) → (…, rows)."""
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if rows is None:
+            return F.linear(x, weight, bias)
+        return F.linear(x, weight[rows], None if bias is None else bias[rows])
+
     def _context(self, context, d_q, cache):
         """Keys and values of another sequence; no rotation, as its positions are not x's."""
         if cache is not None and cache.length:
@@ -169,8 +176,7 @@ class MultiHeadAttention(nn.Module):
                     f"{context.shape[1]} tokens, {cache.length} held"
                 )
             return cache.held()
-        bias = None if self.in_proj_bias is None else self.in_proj_bias[d_q:]
-        k, v = F.linear(context, self.in_proj_weight[d_q:], bias).chunk(2, dim=-1)
+        k, v = self.in_proj(context, slice(d_q, None)).chunk(2, dim=-1)
         k = rearrange(k, "b t (h d) -> b h t d", h=self.n_kv_heads)
         v = rearrange(v, "b t (h d) -> b h t d", h=self.n_kv_heads)
         return (k, v) if cache is None else cache.append(k, v)
