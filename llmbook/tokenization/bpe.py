@@ -19,6 +19,7 @@ from llmbook.tokenization.merging import LONG, Merges
 from llmbook.tokenization.pipeline import KEPT_PIECES, Tokenizer, check_text, file_of
 from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS, splitter
 from llmbook.tokenization.starts import Unknown, start_ids
+from llmbook.tokenization.tokenizer_config import read_config
 from llmbook.tokenization.trainer import count_words, learn_merges
 
 END_OF_TEXT = "<|endoftext|>"
@@ -266,9 +267,11 @@ class BPETokenizer(Tokenizer):
         """
         path = file_of(path)
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            tokenizer = cls.from_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+        tokenizer.config = read_config(path)
+        return tokenizer
 
     def tiktoken(self, name="llmbook"):
         """The same tokenizer as a `tiktoken.Encoding`; ImportError where tiktoken is missing.

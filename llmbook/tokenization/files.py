@@ -9,6 +9,7 @@ from llmbook.tokenization import tokenizer_json
 from llmbook.tokenization.bpe import BPETokenizer
 from llmbook.tokenization.pipeline import Tokenizer, file_of
 from llmbook.tokenization.text_bpe import TextBPE
+from llmbook.tokenization.tokenizer_config import read_config
 from llmbook.tokenization.unigram import Unigram
 from llmbook.tokenization.wordpiece import WordPiece
 
@@ -21,9 +22,11 @@ def load(path):
     """
     path = file_of(path)
     try:
-        return from_json(path.read_text(encoding="utf-8"))
+        tokenizer = from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    tokenizer.config = read_config(path)
+    return tokenizer
 
 
 def from_json(text):

@@ -18,6 +18,7 @@ from llmbook.tokenization.finish import finisher
 from llmbook.tokenization.merging import Remembered
 from llmbook.tokenization.normalize import normalizer
 from llmbook.tokenization.pretokenize import steps
+from llmbook.tokenization.tokenizer_config import CONFIG, config_text
 
 KEPT_PIECES = 2**18  # pieces whose ids are remembered
 
@@ -57,6 +58,8 @@ class Tokenizer:
     def _set_up(self, added_tokens, form):
         """All but the model."""
         self.form, self.added_tokens = form, tuple(added_tokens)
+        self.config = {}
+        """What a `tokenizer_config.json` beside the file says: chat template, end token."""
         self._added = AddedTokens(self.added_tokens, normalizer(self.form.normalizer))
         self._cut = steps(self.form.pre_tokenizer)
         self._finish = finisher(self.form.post_processor, self.form.truncation, self.form.padding)
@@ -165,9 +168,14 @@ class Tokenizer:
         return json.dumps(whole, ensure_ascii=False, indent=1)
 
     def save(self, path):
-        """Write `tokenizer.json`: the file `path`, or into a folder. Returns the path."""
-        path = file_of(path)
+        """Write `tokenizer.json`: to the file `path`, or into a folder. Returns the file's path.
+
+        Into a folder also `tokenizer_config.json`, with which `transformers` reads it as it is.
+        """
+        asked, path = Path(path), file_of(path)
         write_atomically(path, self.to_json())
+        if path != asked:
+            write_atomically(path.with_name(CONFIG), config_text(self.config, self.special_tokens))
         return path
 
     def fast(self):
