@@ -4,6 +4,7 @@ The Claims and Status pages are drawn from this, and the tests ask it the same q
 here knows the program that builds the pages.
 """
 
+import copy
 import dataclasses
 import json
 from collections import Counter
@@ -83,10 +84,14 @@ def recorded_runs(chapters):
 def page_source(executed):
     """The executed notebook as the page's parser wants it, as JSON text.
 
-    Data that only programs read (this book's MIME types, papermill's metadata) and the cell in
-    which papermill put the parameters are left out.
+    Data that only programs read (this book's MIME types, papermill's metadata), the cell in which
+    papermill put the parameters, and weights that pages share (`shared_weights`) are left out.
     """
-    notebook = dict(_notebook(executed))
+    notebook = copy.deepcopy(_notebook(executed))
+    for view in _widgets(notebook):
+        if view["state"].get("weights_name"):
+            view["state"].pop("weights", None)
+            view["buffers"] = [b for b in view.get("buffers", []) if b["path"] != ["weights"]]
     hidden = ("papermill", "llmbook")
     notebook["metadata"] = {k: v for k, v in notebook["metadata"].items() if k not in hidden}
     notebook["cells"] = [
@@ -95,6 +100,28 @@ def page_source(executed):
         if "injected-parameters" not in cell["metadata"].get("tags", [])
     ]
     return json.dumps(notebook, ensure_ascii=False)
+
+
+def shared_weights(executed):
+    """{name: (shapes, base64)} of the weights with which a notebook's figures compute."""
+    found = {}
+    for view in _widgets(_notebook(executed)):
+        name = view["state"].get("weights_name")
+        for buffer in view.get("buffers", []) if name else []:
+            if buffer["path"] == ["weights"]:
+                found[name] = (view["state"]["weights_shapes"], buffer["data"])
+    return found
+
+
+def _widgets(notebook):
+    """The stored widgets of a notebook, each with its state and its buffers."""
+    stored = notebook["metadata"].get("widgets", {})
+    return [
+        view
+        for kept in stored.values()
+        for view in kept.get("state", {}).values()
+        if isinstance(view.get("state"), dict)
+    ]
 
 
 def _page_cell(cell):

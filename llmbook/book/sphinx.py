@@ -5,6 +5,7 @@ and `{status}` directives, web files that need no network, and the fixes that th
 theme and of its companions need. To move the book to another program, rewrite this file.
 """
 
+import base64
 import hashlib
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from llmbook.book import assets, execute, gpu, report, sphinx_markdown
 from llmbook.book.claims import format_value
 from llmbook.book.root import chapters as listed_chapters
 from llmbook.book.typeset import to_html
+from llmbook.figures.forward import page_script
 
 logger = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -33,6 +35,7 @@ def setup(app):
     app.connect("env-get-outdated", execute_chapters)
     app.connect("source-read", put_executed)
     app.connect("env-purge-doc", forget)
+    app.connect("build-finished", write_weights)
     app.connect("html-page-context", clean_scripts, priority=900)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
 
@@ -134,6 +137,18 @@ def put_executed(app, docname, source):
     executed = app.env.llmbook_executed.get(docname)
     if executed:
         source[0] = report.page_source(executed)
+
+
+def write_weights(app, error):
+    """The weights of figures that compute, once for all pages: `_static/weights/NAME.js`."""
+    if error or app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "_static" / "weights"
+    for executed in app.env.llmbook_executed.values():
+        for name, (shapes, packed) in report.shared_weights(executed).items():
+            folder.mkdir(parents=True, exist_ok=True)
+            script = page_script(name, shapes, base64.b64decode(packed))
+            (folder / f"{name}.js").write_text(script, encoding="utf-8")
 
 
 def forget(app, env, docname):

@@ -1,0 +1,66 @@
+"""A model in the page: weights packed for `forward.js`, and figures that compute with them.
+
+    class Reader(WithWeights):
+        script = "reader.js"           # may call linear, lstm, attention, … of forward.js
+
+    Reader("reader", {"weight_ih": …, …})
+
+In a notebook the packed bytes travel with the figure. On a page they would weigh it down, so there
+they lie once in `_static/weights/NAME.js`, a script rather than a file to fetch, as a page that was
+opened from a disk may fetch nothing; the figure loads it when it first wants it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import traitlets
+
+from .interactive import Interactive
+
+_HERE = Path(__file__).parent
+
+
+def pack(weights):
+    """({name: shape}, bytes) of named arrays or tensors, rounded to float16, in their order.
+
+    Raises ValueError for a value that float16 cannot hold.
+    """
+    shapes, parts = {}, []
+    for name, value in weights.items():
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        with np.errstate(over="ignore"):
+            rounded = array.astype("<f2")
+        if not np.isfinite(rounded).all():
+            raise ValueError(f"{name} has values that float16 cannot hold")
+        shapes[name], parts = list(array.shape), [*parts, rounded.tobytes()]
+    return shapes, b"".join(parts)
+
+
+def page_script(name, shapes, packed):
+    """The text of `_static/weights/NAME.js`."""
+    held = json.dumps({"shapes": shapes, "bytes": base64.b64encode(packed).decode()})
+    return f"(globalThis.llmbookWeights ??= {{}})[{json.dumps(name)}] = {held};\n"
+
+
+class WithWeights(Interactive):
+    """An interactive figure that computes with a model's weights, in the browser.
+
+    `weights_name` names the model among all pages; `weights` are named arrays, rounded to float16.
+    """
+
+    weights_name = traitlets.Unicode("").tag(sync=True)
+    weights_shapes = traitlets.Dict().tag(sync=True)
+    weights = traitlets.Bytes(b"").tag(sync=True)
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "script" in cls.__dict__:
+            cls._esm = (_HERE / "forward.js").read_text("utf-8") + cls._esm
+
+    def __init__(self, weights_name, weights, **state):
+        shapes, packed = pack(weights)
+        super().__init__(weights_name=weights_name, weights_shapes=shapes, weights=packed, **state)
