@@ -109,10 +109,7 @@ def start(chapter, profile="auto", seed=0):
     style.use()
     versions = provenance.versions(device)
     where = devices.describe(device)
-    text = (
-        f"profile {profile} · {where} · {reason} · seed {seed} · "
-        f"python {versions['python']}, torch {versions['torch']}"
-    )
+    text = f"profile {profile} · {where} · seed {seed}"
     publish(
         text,
         data={
@@ -121,6 +118,7 @@ def start(chapter, profile="auto", seed=0):
                 "device": where,
                 "seed": seed,
                 "threads": torch.get_num_threads(),
+                "precision": reason,
                 "versions": versions,
             }
         },

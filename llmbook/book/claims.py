@@ -72,7 +72,7 @@ def _row(id, chapter):
     return rows[id]
 
 
-def claim(id, measured, *, holds=None, bounds=None, box=True):
+def claim(id, measured=None, *, holds=None, bounds=None, by_references=False, box=True):
     """Settle one row of the ledger with what was measured.
 
     `measured` is a number, a string, or a dict from a name with its unit to a number (or to a
@@ -82,6 +82,9 @@ def claim(id, measured, *, holds=None, bounds=None, box=True):
     * `bounds`: for what was trained, a dict from measured names to bounds such as `">= 0.95"`.
       `python -m llmbook calibrate` records the spread of these over seeds. At the `smoke` profile,
       which trains for a few steps only, they are recorded and not judged.
+
+    A row of history or of definitions is settled by publications, with `by_references=True` in
+    place of a measurement: it holds when each of its references has an address, and says so.
 
     The result is shown in a box; with `box=False` it waits for the table of the others, which
     `run.checked()` prints at the end of a chapter.
@@ -94,6 +97,14 @@ def claim(id, measured, *, holds=None, bounds=None, box=True):
         raise ValueError(
             f"claim {id!r} belongs to chapter {row['chapter']!r}, not {run.chapter!r}"
         )
+    if by_references:
+        if not (measured is holds is bounds is None):
+            raise ValueError(f"claim {id!r} is settled by references: it takes no measurement")
+        addresses = [papers_of(row["chapter"])[key][1] for key in row["reference"]]
+        measured = {"publications that settle this": len(addresses)}
+        holds = bool(addresses) and all(addresses)
+    if measured is None:
+        raise ValueError(f"claim {id!r} needs measured=, or by_references=True")
     if (holds is None) == (bounds is None):
         raise ValueError(f"claim {id!r} needs exactly one of holds= and bounds=")
     measured = measured if isinstance(measured, dict) else {"measured": measured}
@@ -124,6 +135,7 @@ def claim(id, measured, *, holds=None, bounds=None, box=True):
         "holds": bool(holds),
         "judged": judged,
         "bounds": bounds or {},
+        **({"by": "references"} if by_references else {}),
     }
     in_order = list(measured.items())  # as pairs: a notebook's file sorts the keys of its JSON
     text, data = _as_text(row, record), {CLAIM_MIME: record | {"measured": in_order}}

@@ -5,6 +5,7 @@ Code cells are counted from 1 in their order: nbval takes outputs without a coun
 A cell's tag says what of it is closed until a click, and the same is written for each reader: the
 page's tag, JupyterLab's `jupyter`, Colab's `cellView`.
 
+    setup        imports and the like
     drawing      code that only draws
     experiment   code that measures; its result stays
     claim        the call that settles a claim; its box stays
@@ -27,6 +28,7 @@ METADATA = {
 }
 LINE = 75  # characters of code that a page shows without scrolling
 FOLDS = {  # a tag, and what its cell's code is called on the page
+    "setup": "the set-up",
     "drawing": "the drawing's code",
     "experiment": "the experiment",
     "claim": "how this is checked",

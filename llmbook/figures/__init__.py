@@ -21,6 +21,7 @@ _WHERE = {
     "PathLength": "paths",
     "PositionExplorer": "positions",
     "RouterPlay": "router",
+    "RotaryBase": "rotary",
     "TiledSoftmax": "tiles",
     "ScanTree": "state_space",
     "StateExplorer": "state_space",

@@ -172,6 +172,22 @@ def test_a_box_links_the_papers_and_names_the_number_of_recorded_seeds(shown, mo
     assert "recorded, 5 other seeds" in shown[1][1] and "0.1 to 0.5" in shown[1][1]
 
 
+def test_a_row_of_history_is_settled_by_papers_that_have_an_address_and_by_no_measurement(
+    shown, monkeypatch
+):
+    claim("rnn-bptt", by_references=True)
+    record = shown[0][2][CLAIM_MIME]
+    assert record["by"] == "references" and record["measured"][0][1] > 0
+    with pytest.raises(ValueError, match="takes no measurement"):
+        claim("rnn-bptt", measured=1, by_references=True)
+    with pytest.raises(ValueError, match="needs measured="):
+        claim("rnn-bptt", holds=True)
+    papers = {key: (name, "") for key, (name, _) in papers_of("rnn_lstm").items()}
+    monkeypatch.setattr(claims, "papers_of", lambda chapter: papers)
+    with pytest.raises(ClaimError):
+        claim("rnn-bptt", by_references=True)
+
+
 @pytest.mark.parametrize(
     "value, text",
     [

@@ -102,19 +102,14 @@ def test_exercises_are_of_every_kind(path):
 
 @short
 def test_what_it_builds_stands_in_visible_cells_and_equals_the_library(path):
-    namespace, defined = {}, {}
-    for source in form.visible(path):
-        for node in ast.parse(source).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                defined[node.name] = node
-    for _, source in form.code_cells(path):
-        for node in ast.parse(source).body:
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                exec(compile(ast.Module([node], []), path.name, "exec"), namespace)
-    missing = sorted(set(form.builds(path)) - set(defined))
+    definitions, namespace = (ast.FunctionDef, ast.ClassDef), {}
+    shown = [node for source in form.visible(path) for node in ast.parse(source).body]
+    missing = set(form.builds(path)) - {n.name for n in shown if isinstance(n, definitions)}
     assert form.builds(path) and not missing
-    for node in defined.values():
-        exec(compile(ast.Module([node], []), path.name, "exec"), namespace)
+    for _, source in form.code_cells(path):  # with what they need, helpers in closed cells too
+        for node in ast.parse(source).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom, *definitions)):
+                exec(compile(ast.Module([node], []), path.name, "exec"), namespace)
     for name in form.builds(path):
         comparisons.COMPARISONS[f"{path.stem}/{name}"](namespace[name])
 

@@ -180,7 +180,7 @@ def test_sentences_are_whole():
         for field in TEXT_FIELDS:
             text = row[field]
             assert text[-1] in ".?!”)", (row["id"], field, text[-20:])
-            assert text[0].isupper() or text[0] in "“0123456789", (row["id"], field, text[:20])
+            assert text[0].isupper() or text[0] in "“$0123456789", (row["id"], field, text[:20])
             for pair in ("{}", "“”"):
                 assert text.count(pair[0]) == text.count(pair[1]), (row["id"], field, pair)
 

@@ -119,63 +119,6 @@ def rotary_half_pairs_with_the_sign_on_the_wrong_half(x, positions):
     return torch.cat([a * cos + b * sin, a * sin + b * cos], dim=-1)
 
 
-# --- alibi
-
-
-def alibi(heads, queries, keys):
-    slopes = 2.0 ** (-8 * torch.arange(1, heads + 1) / heads)
-    query = torch.arange(queries)[:, None] + keys - queries
-    distance = query - torch.arange(keys)
-    bias = -slopes[:, None, None] * distance
-    return bias.masked_fill(distance < 0, -torch.inf)
-
-
-def alibi_top_left(heads, queries, keys):
-    slopes = 2.0 ** (-8 * torch.arange(1, heads + 1) / heads)
-    distance = torch.arange(queries)[:, None] - torch.arange(keys)
-    bias = -slopes[:, None, None] * distance
-    return bias.masked_fill(distance < 0, -torch.inf)
-
-
-def alibi_rewards_distance(heads, queries, keys):
-    bias = alibi(heads, queries, keys)
-    return torch.where(bias.isinf(), bias, -bias)
-
-
-def alibi_without_mask(heads, queries, keys):
-    slopes = 2.0 ** (-8 * torch.arange(1, heads + 1) / heads)
-    query = torch.arange(queries)[:, None] + keys - queries
-    return -slopes[:, None, None] * (query - torch.arange(keys)).abs()
-
-
-def alibi_hides_the_query_itself(heads, queries, keys):
-    slopes = 2.0 ** (-8 * torch.arange(1, heads + 1) / heads)
-    query = torch.arange(queries)[:, None] + keys - queries
-    distance = query - torch.arange(keys)
-    bias = -slopes[:, None, None] * distance
-    return bias.masked_fill(distance <= 0, -torch.inf)
-
-
-def alibi_slopes_from_one(heads, queries, keys):
-    slopes = 2.0 ** (-8 * torch.arange(heads) / heads)
-    query = torch.arange(queries)[:, None] + keys - queries
-    distance = query - torch.arange(keys)
-    bias = -slopes[:, None, None] * distance
-    return bias.masked_fill(distance < 0, -torch.inf)
-
-
-def alibi_as_for_eight_heads(heads, queries, keys):
-    slopes = 2.0 ** -torch.arange(1.0, heads + 1)
-    query = torch.arange(queries)[:, None] + keys - queries
-    distance = query - torch.arange(keys)
-    bias = -slopes[:, None, None] * distance
-    return bias.masked_fill(distance < 0, -torch.inf)
-
-
-def alibi_transposed(heads, queries, keys):
-    return alibi(heads, keys, queries).transpose(1, 2)
-
-
 # --- to_half_split
 
 
@@ -210,51 +153,13 @@ def to_half_split_swaps_heads_and_pairs(weight, n_heads):
     return rearrange(weight, "(i h two) d -> (h two i) d", h=n_heads, two=2)
 
 
-# --- never_round
-
-
-def never_round(head_dim, base, length):
-    count = 0
-    for i in range(head_dim // 2):
-        omega = base ** (-2 * i / head_dim)
-        count += (length - 1) * omega < 2 * math.pi
-    return count
-
-
-def never_round_counts_those_that_did(head_dim, base, length):
-    return head_dim // 2 - never_round(head_dim, base, length)
-
-
-def never_round_counts_dimensions(head_dim, base, length):
-    return 2 * never_round(head_dim, base, length)
-
-
-def never_round_a_turn_is_one_radian(head_dim, base, length):
-    return sum((length - 1) * base ** (-2 * i / head_dim) < 1 for i in range(head_dim // 2))
-
-
-def never_round_a_turn_is_pi(head_dim, base, length):
-    return sum((length - 1) * base ** (-2 * i / head_dim) < math.pi for i in range(head_dim // 2))
-
-
-def never_round_i_for_2i(head_dim, base, length):
-    return sum((length - 1) * base ** (-i / head_dim) < 2 * math.pi for i in range(head_dim // 2))
-
-
-def never_round_always_base_10000(head_dim, base, length):
-    return never_round(head_dim, 10_000, length)
-
-
-def never_round_off_by_one_position(head_dim, base, length):
-    return never_round(head_dim, base, length + 1)
-
-
 SOLUTIONS = {
     "turn": turn,
     "rotary_half": rotary_half,
-    "alibi": alibi,
     "to_half_split": to_half_split,
-    "never_round": never_round,
+    "later_shuffle": "all but the last",
+    "best_base": 8,
+    "other_base": 0.02,
 }
 WRONG = {
     "turn": {
@@ -275,15 +180,6 @@ WRONG = {
         "frequencies over d/2": rotary_half_frequencies_over_half,
         "a sign wrong": rotary_half_pairs_with_the_sign_on_the_wrong_half,
     },
-    "alibi": {
-        "aligned top-left": alibi_top_left,
-        "distance rewarded": alibi_rewards_distance,
-        "no mask": alibi_without_mask,
-        "the token itself hidden": alibi_hides_the_query_itself,
-        "slopes start at 1": alibi_slopes_from_one,
-        "slopes of eight heads": alibi_as_for_eight_heads,
-        "transposed": alibi_transposed,
-    },
     "to_half_split": {
         "the other way": to_half_split_the_other_way,
         "all heads as one": to_half_split_over_all_heads,
@@ -292,13 +188,27 @@ WRONG = {
         "odd rows first": to_half_split_odd_rows_first,
         "heads and pairs swapped": to_half_split_swaps_heads_and_pairs,
     },
-    "never_round": {
-        "counts those that did": never_round_counts_those_that_did,
-        "counts dimensions": never_round_counts_dimensions,
-        "a turn is one radian": never_round_a_turn_is_one_radian,
-        "a turn is pi": never_round_a_turn_is_pi,
-        "i where 2i belongs": never_round_i_for_2i,
-        "base ignored": never_round_always_base_10000,
-        "off by one position": never_round_off_by_one_position,
+    "later_shuffle": {
+        "all of them": "all",
+        "the last, which sees all": "only the last",
+        "nothing, as attention is blind to order": "none",
+        "the first sees itself": "all but the first",
+        "the last sees itself": "the last",
+    },
+    "best_base": {
+        "the usual base": 10_000,
+        "the best at 64": 500_000,
+        "the second best at 64": 300,
+        "the second best at 200": 30,
+        "the place of the slider, not the base": 1,
+        "the length": 200,
+    },
+    "other_base": {
+        "base 10,000 after all": 1.2,
+        "base 100": 0.48,
+        "the rise up to 128": 1.04,
+        "the sign turned round, base 10,000": -1.2,
+        "the base": 500_000.0,
+        "in per cent of a nat": 2.0,
     },
 }

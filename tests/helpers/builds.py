@@ -1,5 +1,10 @@
 """What notebooks build, held to the library: one comparison a name, raising where they differ."""
 
+import torch
+import torch.nn.functional as F
+
+from llmbook import positions
+
 COMPARISONS = {}
 
 
@@ -71,3 +76,48 @@ def _ssd_matrix(ssd_matrix):
     delta, a = delta.abs(), torch.tensor([-0.4], dtype=torch.float64)
     want = semiseparable(delta[None, :, None], a, B[None, :, None], C[None, :, None])[0, 0]
     torch.testing.assert_close(ssd_matrix(delta, a, B, C), want)
+
+
+# --- positions
+
+
+def close(ours, library, tolerance=1e-12):
+    torch.testing.assert_close(
+        torch.as_tensor(ours).double(), library.double(), rtol=0, atol=tolerance
+    )
+
+
+@compares("positional_encoding/Head")
+def _head(build):
+    head, x = build(8, seed=3), torch.randn(5, 8, dtype=torch.float64)
+    q, k, v = (x[None] @ w for w in (head.W_Q, head.W_K, head.W_V))
+    for causal in (False, True):
+        close(head(x, causal), F.scaled_dot_product_attention(q, k, v, is_causal=causal)[0])
+
+
+@compares("positional_encoding/sinusoid")
+def _sinusoid(build):
+    close(build(70, 12), positions.sinusoidal(70, 12, dtype=torch.float64))
+    close(build(9, 4, 100.0), positions.sinusoidal(9, 4, base=100.0, dtype=torch.float64))
+
+
+@compares("positional_encoding/bucket")
+def _bucket(build):
+    for how in ({}, {"n_buckets": 16, "max_distance": 32}):
+        library = positions.t5_bucket(-torch.arange(300), bidirectional=False, **how)
+        assert [build(i, **how) for i in range(300)] == library.tolist()
+
+
+@compares("positional_encoding/alibi")
+def _alibi(build):
+    for heads, n in ((4, 9), (8, 5)):
+        seen = torch.ones(n, n).tril().bool()
+        close(build(heads, n)[:, seen], positions.alibi_bias(heads, n, n)[0][:, seen], 1e-6)
+
+
+@compares("positional_encoding/rope")
+def _rope(build):
+    x, where = torch.randn(7, 12, dtype=torch.float64), torch.arange(7)
+    for base in (10_000.0, 100.0):
+        library = positions.Rotary(12, base=base, layout="interleaved").rotate(x, where)
+        close(torch.stack([build(row, t, base) for t, row in enumerate(x)]), library, 1e-6)

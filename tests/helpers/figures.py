@@ -16,6 +16,7 @@ from llmbook.figures import (
     RouterPlay,
     ScanTree,
     StateExplorer,
+    RotaryBase,
     TiledSoftmax,
     VanishingGradient,
 )
@@ -46,6 +47,17 @@ def _next_token():
     ids = [[0, 1, 2, 3, 5], [0, 9, 11]]
     logits = [_random(n, len(row), len(words)) for n, row in enumerate(ids)]
     return NextToken([[words[i] for i in row] for row in ids], ids, logits, words, place=2)
+
+
+def _rotary():
+    curves = [[0.1 * seed + 0.1 * k for k in range(16)] for seed in range(5)]
+    recorded = {
+        "ends": list(range(16, 257, 16)),
+        "entropy": [1.0, 1.1],
+        "bases": {"8": curves, "100": curves[::-1], "10000": curves[:3], "500000": curves[2:]},
+        "kinds": {"ALiBi": curves, "learned": [c[:2] for c in curves]},
+    }
+    return RotaryBase(recorded, caption="Five models for each base.")
 
 
 def _families():
@@ -82,6 +94,10 @@ FIGURES = {
     "state_space": (
         lambda: StateExplorer(),
         [{"rule": "digits"}, {"mute": True}, {"small": 0.0, "large": 4.0}, {"small": 0.5}],
+    ),
+    "rotary": (
+        _rotary,
+        [{"base": 8}, {"length": 256, "beside": "ALiBi"}, {"base": 500_000, "length": 1}],
     ),
     "tiles": (
         lambda: TiledSoftmax(),

@@ -1,12 +1,10 @@
 """Checks of the exercises in the chapter on positional encoding."""
 
-import math
-
 import torch
 
-from llmbook.attention import causal_mask
-from llmbook.book.check import NotYet, agree, call, exercise
-from llmbook.positions import Rotary, alibi_bias, convert_layout, rotary_frequencies, sinusoidal
+from llmbook.book.check import NotYet, agree, call, chosen, exercise, number
+from llmbook.experiments import extrapolation
+from llmbook.positions import Rotary, convert_layout, sinusoidal
 
 
 def _randn(*shape, seed=0):
@@ -58,44 +56,6 @@ def rotary_half(answer):
     agree(lengths, x.norm(dim=-1), "A rotation keeps the length of every row.")
 
 
-@exercise("positional_encoding/alibi", title="ALiBi with its mask", difficulty=2, minutes=15)
-def alibi(answer):
-    for heads, queries, keys in ((4, 5, 5), (2, 3, 7)):
-        want = alibi_bias(heads, queries, keys)[0].double()
-        allowed = causal_mask(queries, keys)
-        got = torch.as_tensor(call(answer, heads, queries, keys)).detach().double()
-        if got.shape != want.shape:
-            raise NotYet(
-                f"The shape is {tuple(got.shape)}, and (heads, queries, keys) = "
-                f"{tuple(want.shape)} is expected."
-            )
-        if got.isnan().any():
-            raise NotYet("There are NaNs: infinity times zero is NaN. Fill the mask in last.")
-        hidden = got == -math.inf
-        if not hidden.any():
-            raise NotYet("Nothing is masked: keys after the query must get -inf.")
-        strictly = (
-            causal_mask(queries, keys) & ~torch.eye(keys, dtype=torch.bool)[keys - queries :]
-        )
-        if torch.equal(hidden, ~strictly.expand_as(hidden)):
-            raise NotYet("A token may look at itself: only later keys get -inf.")
-        if not torch.equal(hidden, ~allowed.expand_as(hidden)):
-            raise NotYet(
-                "The mask is not where it should be: the last query stands at the last "
-                "key, so query i has position i + keys - queries."
-            )
-        got, want = got.masked_fill(hidden, 0), want.masked_fill(~allowed, 0)
-        if _close(got, -want):
-            raise NotYet("Far keys are to be penalised, not rewarded: the bias is negative.")
-        agree(
-            got,
-            want,
-            "The slope of head h = 1 … n is 2^(-8h/n), and the bias is minus slope "
-            "times distance.",
-            1e-5,
-        )
-
-
 @exercise(
     "positional_encoding/to_half_split", title="Convert a checkpoint", difficulty=3, minutes=20
 )
@@ -123,28 +83,84 @@ def to_half_split(answer):
     return "Right: the scores of every head are what they were."
 
 
+PLACES = ("all", "all but the last", "only the last", "none")
+
+
 @exercise(
-    "positional_encoding/never_round",
-    title="Which hands never went round?",
-    difficulty=2,
-    minutes=10,
+    "positional_encoding/later_shuffle",
+    title="Predict: shuffled before the last",
+    difficulty=1,
+    minutes=5,
+    kind="predict",
 )
-def never_round(answer):
-    for head_dim, base, length in (
-        (8, 10_000.0, 32),
-        (64, 500_000.0, 8192),
-        (22, 700.0, 100),
-        (10, 1000.0, 26),
-        (6, 10_000.0, 45),
-    ):
-        turned = (length - 1) * rotary_frequencies(head_dim, base)
-        want = int((turned < 2 * math.pi).sum())
-        got = call(answer, head_dim, base, length)
-        if isinstance(got, torch.Tensor) and got.ndim:
-            raise NotYet("One whole number is expected, and this is a tensor of several.")
-        if abs(float(got) - want) > 1e-9:
-            raise NotYet(
-                f"For head_dim={head_dim}, base={base:g}, length={length} this gives "
-                f"{float(got):g}. Count the pairs (not dimensions) with (length - 1) · ω below 2π."
-            )
-    return "Right. These are the pairs for which a longer text brings new angles."
+def later_shuffle(answer):
+    said = chosen(answer, PLACES)
+    if said == "all":
+        raise NotYet("Does the last token see another set of tokens than before?")
+    if said == "only the last":
+        raise NotYet(
+            "The last token stands where it stood and sees the same set. What of the others?"
+        )
+    if said == "none":
+        raise NotYet("At place 1 there is another token now, and it sees itself alone.")
+    return "Right. And a second layer would let the last token notice, through the others."
+
+
+@exercise(
+    "positional_encoding/best_base",
+    title="Read the figure: which base at 200?",
+    difficulty=1,
+    minutes=5,
+    kind="figure",
+)
+def best_base(answer):
+    past = extrapolation.recorded()
+    said = number(answer)
+    place = next(i for i, end in enumerate(past["ends"]) if end >= 200)
+    loss = {float(base): _mean(c[place] for c in curves) for base, curves in past["bases"].items()}
+    if said not in loss:
+        raise NotYet(f"The slider has nine places, and {said:g} is none of them.")
+    best = min(loss, key=loss.get)
+    if said != best:
+        raise NotYet(
+            f"With base {said:g} they lose {loss[said]:.2f} nats there. Another base does better."
+        )
+    return f"Right: {loss[best]:.2f} nats, the least of the nine. It is still far from 0."
+
+
+def _mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+@exercise(
+    "positional_encoding/other_base",
+    title="Change the experiment: base 500,000",
+    difficulty=2,
+    minutes=15,
+    kind="experiment",
+)
+def other_base(answer):
+    past = extrapolation.recorded()
+    said = number(answer)
+
+    def rises(base):
+        return [_mean(c[4:8]) - _mean(c[:4]) for c in past["bases"][base]]
+
+    low, high = min(rises("500000")), max(rises("500000"))
+    usual, room = _mean(rises("10000")), high - low
+    if low - room <= said <= high + room:
+        return (
+            f"Right. Recorded with five other seeds: {low:.2f} to {high:.2f}, against "
+            f"{usual:.2f} for base 10,000. The figure shows how far that reaches."
+        )
+    if abs(said - usual) < 0.3:
+        raise NotYet("That is about what base 10,000 gives. Call rise_with(500_000.0).")
+    if said < 0:
+        raise NotYet("The loss does not fall beyond 32: look at the order of the difference.")
+    if said > 3:
+        raise NotYet("A rise in nats a token is wanted: for no base is it above 3.")
+    raise NotYet(
+        f"Recorded runs lie between {low:.2f} and {high:.2f}. Train with base 500,000, for all "
+        f"{extrapolation.STEPS} steps."
+    )
