@@ -238,6 +238,11 @@ def _references(row):
     return f' <span class="claim-sources">({links})</span>' if links else ""
 
 
+def _signs(text):
+    """A bound as a reader writes it."""
+    return text.replace(">=", "≥").replace("<=", "≤")
+
+
 def _measured(row, record):
     """What was measured, as a table: with bounds and recorded spreads where there are any."""
     lines = list(_evidence(row, record))
@@ -247,7 +252,7 @@ def _measured(row, record):
     head = "".join(f"<th scope='col'>{html.escape(heads[i])}</th>" for i in [0, *columns])
     body = "".join(
         f"<tr><th scope='row'>{html.escape(line[0])}</th>"
-        + "".join(f"<td>{html.escape(line[i])}</td>" for i in columns)
+        + "".join(f"<td>{html.escape(_signs(line[i]))}</td>" for i in columns)
         + "</tr>"
         for line in lines
     )

@@ -5,6 +5,7 @@ Code cells are counted from 1 in their order: nbval takes outputs without a coun
 A cell's tag says what of it is closed until a click, and the same is written for each reader: the
 page's tag, JupyterLab's `jupyter`, Colab's `cellView`.
 
+    aside        the parameters, a question's text: the page leaves them out
     setup        imports and the like
     drawing      code that only draws
     experiment   code that measures; its result stays
@@ -27,13 +28,14 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 LINE = 75  # characters of code that a page shows without scrolling
-FOLDS = {  # a tag, and what its cell's code is called on the page
+FOLDS = {  # a tag, and what its cell's code is called on the page; "" where it is not shown there
+    "aside": "",
     "setup": "the set-up",
     "drawing": "the drawing's code",
     "experiment": "the experiment",
     "claim": "how this is checked",
 }
-_FOLDED = {"hide-input", "hide-output"}
+_FOLDED = {"hide-input", "hide-output", "remove-input"}
 _CLICKS = ("show", "hide")
 
 
@@ -83,16 +85,17 @@ def folded(tags):
     own = [tag for tag in tags if tag not in _FOLDED]
     name = next((FOLDS[tag] for tag in own if tag in FOLDS), None)
     page, jupyter, prompts = [], {}, {}
-    if name:
-        page.append("hide-input")
+    if name is not None:
+        page.append("hide-input" if name else "remove-input")
         jupyter["source_hidden"] = True
-        prompts = {f"code_prompt_{do}": f"{do.title()} {name}" for do in _CLICKS}
+    if name:
+        what = f"{name}: {{type}}" if "answer" in own else name
+        prompts = {f"code_prompt_{do}": f"{do.title()} {what}" for do in _CLICKS}
     if "answer" in own:
         page.append("hide-output")
         jupyter["outputs_hidden"] = True
-        prompts = {f"code_prompt_{do}": f"{do.title()} the answer: {{type}}" for do in _CLICKS}
     return {
-        **({"cellView": "form"} if name else {}),
+        **({"cellView": "form"} if name is not None else {}),
         **({"jupyter": jupyter} if jupyter else {}),
         **({"mystnb": prompts} if prompts else {}),
         **({"tags": own + page} if own + page else {}),

@@ -30,7 +30,8 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = COLORS
 INK = "#23272e"  # becomes the page's own text colour; for lines and text that carry no series
 MUTED = (0x23 / 255, 0x27 / 255, 0x2E / 255, 0.62)  # ink, fainter: notes inside a plot
 
-WIDTH = 5.4  # inches; 518 px on a desktop, 0.9 of that on a phone
+WIDTH = 5.4  # inches; 518 px as drawn, 0.9 of that on a phone
+_GROW = 1.25  # a desktop's column has room for more
 SVG_LIMIT = 150_000  # bytes; a larger drawing is shown as PNG
 _SMALLEST_TEXT_PX = 9.0
 _MIN_ALT = 15
@@ -83,8 +84,8 @@ _CSS = (
     ".llm-figure{margin:.6rem 0;padding:0;color:inherit}"
     ".llm-figure .plot{overflow-x:auto;contain:inline-size}"
     ".llm-figure svg,.llm-figure img{display:block;height:auto;margin:0 auto}"
-    ".llm-figure figcaption{margin:.4rem 0 0;font-size:.9rem;line-height:1.45;opacity:.85;"
-    "text-align:left}"
+    ".llm-figure figcaption{margin:.4rem 0 0;color:inherit;font-family:inherit;font-weight:400;"
+    "font-size:.9rem;line-height:1.45;opacity:.85;text-align:left}"
     ".llm-figure img{background:#fff;padding:0!important}"
     "html[theme=dark] .llm-figure{color:#e3e6ea}"
     "html[data-theme] .bd-content div.cell_output .output.text_html:has(.llm-figure){"
@@ -144,7 +145,7 @@ def to_html(fig, alt: str, caption: str = "") -> str:
             f'<figure class="llm-figure"><style>{_CSS}</style>'
             f'<div class="plot" role="img" aria-label="{label}">{svg}</div>{below}</figure>'
         )
-    width = round(fig.get_figwidth() * 96)
+    width = round(_GROW * fig.get_figwidth() * 96)
     png = io.BytesIO()
     fig.savefig(png, format="png", dpi=192, facecolor="white", metadata={"Software": None})
     data = base64.b64encode(png.getvalue()).decode()
@@ -168,7 +169,7 @@ def to_svg(fig) -> str:
     svg = _shorten(svg)
     svg = _own_ids(svg)
     width, height = (float(v) for v in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
-    natural = width * 96 / 72
+    natural = _GROW * width * 96 / 72
     narrow = math.ceil(width * min(1.0, _SMALLEST_TEXT_PX / _smallest_text(fig)))
     box = f"width:{natural:.0f}px;max-width:100%;min-width:{narrow}px"
     root = (

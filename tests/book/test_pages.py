@@ -42,7 +42,7 @@ class Page(HTMLParser):
             self.undescribed.append(f"img {given.get('src', '')[:60]}")
         if tag == "figure":
             self._inside.append(bool(alt))
-        elif self._inside and tag == "img" and alt:
+        elif self._inside and alt and (tag == "img" or given.get("role") == "img"):
             self._inside[-1] = True
         if (
             tag == "svg"

@@ -21,7 +21,7 @@
 
   // A link to a claim opens the closed table in which it may stand.
   const unfold = () => {
-    const target = location.hash && document.getElementById(location.hash.slice(1));
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     for (let box = target?.closest("details"); box; box = box.parentElement.closest("details")) {
       box.open = true;
     }
