@@ -49,7 +49,7 @@ function render({ model, el }) {
     const top = loss + (Math.max(at(mid - 1.5), at(mid + 1.5)) - loss) * 1.05;
     const low = loss - (top - loss) * 0.15;
     const view = chart({ width, height: 290, x: [mid - 1.5, mid + 1.5], y: [low, top], left: 52,
-      xlabel: "size: log₁₀ of the parameters", ylabel: "loss at this budget (nats a token)" });
+      xlabel: "log₁₀ of the parameters", ylabel: "loss (nats a token)" });
     view.area.append(line(view, xs.map((x) => [x, at(x)]), { class: "curve", stroke: "var(--blue)" }),
       s("circle", { class: "optimum", cx: view.px(mid), cy: view.py(loss), r: 6.5,
         fill: "var(--orange)", "data-n": n, "data-d": d, "data-loss": loss }));

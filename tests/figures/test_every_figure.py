@@ -90,14 +90,14 @@ def test_it_is_named_says_its_numbers_once_the_reader_pauses_and_cleans_up(open_
     page = open_widget(figure)
     assert page.root.get_attribute("role") == "group"
     assert page.root.get_attribute("aria-label") == figure.alt and len(figure.alt) > 60
-    spoken = page.page.locator('[aria-live="polite"]')
+    spoken = page.page.locator(".spoken")
     assert spoken.inner_text() == ""  # nothing is read out before the reader does something
     before = page.text(".readout")
     for control in page.page.locator(".llm-ia :is(input[type=range], button):visible").all():
         for key in ("ArrowRight", "ArrowLeft", "Enter"):
             if page.text(".readout") == before and control.is_enabled():
                 control.press(key)
-    page.page.wait_for_function("document.querySelector('[aria-live]').textContent !== ''")
+    page.page.wait_for_function("document.querySelector('.spoken').textContent !== ''")
     assert spoken.inner_text() == page.text(".readout")
     unnamed = page.page.eval_on_selector_all(
         ".llm-ia :is(input, button, textarea, select)",

@@ -6,6 +6,7 @@ import torch
 from llmbook.figures import (
     AttentionScores,
     BlockStepper,
+    BudgetPlanner,
     FamilyMasks,
     HeadPatterns,
     LSTMGates,
@@ -13,13 +14,15 @@ from llmbook.figures import (
     NextToken,
     PathLength,
     PositionExplorer,
+    RotaryBase,
     RouterPlay,
     ScanTree,
     StateExplorer,
-    RotaryBase,
     TiledSoftmax,
+    Timeline,
     VanishingGradient,
 )
+from llmbook.figures.timeline import SYSTEMS
 
 
 def _random(seed, *shape):
@@ -49,6 +52,12 @@ def _next_token():
     return NextToken([[words[i] for i in row] for row in ids], ids, logits, words, place=2)
 
 
+def _timeline():
+    runs = [(10.0**k, {"accuracy": 0.1 * k, "loss (nats)": 3 - 0.2 * k}) for k in range(5)]
+    papers = {system[-1]: ("Someone et al. 2020", "https://example.org") for system in SYSTEMS}
+    return Timeline(runs, papers)
+
+
 def _rotary():
     curves = [[0.1 * seed + 0.1 * k for k in range(16)] for seed in range(5)]
     recorded = {
@@ -73,6 +82,7 @@ FIGURES = {
         lambda: BlockStepper(tokens=6, d_model=16, heads=2),
         [{"stage": s} for s in (0, 2, 3, 9, 12)],
     ),
+    "budget": (BudgetPlanner, [{"flops": 19.0}, {"flops": 26.0, "served": 13.0}, {"law": 0}]),
     "families": (_families, [{"token": 3}, {"layer": 2}]),
     "heads": (_heads, [{"query": 5}, {"query": 1}]),
     "gates": (_gates, [{}, {"step": 4}]),
@@ -103,6 +113,7 @@ FIGURES = {
         lambda: TiledSoftmax(),
         [{"step": 0}, {"step": 7}, {"block": 1, "step": 12}, {"block": 4, "step": 2}],
     ),
+    "timeline": (_timeline, [{"chosen": 0}, {"chosen": 5, "measure": 1}]),
     "vanishing": (
         lambda: VanishingGradient(gain=2.0, steps=100),
         [{"mode": "scalar"}, {"mode": "matrix"}],
