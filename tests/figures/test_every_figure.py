@@ -92,13 +92,21 @@ def test_it_is_named_says_its_numbers_once_the_reader_pauses_and_cleans_up(open_
     assert page.root.get_attribute("aria-label") == figure.alt and len(figure.alt) > 60
     spoken = page.page.locator(".spoken")
     assert spoken.inner_text() == ""  # nothing is read out before the reader does something
-    before = page.text(".readout")
+    live = (
+        "[...document.querySelectorAll('.llm-ia [aria-live]')].map(e => e.textContent).join(' ')"
+    )
+    before, shown = page.page.evaluate(live), page.text(".readout")
     for control in page.page.locator(".llm-ia :is(input[type=range], button):visible").all():
         for key in ("ArrowRight", "ArrowLeft", "Enter"):
-            if page.text(".readout") == before and control.is_enabled():
+            changed = page.text(".readout") != shown or page.page.evaluate(live) != before
+            if not changed and control.is_enabled():
                 control.press(key)
-    page.page.wait_for_function("document.querySelector('.spoken').textContent !== ''")
-    assert spoken.inner_text() == page.text(".readout")
+    page.page.wait_for_function(f"before => {live} !== before", arg=before)
+    if page.text(".readout") != shown:
+        page.page.wait_for_function(
+            "document.querySelector('.spoken').textContent"
+            " === document.querySelector('.readout').textContent"
+        )
     unnamed = page.page.eval_on_selector_all(
         ".llm-ia :is(input, button, textarea, select)",
         "els => els.filter(e => !(e.ariaLabel ?? e.labels?.[0]?.textContent ?? e.textContent)"
