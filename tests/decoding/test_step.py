@@ -10,6 +10,8 @@ from llmbook.decoding.step import applies, step_for
 from llmbook.models.decoder import Decoder
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.llama import Llama, Llama3Scaling, LlamaConfig
+from llmbook.models.mistral import Mistral, MistralConfig
+from llmbook.models.qwen import Qwen2, Qwen2Config
 
 ROWS = [[5, 9, 3, 11, 4], [7, 3], [12, 5, 8]]
 
@@ -25,7 +27,21 @@ def llama(**options):
     return sharpened(Llama(LlamaConfig(vocab_size=17, **{**sizes, **options})))
 
 
+def mistral(window):
+    torch.manual_seed(0)
+    sizes = {"d_model": 24, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_ff": 20}
+    return sharpened(Mistral(MistralConfig(vocab_size=17, max_len=40, **sizes, window=window)))
+
+
+def qwen2():
+    torch.manual_seed(0)
+    sizes = {"d_model": 24, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_ff": 20}
+    return sharpened(Qwen2(Qwen2Config(vocab_size=17, max_len=40, **sizes)))
+
+
 CASES = {
+    "mistral within its window": lambda: mistral(30),
+    "qwen2": qwen2,
     "gpt": lambda: gpt(tied=False),
     "gpt, tied, relu": lambda: gpt(activation="relu"),
     "llama": lambda: llama(),
@@ -118,6 +134,7 @@ OTHERWISE = {
     "another norm": lambda: replaced(llama(), "norm2", nn.LayerNorm(24)),
     "another net": lambda: replaced(gpt(), "ffn", nn.Sequential(Loud(24, 24))),
     "one part more": lambda: replaced(gpt(), "adapter", nn.Linear(24, 24)),
+    "a window": lambda: mistral(2),
     "a wrapper": lambda: nn.DataParallel(gpt()),
 }
 
