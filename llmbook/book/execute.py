@@ -132,6 +132,7 @@ class _Session:
         """Execute what has no valid copy; ({job: copy}, {job: error})."""
         if not self.force:
             self._take_what_is_there()
+        self.to_run = len(self.waiting)
         while self.waiting or self._running():
             self._start_what_may_start()
             for each in self._running():
@@ -168,7 +169,7 @@ class _Session:
                 lock.release()
                 continue
             self.begun += 1
-            idle.start(job, tree, lock, f"[{self.begun}/{len(self.jobs)}] {job}")
+            idle.start(job, tree, lock, f"[{self.begun}/{self.to_run}] {job}")
             print(f"{idle.says}: executing", flush=True)
 
     def _fits(self, job):
