@@ -59,7 +59,9 @@ class Qwen2(llama.Llama):
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):
-        config_json.require(stored, use_sliding_window=False)
+        key = "use_sliding_window"
+        if config_json.value(key, stored.get(key, False), bool):
+            raise ValueError(f"{key} must be False, we have no other: got True")
         kinds = config_json.value("layer_types", stored.get("layer_types"), list | None)
         if kinds is not None and set(kinds) - {"full_attention"}:
             raise ValueError(f"layer_types must all be full_attention: got {kinds}")

@@ -56,7 +56,6 @@ MAY_BE_NULL = {
     "num_key_value_heads",
     "head_dim",
     "sliding_window",
-    "use_sliding_window",
     "rope_scaling",
     "rope_parameters",
     "classifier_dropout",
