@@ -10,8 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from llmbook.layers import ACTIVATIONS
 
-# Rows of an expert that are computed together on a CPU, so that temporaries stay small. Of 128, 256
-# and 1,024 the last took the least CPU time at width 256. A GPU wants each product whole.
+# Rows of an expert that are computed together on a CPU, so that temporaries stay small. Of 128,
+# 256 and 1,024 the last took the least CPU time at width 256. A GPU wants each product whole.
 CPU_ROWS = 1024
 
 _aten = torch.ops.aten
