@@ -42,7 +42,8 @@ function frame(model, el, title) {
   const spoken = h("p", { class: "spoken", "aria-live": "polite", role: "status",
     style: "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)" });
   const root = h("div", { class: "llm-ia", role: "group", "aria-label": model.get("alt"),
-    style: "position:relative" },
+    // JupyterLab would take the arrow keys for its own commands
+    "data-lm-suppress-shortcuts": "true", style: "position:relative" },
     h("p", { class: "title" }, title), controls, body, readout, spoken);
   if (model.get("caption")) root.append(h("p", { class: "caption" }, model.get("caption")));
   el.append(root);
