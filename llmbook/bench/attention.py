@@ -31,7 +31,7 @@ TRUTH_HEADS = 2  # heads compared with float64, each of queries × keys numbers
 
 
 def add_arguments(parser) -> None:
-    """The options of this race."""
+    """What to race, and how large."""
     add = parser.add_argument
     add(
         "--lengths",

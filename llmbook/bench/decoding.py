@@ -53,7 +53,7 @@ USUAL = ("small", "llama", "medium")
 
 
 def add_arguments(parser) -> None:
-    """The options of this race."""
+    """What to race, and how large."""
     add = parser.add_argument
     add("--sizes", nargs="+", choices=list(SIZES), help=f"default {', '.join(USUAL)}; quick tiny")
     add("--batches", nargs="+", type=positive, help="rows (default 1 and 8; quick 2)")

@@ -49,7 +49,7 @@ SIZES = {
 
 
 def add_arguments(parser) -> None:
-    """The options of this race."""
+    """What to race, and how large."""
     add = parser.add_argument
     add("--models", nargs="+", choices=list(RUNS), default=list(RUNS), help="default: both")
     add("--sizes", nargs="+", choices=list(SIZES), help="default small, medium, wide; quick tiny")

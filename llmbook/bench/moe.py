@@ -23,7 +23,7 @@ BATCHED_BYTES = 4 * 2**30
 
 
 def add_arguments(parser) -> None:
-    """The options of this race."""
+    """What to race, and how large."""
     add = parser.add_argument
     add("--experts", nargs="+", type=positive, help="default 8 64 128; quick 4")
     add("--tokens", nargs="+", type=positive, help="default 512 4096; quick 16")

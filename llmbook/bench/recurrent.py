@@ -25,7 +25,7 @@ TARGET = 0.95
 
 
 def add_arguments(parser) -> None:
-    """The options of this race."""
+    """What to race, and how large."""
     add = parser.add_argument
     add("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all three")
     add(

@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 
 
 def add_arguments(parser) -> None:
-    """The options of this race."""
+    """What to race, and how large."""
     add = parser.add_argument
     add("--tokens", nargs="+", type=positive, metavar="N", help="default 1024 2048; quick 40")
     add(

@@ -24,7 +24,7 @@ LARGE_MERGES = 8_000
 
 
 def add_arguments(parser) -> None:
-    """The options of this race."""
+    """What to race, and how large."""
     add = parser.add_argument
     add(
         "--training",

@@ -60,7 +60,7 @@ def checkout(text: str) -> Path:
 
 
 def add_arguments(parser) -> None:
-    """The options of this race."""
+    """What to race, and how large."""
     add = parser.add_argument
     add(
         "--nanogpt",

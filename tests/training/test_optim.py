@@ -184,6 +184,8 @@ def test_schedules_end_where_they_are_told_unless_told_otherwise_where_papers_en
     # a warm-up that is the whole run, and one longer than it
     assert schedules.cosine(9, 10, 10) == 1.0 and schedules.linear(9, 10, 10) == 1.0
     assert schedules.linear(5, 10, 20) == 6 / 20
+    # behind its end a schedule stays there
+    assert schedules.linear(500, 100, 10, 0.25) == 0.25 == schedules.trapezoid(500, 100, 10, 0.25)
 
 
 @pytest.mark.parametrize("name", schedules.SCHEDULES)

@@ -104,6 +104,9 @@ def test_processes_share_the_batch_that_one_would_read(world):
         (lambda: Windows(torch.arange(9), 2).batch(0, 3, world=2), ValueError),
         (lambda: Windows(torch.arange(9), 2).batch(0, 4, rank=2, world=2), ValueError),
         (lambda: Windows(torch.arange(9), 2).batch(-1, 2), ValueError),
+        (lambda: Windows(torch.arange(9), 2).samples(0, 0), ValueError),
+        (lambda: Windows(torch.arange(9), 2).samples(0, 1.0), TypeError),
+        (lambda: Windows(torch.arange(9), 2, seed=-1), ValueError),
     ],
 )
 def test_unfit_arguments_are_refused(call, error):
