@@ -148,7 +148,7 @@ def excess(model, probabilities, exams):
 
 
 def over(span, extra):
-    """The mean excess in a span of positions such as (32, 64): 33 to 64. Position 3 is extra[0]."""
+    """Mean excess in a span of positions such as (32, 64): 33 to 64. extra[0] is position 3."""
     low, high = span
     return extra[max(0, low - 2) : high - 2].mean().item()
 

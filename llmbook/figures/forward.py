@@ -6,8 +6,8 @@
     Reader("reader", {"weight_ih": …, …})
 
 In a notebook the packed bytes travel with the figure. On a page they would weigh it down, so there
-they lie once in `_static/weights/NAME.js`, a script rather than a file to fetch, as a page that was
-opened from a disk may fetch nothing; the figure loads it when it first wants it.
+they lie once in `_static/weights/NAME.js`, a script rather than a file to fetch, as a page that
+was opened from a disk may fetch nothing; the figure loads it when it first wants it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Interactive: the base of the rotary encoding, and what models trained with it lose further on."""
+"""Interactive: the base of the rotary encoding, and what models with it lose further on."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RotaryBase(Interactive):
 
     script = "rotary.js"
     alt = traitlets.Unicode(
-        "Four dials show which angles the pairs of a rotary encoding reached in training and which "
-        "are new in a longer text; a chart shows the measured loss of models trained with the "
-        "chosen base, against position. A slider sets the base; a text of your own, or another "
+        "Four dials show which angles the pairs of a rotary encoding reached in training and "
+        "which are new in a longer text; a chart shows the measured loss of models trained with "
+        "the chosen base, against position. A slider sets the base; a text of your own, or another "
         "slider, sets the length."
     ).tag(sync=True)
     base = traitlets.Float(10_000.0).tag(sync=True)

@@ -1,4 +1,4 @@
-"""A chapter in JupyterLab: all cells run, its figures answer, its folds are closed, exercises check."""
+"""A chapter in JupyterLab: all cells run, figures answer, folds are closed, exercises check."""
 
 import importlib.util
 import os

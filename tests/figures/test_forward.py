@@ -27,7 +27,7 @@ def rounded(*shape, seed=0):
 
 
 def run(expression, weights, **inputs):
-    """The value of an expression in Node, with the weights unpacked as `w` and inputs as matrices."""
+    """The value of an expression in Node, weights unpacked as `w` and inputs as matrices."""
     if shutil.which("node") is None:
         pytest.skip("Node is missing: apt-get install nodejs")
     shapes, packed = forward.pack(weights)
@@ -35,8 +35,9 @@ def run(expression, weights, **inputs):
         name: {"rows": x.shape[0], "cols": x.shape[1], "data": x.flatten().tolist()}
         for name, x in inputs.items()
     }
+    encoded = base64.b64encode(packed).decode()
     program = ENGINE.read_text("utf-8") + (
-        f"\nconst w = unpackWeights({json.dumps({'shapes': shapes, 'bytes': base64.b64encode(packed).decode()})});"
+        f"\nconst w = unpackWeights({json.dumps({'shapes': shapes, 'bytes': encoded})});"
         f"\nconst given = {json.dumps(given)}, {{ {', '.join(given) or '_'} }} = given;"
         "\nfor (const one of Object.values(given)) one.data = Float64Array.from(one.data);"
         f"\nconst shown = (x) => x?.data ? {{ rows: x.rows, cols: x.cols, data: [...x.data] }}"
@@ -125,7 +126,8 @@ def test_attention_with_shared_keys_rotation_and_bias(causal, queries, keys, lay
     want = (share @ V.repeat_interleave(2, 0)).transpose(0, 1).flatten(1)
     rotary = f"{{ base: 100, layout: {json.dumps(layout)} }}" if layout else "null"
     got = run(
-        f"attention(q, k, v, {{ heads: 4, kvHeads: 2, causal: {json.dumps(causal)}, rotary: {rotary}, "
+        f"attention(q, k, v, {{ heads: 4, kvHeads: 2, causal: {json.dumps(causal)}, "
+        f"rotary: {rotary}, "
         "bias: (h, i, j) => -(2 ** (-2 * (h + 1))) * Math.abs(j - i - (k.rows - q.rows)) })",
         {},
         q=q,
@@ -148,7 +150,8 @@ def test_lstm_states_cells_and_gates_and_a_state_carried_over():
     close(got["c"][-1:], cell[0])
     assert all((got["gates"][gate].abs() <= 1).all() for gate in "ifgo")
     halves = (
-        "(() => { const part = (a, b) => matrix(b - a, x.cols, x.data.slice(a * x.cols, b * x.cols));"
+        "(() => { const part = (a, b) =>"
+        " matrix(b - a, x.cols, x.data.slice(a * x.cols, b * x.cols));"
         " const one = lstm(part(0, 3), w);"
         " return lstm(part(3, 8), w, { h: row(one.h, 2), c: row(one.c, 2) }); })()"
     )
@@ -182,7 +185,8 @@ def test_weights_come_from_the_state_in_a_notebook_and_from_the_shared_script_on
     (tmp_path / "_static/weights/tiny.js").write_text(forward.page_script("tiny", shapes, packed))
     draw = """async ({ source, state, bytes }) => {
       const get = (name) => name === 'weights' ? (bytes
-        ? new DataView(Uint8Array.from(atob(bytes), c => c.charCodeAt(0)).buffer) : null) : state[name];
+        ? new DataView(Uint8Array.from(atob(bytes), c => c.charCodeAt(0)).buffer)
+        : null) : state[name];
       const url = URL.createObjectURL(new Blob([source], { type: 'text/javascript' }));
       const module = await import(url);
       document.body.replaceChildren();

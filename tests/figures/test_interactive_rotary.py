@@ -1,4 +1,4 @@
-"""The base of the rotary encoding: dials and measured curves, in Python and as the browser draws."""
+"""The base of the rotary encoding: dials and measured curves, in Python and in the browser."""
 
 import numpy as np
 import pytest

@@ -27,8 +27,8 @@ def scan(answer):
         agree(
             call(answer, u, delta, A, B, C),
             want,
-            "Three lines a token: what is kept is exp(delta * A) of the old state, what is added is "
-            "delta * u * B, and y reads the new state with C.",
+            "Three lines a token: what is kept is exp(delta * A) of the old state, what is added "
+            "is delta * u * B, and y reads the new state with C.",
         )
     return "Right: a loop with a state of the size of A."
 
@@ -40,8 +40,8 @@ def join(answer):
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         raise NotYet("Return a pair again, (a, b): the one step that does both.")
     advice = (
-        "First h becomes a1 h + b1, then that becomes a2 (…) + b2. Multiply out, and read off what "
-        "stands before h and what stands alone."
+        "First h becomes a1 h + b1, then that becomes a2 (…) + b2. Multiply out, and read off "
+        "what stands before h and what stands alone."
     )
     agree(got[0] * h + got[1], a2 * (a1 * h + b1) + b2, advice)
     agree(got[0], a1 * a2, advice)
