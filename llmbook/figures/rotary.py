@@ -28,8 +28,8 @@ class RotaryBase(Interactive):
     alt = traitlets.Unicode(
         "Four dials show which angles the pairs of a rotary encoding reached in training and "
         "which are new in a longer text; a chart shows the measured loss of models trained with "
-        "the chosen base, against position. A slider sets the base; a text of your own, or another "
-        "slider, sets the length."
+        "the chosen base, against position. A slider sets the base; a text of your own, or "
+        "another slider, sets the length."
     ).tag(sync=True)
     base = traitlets.Float(10_000.0).tag(sync=True)
     length = traitlets.Int(64).tag(sync=True)
