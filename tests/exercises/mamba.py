@@ -15,7 +15,7 @@ def scan(u, delta, A, B, C):
     return torch.stack(ys)
 
 
-def join(first, then):
+def compose(first, then):
     (a1, b1), (a2, b2) = first, then
     return a2 * a1, a2 * b1 + b2
 
@@ -30,7 +30,7 @@ def fixed_places(n, gen):
 
 SOLUTIONS = {
     "scan": scan,
-    "join": join,
+    "compose": compose,
     "left": math.exp(-20 * 0.1),
     "tree": 10 + 9 + 7 + 3,
     "fixed_places": fixed_places,
@@ -164,7 +164,7 @@ WRONG = {
         "reads the old state": scan_that_reads_the_old_state,
         "one C for all": scan_with_the_last_c,
     },
-    "join": {
+    "compose": {
         "the other order": join_in_the_other_order,
         "inputs added": join_adding_the_inputs,
         "factors added": join_adding_the_factors,

@@ -33,8 +33,8 @@ def scan(answer):
     return "Right: a loop with a state of the size of A."
 
 
-@exercise("mamba/join", title="Two steps are one", difficulty=2, minutes=15)
-def join(answer):
+@exercise("mamba/compose", title="Two steps are one", difficulty=2, minutes=15)
+def compose(answer):
     a1, b1, a2, b2, h = _random(3, 4, 4, 4, 4, 4)
     got = call(answer, (a1, b1), (a2, b2))
     if not isinstance(got, (tuple, list)) or len(got) != 2:
