@@ -4,8 +4,6 @@ One race is one file of this folder. It has `add_arguments(parser)` and `run(opt
 a line in RACES; nothing is imported before a race is asked for. How a race is run: race.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import shlex
@@ -22,7 +20,7 @@ RACES = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv=None):
     """Run the race that argv names, or list the races when it names none.
 
     Returns 0, or 1 when a result was wrong: then its speed is not shown. A wrong argument exits

@@ -6,8 +6,6 @@ batch × tokens = 16k and heads × head_dim = 2048; then the memory a training s
 On a CPU: what "auto" chooses, and the plain formula, against SDPA called by hand.
 """
 
-from __future__ import annotations
-
 import contextlib
 
 import torch
@@ -30,7 +28,7 @@ FLOOR = {"float32": 2e-5, "float16": 1e-3, "bfloat16": 4e-3}
 TRUTH_HEADS = 2  # heads compared with float64, each of queries × keys numbers
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser):
     """What to race, and how large."""
     add = parser.add_argument
     add(
@@ -56,7 +54,7 @@ def add_arguments(parser) -> None:
     add("--dtype", choices=list(DTYPES), help="default: float32 on a CPU, half on a GPU")
 
 
-def run(options, report) -> None:
+def run(options, report):
     """Race every length, head_dim, mask and pass; `report` prints and records."""
     gpu = options.device.type == "cuda"
     dtype = DTYPES[options.dtype] if options.dtype else choose_dtype(options.device)[0]
@@ -74,7 +72,7 @@ def run(options, report) -> None:
         _show_memory(dtype, options)
 
 
-def _race_all(shape, dtype, mask, options, report) -> None:
+def _race_all(shape, dtype, mask, options, report):
     """One set of tensors: every pass, against every peer."""
     batch, heads, kv_heads, length, dim = shape
     causal = mask == "causal"
@@ -190,7 +188,7 @@ def _refusal(peer, inputs, causal):
     return None
 
 
-def _show_rate(outcome, shape, causal, direction) -> None:
+def _show_rate(outcome, shape, causal, direction):
     """TFLOP/s as attention papers count them: 4 · batch · heads · N² · d, halved when causal."""
     batch, heads, _, length, dim = shape
     flops = 4 * batch * heads * length**2 * dim / (2 if causal else 1)
@@ -199,7 +197,7 @@ def _show_rate(outcome, shape, causal, direction) -> None:
         print(f"{'':34} {name}: {flops / spread.median / 1e9:.0f} TFLOP/s")
 
 
-def _show_memory(dtype, options) -> None:
+def _show_memory(dtype, options):
     """Peak memory of a training step beyond its inputs, by length: a linear one doubles."""
     print("\nmemory of forward and backward, 16 heads of 64")
     for length in (4096, 8192, 16384, 32768):

@@ -10,8 +10,6 @@ ours in float64 without a cache; and both texts are the same up to a place where
 tokens are within 1e-3.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import tempfile
@@ -52,7 +50,7 @@ SIZES = {
 USUAL = ("small", "llama", "medium")
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser):
     """What to race, and how large."""
     add = parser.add_argument
     add("--sizes", nargs="+", choices=list(SIZES), help=f"default {', '.join(USUAL)}; quick tiny")
@@ -61,7 +59,7 @@ def add_arguments(parser) -> None:
     add("--tokens", type=positive, help="new tokens (default 128; quick 6)")
 
 
-def run(options, report) -> None:
+def run(options, report):
     """Race each size at each batch; `report` prints and records."""
     try:
         import transformers
@@ -134,7 +132,7 @@ def _race(case, ours, theirs, batch, options):
 
 
 @torch.no_grad()
-def errors(ours, theirs, text, peer_text, begin) -> dict[str, float]:
+def errors(ours, theirs, text, peer_text, begin):
     """How far each contestant's logits are from ours in float64, over the peer's text.
 
     Infinite for one whose own text leaves what float64 finds likeliest.

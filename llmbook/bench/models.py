@@ -10,8 +10,6 @@ BERT's loss asks for 15% of the tokens. Ours computes logits for those alone ("a
 and our "all places", compute them everywhere.
 """
 
-from __future__ import annotations
-
 import copy
 import tempfile
 from dataclasses import dataclass
@@ -48,7 +46,7 @@ SIZES = {
 }
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser):
     """What to race, and how large."""
     add = parser.add_argument
     add("--models", nargs="+", choices=list(RUNS), default=list(RUNS), help="default: both")
@@ -56,7 +54,7 @@ def add_arguments(parser) -> None:
     add("--batch", type=positive, help="sequences in a batch (default: the size's own)")
 
 
-def run(options, report) -> None:
+def run(options, report):
     """Race each model at each size; `report` prints and records."""
     try:
         import transformers
@@ -75,7 +73,7 @@ def run(options, report) -> None:
         print(f"\nours was at least as fast in {faster} of {len(speeds)} races")
 
 
-def _gpt(transformers, case, size, options) -> list:
+def _gpt(transformers, case, size, options):
     torch.manual_seed(options.seed)
     config = GPTConfig(size.vocab_size, size.tokens, size.d_model, size.n_layers, size.n_heads)
     ours = GPT(config)
@@ -89,7 +87,7 @@ def _gpt(transformers, case, size, options) -> list:
     return [_race(case, losses, ("ours", "transformers"), options)]
 
 
-def _bert(transformers, case, size, options) -> list:
+def _bert(transformers, case, size, options):
     torch.manual_seed(options.seed)
     config = BertConfig(
         size.vocab_size,
@@ -121,7 +119,7 @@ def _bert(transformers, case, size, options) -> list:
 RUNS = {"GPT": _gpt, "BERT": _bert}
 
 
-def _ids(size, options) -> torch.Tensor:
+def _ids(size, options):
     """Token ids without padding (0), whose embedding has no gradient in the peer."""
     shape = (options.batch or size.batch, size.tokens)
     return torch.randint(1, size.vocab_size, shape).to(options.device)

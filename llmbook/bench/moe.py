@@ -7,8 +7,6 @@ feed-forward layer of width k · F, which does as many operations for each token
 balanced, or Zipf: expert i is wanted with a probability in proportion to 1/i.
 """
 
-from __future__ import annotations
-
 import torch
 
 from llmbook.bench.race import WrongResultError, positive, relative_error, run_pair
@@ -22,7 +20,7 @@ PEERS = ("eager", "batched_mm", "grouped_mm", "F.grouped_mm", "dense")
 BATCHED_BYTES = 4 * 2**30
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser):
     """What to race, and how large."""
     add = parser.add_argument
     add("--experts", nargs="+", type=positive, help="default 8 64 128; quick 4")
@@ -37,7 +35,7 @@ def add_arguments(parser) -> None:
     add("--dtype", choices=list(DTYPES), default="float32", help="default float32")
 
 
-def run(options, report) -> None:
+def run(options, report):
     """Race every number of experts, of tokens, routing and pass; `report` prints and records."""
     for n_experts in options.experts or ([4] if options.quick else [8, 64, 128]):
         for tokens in options.tokens or ([16] if options.quick else [512, 4096]):
@@ -47,7 +45,7 @@ def run(options, report) -> None:
                     report(case, _race, case, n_experts, tokens, routing, passes, options)
 
 
-def _race(case, n_experts, tokens, routing, passes, options) -> list:
+def _race(case, n_experts, tokens, routing, passes, options):
     """Ours against every peer, on one input, one set of experts and one routing."""
     dtype, device, k = DTYPES[options.dtype], options.device, options.k
     d_model = options.d_model or (16 if options.quick else 256)
@@ -118,7 +116,7 @@ def _race(case, n_experts, tokens, routing, passes, options) -> list:
     return outcomes
 
 
-def _theirs(options, n_experts, d_model, d_expert, tokens, k, chosen, dtype) -> dict:
+def _theirs(options, n_experts, d_model, d_expert, tokens, k, chosen, dtype):
     """{peer: function of (x, weights, in_weight, down_weight)}; under "why" what is missing."""
     found, why = {}, {}
     if hasattr(torch.nn.functional, "grouped_mm"):

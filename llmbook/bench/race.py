@@ -9,14 +9,12 @@ is overwritten before it, and milliseconds are reported too. On a CPU a turn is 
 last about 10 ms, and only ratios are reported: the times say more about the machine's other work.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -42,7 +40,7 @@ class Spread:
     p80: float
 
     @classmethod
-    def of(cls, values: list[float]) -> Spread:
+    def of(cls, values):
         ordered = sorted(values)
         last = len(ordered) - 1
         return cls(
@@ -65,7 +63,7 @@ class Outcome:
     milliseconds: Mapping[str, Spread] = field(default_factory=dict)  # on a GPU only
 
 
-def check_results(errors: Mapping[str, float], tolerance: float) -> None:
+def check_results(errors, tolerance):
     """The gate: raise WrongResultError unless every error is a number of at most `tolerance`."""
     for name, error in errors.items():
         if not error <= tolerance:  # so that nan is refused too
@@ -74,16 +72,7 @@ def check_results(errors: Mapping[str, float], tolerance: float) -> None:
             )
 
 
-def run_pair(
-    case: str,
-    contestants: Mapping[str, Callable[[], object]],
-    errors: Mapping[str, float],
-    *,
-    tolerance: float,
-    device: torch.device,
-    repeats: int,
-    warmup: int,
-) -> Outcome:
+def run_pair(case, contestants, errors, *, tolerance, device, repeats, warmup):
     """Race two contestants, ours first, that do the same work each time they are called.
 
     errors: each contestant's distance from the truth, in units of the truth's size.
@@ -99,7 +88,7 @@ def run_pair(
     ours, peer = contestants
     warm_up = {name: _warm_up(run, warmup, device) for name, run in contestants.items()}
     runs = math.ceil(TURN_S * warmup / min(warm_up.values())) if device.type == "cpu" else 1
-    seconds: dict[str, list[float]] = {ours: [], peer: []}
+    seconds = {ours: [], peer: []}
     for _ in range(repeats):
         for name, run in contestants.items():
             seconds[name].append(_time(run, runs, device))
@@ -110,7 +99,7 @@ def run_pair(
     return Outcome(case, ours, peer, speed, dict(errors), warm_up, times)
 
 
-def _warm_up(run: Callable[[], object], times: int, device: torch.device) -> float:
+def _warm_up(run, times, device):
     start = time.perf_counter()
     for _ in range(times):
         run()
@@ -119,7 +108,7 @@ def _warm_up(run: Callable[[], object], times: int, device: torch.device) -> flo
     return time.perf_counter() - start
 
 
-def _time(run: Callable[[], object], runs: int, device: torch.device) -> float:
+def _time(run, runs, device):
     if device.type != "cuda":
         start = time.perf_counter()
         for _ in range(runs):
@@ -135,7 +124,7 @@ def _time(run: Callable[[], object], runs: int, device: torch.device) -> float:
     return start.elapsed_time(end) / 1000
 
 
-def relative_error(got, truth) -> float:
+def relative_error(got, truth):
     """The largest |got - truth| over several tensors, each in units of its truth's largest entry.
 
     Infinite where shapes differ, nan where got has one: both fail the gate.
@@ -156,14 +145,14 @@ def relative_error(got, truth) -> float:
 # --- options and reports
 
 
-def positive(text: str) -> int:
+def positive(text):
     """An argparse type: a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1: got {text!r}")
     return int(text)
 
 
-def common_arguments(parser: argparse.ArgumentParser) -> None:
+def common_arguments(parser):
     """The options that every race has."""
     add = parser.add_argument
     add("--quick", action="store_true", help="tiny sizes and few repeats: does it run at all?")
@@ -175,7 +164,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="record the result in FILE")
 
 
-def run_race(race, options: argparse.Namespace, refuse: Callable[[str], None]) -> int:
+def run_race(race, options, refuse):
     """Run a race's cases, print them as they finish, record them; 1 when a result was wrong.
 
     race: a module of this folder; race.run(options, report) calls report(case, outcomes, *args)
@@ -196,10 +185,10 @@ def run_race(race, options: argparse.Namespace, refuse: Callable[[str], None]) -
     options.repeats = options.repeats or (3 if options.quick else 30)
     options.warmup = options.warmup or (1 if options.quick else 3)
 
-    done: list[Outcome] = []
-    wrong: dict[str, str] = {}
+    done = []
+    wrong = {}
 
-    def report(case: str, outcomes: Callable[..., list[Outcome]], *args) -> list[Outcome]:
+    def report(case, outcomes, *args):
         """Print and keep what outcomes(*args) makes; returned too, empty when it was wrong."""
         try:
             results = outcomes(*args)
@@ -231,7 +220,7 @@ def run_race(race, options: argparse.Namespace, refuse: Callable[[str], None]) -
     return 1 if wrong else 0
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome):
     speed, times = outcome.speed, ""
     if outcome.milliseconds:
         times = "  " + ", ".join(f"{n} {s.median:.3f} ms" for n, s in outcome.milliseconds.items())
@@ -242,7 +231,7 @@ def _line(outcome: Outcome) -> str:
     )
 
 
-def _record(options, facts, done: list[Outcome], wrong: dict[str, str]) -> None:
+def _record(options, facts, done, wrong):
     content = {
         **facts,
         "command": options.command,

@@ -5,8 +5,6 @@ fast path should reach 0.95 of torch.nn's speed, since it ends in the same kerne
 shows what calling a cell once a step costs.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 
@@ -24,7 +22,7 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "float16": 2e-2, "bfloat16": 1e-
 TARGET = 0.95
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser):
     """What to race, and how large."""
     add = parser.add_argument
     add("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all three")
@@ -42,7 +40,7 @@ def add_arguments(parser) -> None:
     add("--dtype", choices=list(DTYPES), default="float32", help="default float32")
 
 
-def run(options, report) -> None:
+def run(options, report):
     """Race every cell at every width; `report` prints and records."""
     batch = options.batch or (3 if options.quick else 64)
     steps = options.steps or (5 if options.quick else 80)
@@ -57,7 +55,7 @@ def run(options, report) -> None:
         print(f"\nfast reached {TARGET} of torch.nn's speed in {reached} of {len(speeds)} races")
 
 
-def _race(case: str, cell: str, shape: tuple[int, int, int], options) -> list:
+def _race(case, cell, shape, options):
     """fast, then reference, against torch.nn on one input and one set of weights."""
     width, dtype = shape[-1], DTYPES[options.dtype]
     torch.manual_seed(options.seed)
@@ -98,7 +96,7 @@ def _race(case: str, cell: str, shape: tuple[int, int, int], options) -> list:
     ]
 
 
-def step(layer, x: torch.Tensor, upstream: torch.Tensor) -> list[torch.Tensor]:
+def step(layer, x, upstream):
     """Forward and backward: the output, the gradients of the input and of every weight."""
     x = x.detach().requires_grad_()
     output = layer(x)[0]

@@ -9,8 +9,6 @@ One run is the scan with softplus, skip and gate, and the gradients of all input
 same numbers in their own layout; the transposes stand outside of the clock.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import os
@@ -26,7 +24,7 @@ from llmbook.ssm import explain_backend, selective_scan, ssd
 TOLERANCE = 1e-4
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser):
     """What to race, and how large."""
     add = parser.add_argument
     add("--tokens", nargs="+", type=positive, metavar="N", help="default 1024 2048; quick 40")
@@ -39,7 +37,7 @@ def add_arguments(parser) -> None:
     add("--backends", nargs="+", default=["auto", "loop"], help="ours (default: auto loop)")
 
 
-def run(options, report) -> None:
+def run(options, report):
     """Race every length against every peer, then time ours alone."""
     lengths = options.tokens or ([40] if options.quick else [1024, 2048])
     for tokens in lengths:

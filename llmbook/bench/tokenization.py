@@ -8,8 +8,6 @@ id for id, or no speed is shown. Beside each case stands the memory that the wor
 process of its own.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import subprocess
@@ -23,7 +21,7 @@ LONG_TURNS = 5  # a turn of the large cases takes seconds
 LARGE_MERGES = 8_000
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser):
     """What to race, and how large."""
     add = parser.add_argument
     add(
@@ -49,7 +47,7 @@ def add_arguments(parser) -> None:
     )
 
 
-def run(options, report) -> None:
+def run(options, report):
     """Race training, then encoding; `report` prints and records."""
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
     quick = options.quick

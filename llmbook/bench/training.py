@@ -15,8 +15,6 @@ changes of the weights differ by as much as the rates. This is asked in float32 
 bits can tell, in the precision that is raced.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses
@@ -49,7 +47,7 @@ GATE_UPDATES = 8
 GET_NANOGPT = "git clone https://github.com/karpathy/nanoGPT"
 
 
-def checkout(text: str) -> Path:
+def checkout(text):
     """An argparse type: a folder with nanoGPT's model.py."""
     folder = Path(text).expanduser()
     if not (folder / "model.py").is_file():
@@ -59,7 +57,7 @@ def checkout(text: str) -> Path:
     return folder
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser):
     """What to race, and how large."""
     add = parser.add_argument
     add(
@@ -75,7 +73,7 @@ def add_arguments(parser) -> None:
     add("--compile", action="store_true", help="torch.compile both")
 
 
-def run(options, report) -> None:
+def run(options, report):
     """Race one size; `report` prints and records."""
     if options.nanogpt is None:
         print(f"the peer is torch.nn's; to race nanoGPT: {GET_NANOGPT}, then --nanogpt nanoGPT\n")
@@ -96,7 +94,7 @@ def run(options, report) -> None:
     report(case, lambda: [_race(case, config, batch, options)])
 
 
-def _race(case: str, config: GPTConfig, batch: int, options):
+def _race(case, config, batch, options):
     torch.manual_seed(options.seed)
     windows = Windows(
         torch.randint(config.vocab_size, (100 * config.max_len,)), config.max_len, options.seed
@@ -151,7 +149,7 @@ def _tf32():
 # --- the gate
 
 
-def _gate(config, settings, windows, options, dtype) -> dict[str, float]:
+def _gate(config, settings, windows, options, dtype):
     """Each contestant's error in the precision that is raced, after the same look in float32."""
     model = GPT(dataclasses.replace(config, dropout=0.0))
     batches = [windows.batch(step, settings.batch_size) for step in range(GATE_UPDATES)]
@@ -169,7 +167,7 @@ def _gate(config, settings, windows, options, dtype) -> dict[str, float]:
     return errors
 
 
-def _changes(contestant, batches) -> dict[str, torch.Tensor]:
+def _changes(contestant, batches):
     """What the updates on some batches add to each tensor of weights, in float64, by our names."""
     before = {name: p.detach().clone().double() for name, p in contestant.weights.items()}
     for batch in batches:
@@ -177,7 +175,7 @@ def _changes(contestant, batches) -> dict[str, torch.Tensor]:
     return {name: p.detach().double() - before[name] for name, p in contestant.weights.items()}
 
 
-def _error(changes, truth) -> float:
+def _error(changes, truth):
     """The largest |Δ − Δ*| / |Δ*| of a tensor; nan where one is."""
     errors = torch.stack(
         [(changes[name] - expected).norm() / expected.norm() for name, expected in truth.items()]
@@ -197,7 +195,7 @@ class Contestant:
     weights: dict[str, torch.Tensor]
 
 
-def _contestants(model, settings, options) -> list[Contestant]:
+def _contestants(model, settings, options):
     """Ours and the peer, both with the model's weights, on the device."""
     return [_ours(_copy(model).to(options.device), settings), _peer(model, settings, options)]
 
@@ -208,11 +206,11 @@ def _copy(model):
     return copy
 
 
-def _ours(model, settings) -> Contestant:
+def _ours(model, settings):
     return Contestant("ours", Update(model.train(), settings), dict(model.named_parameters()))
 
 
-def _peer(model, settings, options) -> Contestant:
+def _peer(model, settings, options):
     """The peer with our weights, updated the way that nanoGPT's script does it."""
     device, betas = options.device, (settings.beta1, settings.beta2)
     if options.nanogpt is None:
@@ -245,7 +243,7 @@ def _peer(model, settings, options) -> Contestant:
     return Contestant("torch.nn" if options.nanogpt is None else "nanoGPT", update, weights)
 
 
-def _fill(peer, model, names) -> dict[str, torch.Tensor]:
+def _fill(peer, model, names):
     """Copy our weights into the peer's parameters; returns the latter by our names.
 
     names: modules of the peer → ours; the last part of a parameter's name ("weight",
@@ -265,7 +263,7 @@ def _fill(peer, model, names) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _block_names(n_layers, blocks, pairs) -> dict[str, str]:
+def _block_names(n_layers, blocks, pairs):
     return {
         f"{blocks}.{i}.{theirs}": f"blocks.{i}.{ours}"
         for i in range(n_layers)
@@ -273,7 +271,7 @@ def _block_names(n_layers, blocks, pairs) -> dict[str, str]:
     }
 
 
-def _nanogpt(config, folder: Path):
+def _nanogpt(config, folder):
     """nanoGPT's GPT from its checkout's model.py, and its modules' names → ours."""
     spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
     module = importlib.util.module_from_spec(spec)
@@ -312,7 +310,7 @@ def _nanogpt(config, folder: Path):
     }
 
 
-def _plain_names(n_layers) -> dict[str, str]:
+def _plain_names(n_layers):
     """Modules of a `PlainGPT` → ours."""
     names = _block_names(
         n_layers,

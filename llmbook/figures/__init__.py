@@ -32,7 +32,7 @@ _WHERE = {
 __all__ = [*_WHERE, "style"]
 
 
-def __getattr__(name: str):
+def __getattr__(name):
     if name == "style":
         return import_module(".style", __name__)
     if name in _WHERE:

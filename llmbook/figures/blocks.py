@@ -1,7 +1,5 @@
 """Interactive: one block of a Transformer, step by step, with shapes and real numbers."""
 
-from __future__ import annotations
-
 import numpy as np
 import traitlets
 
@@ -50,16 +48,7 @@ class BlockStepper(Interactive):
     stage = traitlets.Int(0).tag(sync=True)
     head = traitlets.Int(0).tag(sync=True)
 
-    def __init__(
-        self,
-        batch: int = 2,
-        tokens: int = 4,
-        d_model: int = 8,
-        heads: int = 2,
-        stage: int = 0,
-        head: int = 0,
-        **kwargs,
-    ):
+    def __init__(self, batch=2, tokens=4, d_model=8, heads=2, stage=0, head=0, **kwargs):
         check_range("batch", batch, 1, 8)
         check_range("tokens", tokens, 2, len(WORDS))
         for name, value, known in (("d_model", d_model, WIDTHS), ("heads", heads, HEADS)):
@@ -78,14 +67,14 @@ class BlockStepper(Interactive):
         )
 
 
-def fixed_weights(which: int, rows: int, columns: int) -> np.ndarray:
+def fixed_weights(which, rows, columns):
     """A matrix of numbers between −1 and 1 that any language computes alike, over √rows."""
     i, j = np.arange(rows)[:, None], np.arange(columns)
     x = np.sin(12.9898 * (i + 1) + 78.233 * (j + 1) + 37.719 * which) * 4375.85453
     return (2 * (x - np.floor(x)) - 1) * np.sqrt(3 / rows)
 
 
-def trace(tokens: int, d_model: int, heads: int) -> dict[str, list[np.ndarray]]:
+def trace(tokens, d_model, heads):
     """The tensors of every stage for one sequence: {stage: [arrays]}.
 
     "QKV" holds three arrays (heads, tokens, d_model / heads), "scores" and "weights" (heads,
@@ -126,5 +115,5 @@ def trace(tokens: int, d_model: int, heads: int) -> dict[str, list[np.ndarray]]:
     return {name: out[name] for name in STAGES}
 
 
-def _norm(x: np.ndarray) -> np.ndarray:
+def _norm(x):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)

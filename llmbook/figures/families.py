@@ -1,9 +1,5 @@
 """Interactive: which tokens a token may read in an encoder, a decoder and an encoder–decoder."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import numpy as np
 import traitlets
 
@@ -40,15 +36,7 @@ class FamilyMasks(Interactive):
     layer = traitlets.Int(1).tag(sync=True)
 
     def __init__(
-        self,
-        tokens: Sequence[str],
-        source: Sequence[str],
-        target: Sequence[str],
-        layers: int = 3,
-        token: int | None = None,
-        place: int | None = None,
-        layer: int = 1,
-        **kwargs,
+        self, tokens, source, target, layers=3, token=None, place=None, layer=1, **kwargs
     ):
         lists = {"tokens": tokens, "source": source, "target": target}
         for name, words in lists.items():
@@ -75,14 +63,14 @@ class FamilyMasks(Interactive):
             **kwargs,
         )
 
-    def mask(self, family: str) -> np.ndarray:
+    def mask(self, family):
         """The mask that a panel shows: bool (columns, columns), True = may read."""
         if family == FAMILIES[2]:
             return family_mask(family, len(self.source), len(self.target))
         return family_mask(family, len(self.tokens))
 
 
-def family_mask(family: str, n: int, n_target: int = 0) -> np.ndarray:
+def family_mask(family, n, n_target=0):
     """Who may read whom: bool (columns, columns), row i what token i reads.
 
     n: tokens, or source tokens of the encoder–decoder, whose columns are source and then target.
@@ -100,7 +88,7 @@ def family_mask(family: str, n: int, n_target: int = 0) -> np.ndarray:
     return mask
 
 
-def cone(mask: np.ndarray, i: int, steps: int) -> list[list[int]]:
+def cone(mask, i, steps):
     """Which tokens a token draws on, one, two, … layers below it: `steps` lists of columns."""
     out, reached = [], {i}
     for _ in range(steps):

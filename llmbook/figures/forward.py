@@ -10,8 +10,6 @@ they lie once in `_static/weights/NAME.js`, a script rather than a file to fetch
 was opened from a disk may fetch nothing; the figure loads it when it first wants it.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from pathlib import Path

@@ -1,9 +1,5 @@
 """Interactive: an LSTM cell, stepped by hand through a sentence."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import traitlets
 
@@ -43,14 +39,7 @@ class LSTMGates(Interactive):
     held = traitlets.Dict().tag(sync=True)
     since = traitlets.Int(0).tag(sync=True)
 
-    def __init__(
-        self,
-        tokens: Sequence[str],
-        gates: Mapping[str, object],
-        names: Sequence[str] | None = None,
-        step: int = 0,
-        **kwargs,
-    ):
+    def __init__(self, tokens, gates, names=None, step=0, **kwargs):
         arrays = _checked(tokens, gates)
         n_steps, n_units = arrays["f"].shape
         names = [f"{u + 1}" for u in range(n_units)] if names is None else [str(n) for n in names]
@@ -66,9 +55,7 @@ class LSTMGates(Interactive):
         )
 
     @classmethod
-    def from_layer(
-        cls, layer, inputs, tokens: Sequence[str], units: Sequence[int] | None = None, **kwargs
-    ) -> LSTMGates:
+    def from_layer(cls, layer, inputs, tokens, units=None, **kwargs):
         """Run a one-layer, one-direction LSTM (torch's or ours) over inputs (steps, input_size).
 
         `units` picks the hidden units to show; by default the four whose cell state moves most.
@@ -100,9 +87,7 @@ class LSTMGates(Interactive):
         kwargs.setdefault("names", [str(unit) for unit in units])
         return cls(tokens, chosen, **kwargs)
 
-    def replay(
-        self, held: Mapping[str, float] | None = None, since: int = 0, unit: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def replay(self, held=None, since=0, unit=None):
         """c and h with some gates held at given values from step `since` on.
 
         `held` maps "f", "i" or "o" to a value in [0, 1]; without `unit` every unit is replayed.
@@ -125,14 +110,14 @@ class LSTMGates(Interactive):
         return (cells, hidden) if unit is None else (cells[:, unit], hidden[:, unit])
 
 
-def _array(value) -> np.ndarray:
+def _array(value):
     """A float64 array from a list, an array or a tensor on any device."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().double()
     return np.asarray(value, dtype=float)
 
 
-def _run(pre: np.ndarray, w_h: np.ndarray) -> dict[str, np.ndarray]:
+def _run(pre, w_h):
     """All gates and states over (steps, 4·hidden) input parts; torch's order: i, f, g, o."""
     n_hidden = w_h.shape[1]
     h = c = np.zeros(n_hidden)
@@ -147,7 +132,7 @@ def _run(pre: np.ndarray, w_h: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(_NAMES, map(np.stack, zip(*rows, strict=True)), strict=True))
 
 
-def _checked(tokens: Sequence[str], gates: Mapping[str, object]) -> dict[str, np.ndarray]:
+def _checked(tokens, gates):
     """f, i, o, g as (steps, units) and c0 as (units,), or a ValueError that says what is wrong."""
     if isinstance(tokens, str):
         raise TypeError("tokens must be a list of strings: got one string (use list(text))")

@@ -1,9 +1,5 @@
 """Interactive: what each head of a trained model looks at, one sentence at a time."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import numpy as np
 import traitlets
 
@@ -46,16 +42,7 @@ class HeadPatterns(Interactive):
     head = traitlets.Int(0).tag(sync=True)
     query = traitlets.Int(0).tag(sync=True)
 
-    def __init__(
-        self,
-        sentences: Sequence[Sequence[str]],
-        weights: Sequence[object],
-        sentence: int = 0,
-        layer: int = 0,
-        head: int = 0,
-        query: int | None = None,
-        **kwargs,
-    ):
+    def __init__(self, sentences, weights, sentence=0, layer=0, head=0, query=None, **kwargs):
         sentences = [[str(token) for token in tokens] for tokens in _lists(sentences)]
         if not sentences or len(sentences) != len(weights):
             raise ValueError(
@@ -80,9 +67,7 @@ class HeadPatterns(Interactive):
             **kwargs,
         )
 
-    def reading(
-        self, sentence: int | None = None, layer: int | None = None, head: int | None = None
-    ) -> dict[str, object]:
+    def reading(self, sentence=None, layer=None, head=None):
         """`describe` for one head on one sentence; what is left out is as the figure shows it."""
         sentence = self.sentence if sentence is None else sentence
         layer = self.layer if layer is None else layer
@@ -90,7 +75,7 @@ class HeadPatterns(Interactive):
         return describe(self.weights[sentence][layer][head], self.sentences[sentence])
 
 
-def pattern_scores(weights, tokens: Sequence[str] | None = None) -> dict[str, float]:
+def pattern_scores(weights, tokens=None):
     """How much of a head's attention goes where each pattern says: {pattern: mean weight}.
 
     weights: (tokens, tokens), rows sum to 1. Without `tokens` there are no copies to look for.
@@ -118,13 +103,13 @@ def pattern_scores(weights, tokens: Sequence[str] | None = None) -> dict[str, fl
     return {name: float(score) for name, score in scores.items()}
 
 
-def entropy(weights) -> float:
+def entropy(weights):
     """Mean entropy of the rows in nats: 0 for one token each, ln n for uniform weights over n."""
     w = _square(weights)
     return float(-(w * np.log(np.where(w > 0, w, 1.0))).sum(1).mean())
 
 
-def describe(weights, tokens: Sequence[str] | None = None) -> dict[str, object]:
+def describe(weights, tokens=None):
     """A head's pattern, its score and its entropy: {"label": …, "score": …, "entropy": …}."""
     scores = pattern_scores(weights, tokens)
     best = max(scores, key=scores.get)
@@ -132,26 +117,26 @@ def describe(weights, tokens: Sequence[str] | None = None) -> dict[str, object]:
     return {"label": label, "score": scores[best], "entropy": entropy(weights), "scores": scores}
 
 
-def _lists(sentences) -> list:
+def _lists(sentences):
     for tokens in sentences:
         if isinstance(tokens, str):
             raise TypeError("sentences must be lists of tokens: got a string (use text.split())")
     return list(sentences)
 
 
-def _array(weights) -> np.ndarray:
+def _array(weights):
     """float64, from a list, an array or a tensor on any device."""
     return np.asarray(weights.detach().cpu() if hasattr(weights, "detach") else weights, float)
 
 
-def _square(weights) -> np.ndarray:
+def _square(weights):
     w = _array(weights)
     if w.ndim != 2 or w.shape[0] != w.shape[1] or not len(w):
         raise ValueError(f"weights must be (tokens, tokens): got {w.shape}")
     return w
 
 
-def _checked(tokens: list[str], weights) -> np.ndarray:
+def _checked(tokens, weights):
     """Weights (layers, heads, tokens, tokens) as float64; ValueError says what is wrong."""
     w = _array(weights)
     n = len(tokens)

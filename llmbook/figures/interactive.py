@@ -11,8 +11,6 @@ what `common.js` defines (`frame`, `slider`, `choice`, `chart`, …), which is p
 Nothing in it calls back into Python, so the figure also works in a page without a kernel.
 """
 
-from __future__ import annotations
-
 import inspect
 from pathlib import Path
 
@@ -54,11 +52,11 @@ class Interactive(anywidget.AnyWidget):
     def _usable_alt(self, proposal):
         return check_alt(proposal["value"], "interactive")
 
-    def __repr__(self) -> str:
+    def __repr__(self):
         return f"[interactive: {self.alt}]"
 
 
-def check_range(name: str, value: float, low: float, high: float) -> float:
+def check_range(name, value, low, high):
     """`value` when it is a finite number from `low` to `high`; else TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"{name} must be a number: got {type(value).__name__}")
@@ -67,6 +65,6 @@ def check_range(name: str, value: float, low: float, high: float) -> float:
     return value
 
 
-def numbers(array, digits: int = 6) -> list:
+def numbers(array, digits=6):
     """An array as nested lists of short numbers, for a widget's state."""
     return np.round(np.asarray(array, dtype=float), digits).tolist()

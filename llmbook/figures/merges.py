@@ -1,9 +1,5 @@
 """Interactive: byte-pair encoding learns from a short text, one merge at a time."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-
 import traitlets
 
 from llmbook.tokenization.pretokenize import split
@@ -38,9 +34,7 @@ class MergeSteps(Interactive):
     text = traitlets.Int(0).tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)
 
-    def __init__(
-        self, texts: Mapping[str, str], steps: int = 60, text: int = 0, step: int = 0, **kwargs
-    ):
+    def __init__(self, texts, steps=60, text=0, step=0, **kwargs):
         if not texts:
             raise ValueError("texts must hold at least one text: got none")
         check_range("steps", steps, 1, 500)
@@ -64,7 +58,7 @@ class MergeSteps(Interactive):
             **kwargs,
         )
 
-    def reading(self, text: int | None = None, step: int | None = None) -> dict[str, object]:
+    def reading(self, text=None, step=None):
         """What is shown: the tokens (stand-ins), their number, and the pair that comes next."""
         text = self.text if text is None else text
         step = self.step if step is None else step
@@ -81,10 +75,10 @@ class MergeSteps(Interactive):
         }
 
 
-def _learn(pieces: list[str], steps: int) -> list[list]:
+def _learn(pieces, steps):
     """[first token, second token, how often] for each merge, tokens as printable stand-ins."""
     place = {printable(bytes([byte])): i for i, byte in enumerate(BYTE_ORDER)}
-    words: dict[tuple[int, ...], int] = {}
+    words = {}
     for piece in pieces:
         word = tuple(place[c] for c in piece)
         words[word] = words.get(word, 0) + 1
@@ -95,7 +89,7 @@ def _learn(pieces: list[str], steps: int) -> list[list]:
         if count < 2:
             break
         found.append([*(printable(tokens[i]) for i in pair), count])
-        merged: dict[tuple[int, ...], int] = {}
+        merged = {}
         for word, n in words.items():
             after = tuple(merge(word, pair, new))
             merged[after] = merged.get(after, 0) + n

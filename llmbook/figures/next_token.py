@@ -1,9 +1,6 @@
 """Interactive: what a language model expects at each place of a text, and drawing from it."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import traitlets
@@ -52,16 +49,7 @@ class NextToken(Interactive):
     top_k = traitlets.Int(0).tag(sync=True)
     top_p = traitlets.Float(1.0).tag(sync=True)
 
-    def __init__(
-        self,
-        texts: Sequence[Sequence[str]],
-        ids: Sequence[Sequence[int]],
-        logits: Sequence[object],
-        vocabulary: Sequence[str],
-        text: int = 0,
-        place: int | None = None,
-        **kwargs,
-    ):
+    def __init__(self, texts, ids, logits, vocabulary, text=0, place=None, **kwargs):
         vocabulary = [str(token) for token in vocabulary]
         if not texts or not len(texts) == len(ids) == len(logits):
             raise ValueError(
@@ -90,17 +78,17 @@ class NextToken(Interactive):
             **kwargs,
         )
 
-    def log_probabilities(self, text: int | None = None, place: int | None = None) -> np.ndarray:
+    def log_probabilities(self, text=None, place=None):
         """The model's own log-probabilities, as the figure holds them: (vocab_size,), in nats."""
         text, place = self._where(text, place)
         log_p = unpack(self.packed[text][place])
         return log_p - np.log(np.exp(log_p).sum())
 
-    def distribution(self, text: int | None = None, place: int | None = None) -> np.ndarray:
+    def distribution(self, text=None, place=None):
         """What is drawn from at the present settings: (vocab_size,), sums to 1."""
         return cut(self.log_probabilities(text, place), self.temperature, self.top_k, self.top_p)
 
-    def reading(self, text: int | None = None, place: int | None = None) -> dict:
+    def reading(self, text=None, place=None):
         """entropy (bits), kept (tokens left), surprise (bits; None after the last), best (id)."""
         text, place = self._where(text, place)
         p = self.distribution(text, place)
@@ -122,7 +110,7 @@ class NextToken(Interactive):
         return text, place
 
 
-def cut(log_p, temperature=1.0, top_k=0, top_p=1.0) -> np.ndarray:
+def cut(log_p, temperature=1.0, top_k=0, top_p=1.0):
     """softmax(log_p / temperature), cut by top-k and top-p: (vocab_size,) → the same.
 
     Of equally likely tokens the lower id comes first.
@@ -142,13 +130,13 @@ def cut(log_p, temperature=1.0, top_k=0, top_p=1.0) -> np.ndarray:
     return out
 
 
-def unpack(text: str) -> np.ndarray:
+def unpack(text):
     """Log-probabilities from two letters each, in nats."""
     digits = np.array([ALPHABET.index(letter) for letter in text]).reshape(-1, 2)
     return -STEP * (64 * digits[:, 0] + digits[:, 1])
 
 
-def _packed(tokens, ids, logits, vocab_size) -> list[str]:
+def _packed(tokens, ids, logits, vocab_size):
     """Log-probabilities of each place, two letters a token, on the grid."""
     array = np.asarray(logits.detach().cpu() if hasattr(logits, "detach") else logits, dtype=float)
     if array.shape != (len(tokens), vocab_size):

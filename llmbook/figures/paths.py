@@ -1,7 +1,5 @@
 """Interactive: how far apart two positions are in an RNN and in attention, and at what price."""
 
-from __future__ import annotations
-
 from collections import deque
 
 import traitlets
@@ -33,14 +31,7 @@ class PathLength(Interactive):
     target = traitlets.Int(20).tag(sync=True)
     causal = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(
-        self,
-        n: int = 20,
-        source: int = 1,
-        target: int | None = None,
-        causal: bool = False,
-        **kwargs,
-    ):
+    def __init__(self, n=20, source=1, target=None, causal=False, **kwargs):
         n = int(check_range("n", n, 2, LONGEST))
         super().__init__(
             n=n,
@@ -51,7 +42,7 @@ class PathLength(Interactive):
         )
 
     @staticmethod
-    def graph(kind: str, n: int, causal: bool = False) -> dict:
+    def graph(kind, n, causal=False):
         """The connections as {node: [nodes it feeds]}.
 
         "rnn": states 1 … n. "attention": inputs ("in", i) and outputs ("out", i).
@@ -67,7 +58,7 @@ class PathLength(Interactive):
         raise ValueError(f"kind must be 'rnn' or 'attention': got {kind!r}")
 
     @staticmethod
-    def distance(graph: dict, start, end) -> int | None:
+    def distance(graph, start, end):
         """The fewest connections from `start` to `end`, breadth first; None without a way."""
         steps, queue = {start: 0}, deque([start])
         while queue:
@@ -80,7 +71,7 @@ class PathLength(Interactive):
                     queue.append(there)
         return None
 
-    def present(self) -> dict[str, int | None]:
+    def present(self):
         """What the figure shows now: steps and connections of both; None where no path leads."""
         n, i, j = self.n, self.source, self.target
         return {

@@ -1,7 +1,5 @@
 """Interactive: the sinusoidal encoding of positions, its rotation and its three properties."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -70,23 +68,23 @@ class PositionExplorer(Interactive):
             **kwargs,
         )
 
-    def frequencies(self) -> np.ndarray:
+    def frequencies(self):
         """ω_i for each pair: (d/2,)."""
         if self.code == "equal":
             return np.full(self.d // 2, 2 * math.pi)
         return self.base ** (-2 * np.arange(self.d // 2) / self.d)
 
-    def encoding(self) -> np.ndarray:
+    def encoding(self):
         """The table that is drawn: (length, d)."""
         angles = np.arange(self.length)[:, None] * self.frequencies()
         return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(self.length, self.d)
 
-    def similarity(self) -> np.ndarray:
+    def similarity(self):
         """PE(position) · PE(t) for every t in the table: (length,)."""
         table = self.encoding()
         return table @ table[self.position]
 
-    def shifted(self, offset: int | None = None) -> np.ndarray:
+    def shifted(self, offset=None):
         """The table turned by `offset`, pair by pair, knowing no position: (length, d)."""
         angle = (self.offset if offset is None else offset) * self.frequencies()
         sin, cos = self.encoding()[:, 0::2], self.encoding()[:, 1::2]
@@ -94,7 +92,7 @@ class PositionExplorer(Interactive):
         turned = [sin * c + cos * s, cos * c - sin * s]
         return np.stack(turned, -1).reshape(self.length, self.d)
 
-    def ticks(self) -> dict[str, float | bool]:
+    def ticks(self):
         """The three properties, computed from the table.
 
         "distance": the least between two positions, "unique" when above 1e-6. "residual": the
@@ -121,7 +119,7 @@ class PositionExplorer(Interactive):
         }
 
 
-def _crossings(column: np.ndarray) -> int:
+def _crossings(column):
     """How often the sign changes from one entry to the next, noise around zero left out."""
     signs = np.sign(column[np.abs(column) > 1e-9])
     return int((signs[1:] != signs[:-1]).sum())

@@ -1,7 +1,5 @@
 """Interactive: the base of the rotary encoding, and what models with it lose further on."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

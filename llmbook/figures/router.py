@@ -1,7 +1,5 @@
 """Interactive: the words of a text find their experts, under k, temperature, capacity, balance."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -43,15 +41,7 @@ class RouterPlay(Interactive):
     weight = traitlets.List().tag(sync=True)
 
     def __init__(
-        self,
-        text: str,
-        *,
-        k: int = 2,
-        temperature: float = 1.0,
-        favour: float = 0.0,
-        capacity: float = 0.0,
-        balance: int = 0,
-        **kwargs,
+        self, text, *, k=2, temperature=1.0, favour=0.0, capacity=0.0, balance=0, **kwargs
     ):
         if not text.split():
             raise ValueError("text must hold at least one word: got none")
@@ -72,7 +62,7 @@ class RouterPlay(Interactive):
             **kwargs,
         )
 
-    def reading(self) -> dict[str, object]:
+    def reading(self):
         """What is shown: words, choices (0 to 7, −1 dropped), weights, loads, the balance loss."""
         words = self.text.split()[:MOST_WORDS]
         vectors = [word_vector(word) for word in words]
@@ -110,18 +100,18 @@ class RouterPlay(Interactive):
         }
 
 
-def softmax(x: np.ndarray) -> np.ndarray:
+def softmax(x):
     """Over the last axis."""
     powers = np.exp(x - x.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
-def choose(scores: np.ndarray, k: int) -> np.ndarray:
+def choose(scores, k):
     """The k best of each row, best first; of equals the lower number."""
     return np.argsort(-scores, axis=-1, kind="stable")[:, :k]
 
 
-def word_vector(word: str) -> np.ndarray:
+def word_vector(word):
     """WIDTH numbers from −1 to 1 that depend on the word's bytes alone (FNV-1a, then mixed)."""
     out = []
     for place in range(WIDTH):

@@ -1,9 +1,6 @@
 """Interactive: scaled dot-product attention by hand, every matrix in sight, every number open."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import traitlets
@@ -51,13 +48,7 @@ class AttentionScores(Interactive):
     tokens = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     def __init__(
-        self,
-        matrices: Mapping[str, object] | None = None,
-        mode: str = "x",
-        d_k: int = SIZE,
-        step: int = 1,
-        tokens: Sequence[str] = ("1", "2", "3", "4"),
-        **kwargs,
+        self, matrices=None, mode="x", d_k=SIZE, step=1, tokens=("1", "2", "3", "4"), **kwargs
     ):
         if mode not in EDITED:
             raise ValueError(f"mode must be 'x' or 'qkv': got {mode!r}")
@@ -88,7 +79,7 @@ class AttentionScores(Interactive):
             **kwargs,
         )
 
-    def compute(self) -> dict[str, np.ndarray]:
+    def compute(self):
         """Every matrix of the present settings: Q, K, V, scores, scaled, masked, weights, output.
 
         Q and K: (4, d_k); V and output: (4, 4); the others (4, 4), with −inf where the mask
@@ -116,7 +107,7 @@ class AttentionScores(Interactive):
         }
 
 
-def _checked(name: str, matrix) -> np.ndarray:
+def _checked(name, matrix):
     """A 4 × 4 float array, or a ValueError that says what is wrong."""
     array = np.asarray(matrix.detach() if hasattr(matrix, "detach") else matrix, dtype=float)
     if array.shape != (SIZE, SIZE):

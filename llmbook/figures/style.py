@@ -11,8 +11,6 @@ axis is placed letter by letter with the widths of a font that most readers do n
 apart; as outlines it looks the same everywhere and costs about 10 KB a figure.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html
@@ -95,7 +93,7 @@ _CSS = (
 _seen: Counter[str] = Counter()
 
 
-def use() -> None:
+def use():
     """Set the book's style for every figure drawn from here on."""
     mpl.rcParams.update(RC)
 
@@ -107,7 +105,7 @@ def context():
         yield
 
 
-def show(fig, alt: str, caption: str = "") -> None:
+def show(fig, alt, caption=""):
     """Display a matplotlib figure with its text alternative and a visible caption, and close it.
 
     The figure appears as inline SVG that follows the page's theme, as PNG on white when the SVG
@@ -134,7 +132,7 @@ def show(fig, alt: str, caption: str = "") -> None:
     display({"text/html": markup, "text/plain": f"[figure: {alt}]"}, raw=True)
 
 
-def to_html(fig, alt: str, caption: str = "") -> str:
+def to_html(fig, alt, caption=""):
     """The markup that `show` displays: a `<figure>` with an inline SVG, or with a PNG."""
     alt = check_alt(alt)
     label = html.escape(alt, quote=True)
@@ -156,7 +154,7 @@ def to_html(fig, alt: str, caption: str = "") -> str:
     )
 
 
-def to_svg(fig) -> str:
+def to_svg(fig):
     """The figure as an inline SVG: themed, small, its ids shared with no other on the page."""
     raw = io.StringIO()
     fig.savefig(raw, format="svg", metadata={"Date": None})
@@ -180,7 +178,7 @@ def to_svg(fig) -> str:
     return root + svg[svg.index(">") + 1 :].strip()
 
 
-def check_alt(alt: str, what: str = "figure") -> str:
+def check_alt(alt, what="figure"):
     """A usable text alternative, stripped; ValueError or TypeError when it is none."""
     if not isinstance(alt, str):
         raise TypeError(f"alt must be a string: got {type(alt).__name__}")
@@ -193,7 +191,7 @@ def check_alt(alt: str, what: str = "figure") -> str:
     return alt
 
 
-def _check_axes(fig) -> None:
+def _check_axes(fig):
     """Raise unless every axis that shows numbers says what they are."""
     fig.canvas.draw()
     shared = {"x": fig.get_supxlabel(), "y": fig.get_supylabel()}
@@ -212,16 +210,16 @@ def _check_axes(fig) -> None:
                 )
 
 
-def _smallest_text(fig) -> float:
+def _smallest_text(fig):
     """The smallest font size in the figure, in points."""
     texts = [t for t in fig.findobj(mpl.text.Text) if t.get_visible() and t.get_text().strip()]
     return min((t.get_fontsize() for t in texts), default=mpl.rcParams["font.size"])
 
 
-def _shorten(svg: str) -> str:
+def _shorten(svg):
     """The same drawing in fewer bytes: two decimals of a point, no white space."""
 
-    def two_decimals(match: re.Match) -> str:
+    def two_decimals(match):
         text = re.sub(
             r"-?\d+\.\d{3,}(?:e-?\d+)?",
             lambda m: f"{float(m.group()):.2f}".rstrip("0").rstrip("."),
@@ -242,7 +240,7 @@ def _shorten(svg: str) -> str:
     return re.sub(r"(?<=>)\s+(?=<)", "", svg)
 
 
-def _own_ids(svg: str) -> str:
+def _own_ids(svg):
     """Drop ids nobody refers to, and give the others names that only this figure has.
 
     The same figure shown twice on a page gets a second name, and the same notebook run twice gets
@@ -261,7 +259,7 @@ def _own_ids(svg: str) -> str:
     svg = re.sub(r'(href="#|url\(#)([^")]+)', lambda m: m.group(1) + names[m.group(2)], svg)
     kept = []
 
-    def unwrap(match: re.Match) -> str:
+    def unwrap(match):
         if match.group() != "</g>":
             kept.append(match.group() != "<g>")
             return match.group() if kept[-1] else ""

@@ -1,7 +1,5 @@
 """Interactive: the online softmax, tile by tile, as FlashAttention walks over the scores."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,15 +55,7 @@ class TiledSoftmax(Interactive):
     causal = traitlets.Bool(False).tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)
 
-    def __init__(
-        self,
-        scores=None,
-        values=None,
-        block: int = 2,
-        causal: bool = False,
-        step: int = 0,
-        **kwargs,
-    ):
+    def __init__(self, scores=None, values=None, block=2, causal=False, step=0, **kwargs):
         scores, values = _checked(scores, values)
         if block not in SIZES or len(scores) % block:
             raise ValueError(f"block must be one of {SIZES} and divide {len(scores)}: got {block}")
@@ -78,7 +68,7 @@ class TiledSoftmax(Interactive):
         )
         self.step = int(check_range("step", step, 0, len(self.walk())))
 
-    def walk(self) -> list[TileStep]:
+    def walk(self):
         """Every tile in order: queries block by block, and for each block its tiles of keys."""
         s, v, b = np.array(self.scores), np.array(self.values), self.block
         steps = []
@@ -94,12 +84,12 @@ class TiledSoftmax(Interactive):
                 steps.append(TileStep(q, k, before, m, fade, total, acc))
         return steps
 
-    def output(self) -> np.ndarray:
+    def output(self):
         """Attention's output from the tiles: (n, d)."""
         last = {one.query: one for one in self.walk()}
         return np.concatenate([last[q].acc / last[q].l[:, None] for q in sorted(last)])
 
-    def expected(self) -> np.ndarray:
+    def expected(self):
         """The same from the whole matrix at once: softmax(scores) values, (n, d)."""
         s = np.array(self.scores)
         if self.causal:
@@ -108,7 +98,7 @@ class TiledSoftmax(Interactive):
         return p / p.sum(1, keepdims=True) @ np.array(self.values)
 
 
-def _checked(scores, values) -> tuple[np.ndarray, np.ndarray]:
+def _checked(scores, values):
     rng = np.random.default_rng(4)
     scores = 1.6 * rng.standard_normal((8, 8)) if scores is None else _array(scores)
     n = len(scores) if scores.ndim else 0
@@ -122,5 +112,5 @@ def _checked(scores, values) -> tuple[np.ndarray, np.ndarray]:
     return scores, values
 
 
-def _array(value) -> np.ndarray:
+def _array(value):
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=float)

@@ -1,7 +1,5 @@
 """Interactive: how a gradient shrinks or grows on its way back through time."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -75,12 +73,12 @@ class VanishingGradient(Interactive):
         )
 
     @staticmethod
-    def curve(factor: float, steps: int) -> np.ndarray:
+    def curve(factor, steps):
         """factor ** k for k = 0 … steps: shape (steps + 1,)."""
         return float(factor) ** np.arange(steps + 1)
 
     @staticmethod
-    def horizon(values) -> tuple[int, str] | None:
+    def horizon(values):
         """The first k with a value below 1e-3 ("vanished") or above 1e3 ("exploded"), or None."""
         for k, value in enumerate(values):
             if value < VANISHED:
@@ -89,14 +87,12 @@ class VanishingGradient(Interactive):
                 return k, "exploded"
         return None
 
-    def weight(self, gain: float, nonnormality: float) -> np.ndarray:
+    def weight(self, gain, nonnormality):
         """The recurrent matrix W: shape (8, 8)."""
         rotation, coupling = np.array(self.network["Q"]), np.array(self.network["N"])
         return gain * (rotation + nonnormality * coupling)
 
-    def matrix_curve(
-        self, gain: float, activation: str, nonnormality: float, steps: int
-    ) -> np.ndarray:
+    def matrix_curve(self, gain, activation, nonnormality, steps):
         """The norm of the product of the last k Jacobians, k = 0 … steps: shape (steps + 1,)."""
         act, slope = ACTIVATIONS[activation]
         w = self.weight(gain, nonnormality)
@@ -116,14 +112,14 @@ class VanishingGradient(Interactive):
             norms.append(math.exp(log_scale) * np.linalg.norm(product, 2))
         return np.array(norms)
 
-    def present(self) -> np.ndarray:
+    def present(self):
         """The curve that the figure shows with its present settings."""
         if self.mode == "scalar":
             return self.curve(self.factor, self.steps)
         return self.matrix_curve(self.gain, self.activation, self.nonnormality, self.steps)
 
 
-def _network(seed: int) -> dict:
+def _network(seed):
     """Q (orthogonal), N (one-way coupling between Q's planes) and inputs x."""
     rng = np.random.default_rng(seed)
     basis, _ = np.linalg.qr(rng.standard_normal((UNITS, UNITS)))

@@ -5,18 +5,15 @@ h_(t-1) (w_ih and w_hh in code), b and b' their biases, * the elementwise produc
 sigmoid.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from llmbook.checks import one_of
 
 NONLINEARITIES = {"tanh": torch.tanh, "relu": torch.relu}
 
 
-def rnn_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None, nonlinearity: str = "tanh") -> Tensor:
+def rnn_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None, nonlinearity="tanh"):
     """One step of the plain recurrent network (Elman, 1990).
 
     h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh), or relu in place of tanh.
@@ -28,7 +25,7 @@ def rnn_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None, nonlinearity: str = "tanh")
     return function(F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh))
 
 
-def lstm_cell(x, h, c, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None) -> tuple[Tensor, Tensor]:
+def lstm_cell(x, h, c, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None):
     """One step of the LSTM (Hochreiter and Schmidhuber, 1997; forget gate: Gers et al., 2000).
 
     i, f, o = s(W x_t + b + W' h_(t-1) + b')      input, forget, output gate, each its own W
@@ -47,7 +44,7 @@ def lstm_cell(x, h, c, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None) -> tuple[Ten
     return (h if w_hr is None else F.linear(h, w_hr)), c
 
 
-def gru_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None, reset_after: bool = True) -> Tensor:
+def gru_cell(x, h, w_ih, w_hh, b_ih=None, b_hh=None, reset_after=True):
     """One step of the gated recurrent unit (Cho et al., 2014).
 
     r, z = s(W x_t + b + W' h_(t-1) + b')   reset and update gate, each with its own W

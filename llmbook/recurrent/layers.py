@@ -5,10 +5,6 @@ Two backends do the same sum. `reference` calls the cell once a step: correct in
 or torch's own C++ loop). `backend="auto"` takes `fast` wherever it computes the layer asked for.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -21,14 +17,14 @@ from llmbook.recurrent.cells import NONLINEARITIES, gru_cell, lstm_cell, rnn_cel
 BACKENDS = ("auto", "reference", "fast")
 
 
-def _run_one_way(cell: Callable, steps: list[Tensor], state: tuple[Tensor, ...], reverse: bool):
+def _run_one_way(cell, steps, state, reverse):
     """Run `cell(x_t, *state) -> state` along `steps`; returns the h_t and the last state.
 
     steps[t]: (sequences with a step t, features). The longest sequences come first, so these
     are always the first rows of the state. Read forwards, a sequence that ends drops out and
     its rows keep the last state; read backwards, it joins late, with its initial state untouched.
     """
-    outputs: list[Tensor] = [None] * len(steps)
+    outputs = [None] * len(steps)
     for t in range(len(steps))[:: -1 if reverse else 1]:
         running = len(steps[t])
         new = cell(steps[t], *(s[:running] for s in state))
@@ -162,15 +158,15 @@ class _Recurrent(nn.RNNBase):
             return function(data, hx, weights, *how, True)
         return function(data, batch_sizes, hx, weights, *how)
 
-    def _cell(self, x, state, weights) -> tuple[Tensor, ...]:
+    def _cell(self, x, state, weights):
         raise TypeError("use RNN, LSTM or GRU; their base class has no cell")
 
     # Which backend runs, and why.
 
-    def _why_not_fast(self) -> str | None:
+    def _why_not_fast(self):
         return None
 
-    def _choose(self, input=None) -> tuple[str, str]:
+    def _choose(self, input=None):
         if checks.one_of("backend", self.backend, BACKENDS) == "reference":
             return "reference", "asked for by name"
         obstacle = self._why_not_fast()
@@ -181,7 +177,7 @@ class _Recurrent(nn.RNNBase):
             raise ValueError(f"backend='fast' cannot run this layer: {obstacle}")
         return "reference", f"fast cannot run this layer: {obstacle}"
 
-    def _library(self, input) -> str:
+    def _library(self, input):
         weight, sizes = self.weight_ih_l0, getattr(input, "batch_sizes", None)
         if weight.is_cuda:
             return "cuDNN" if torch.backends.cudnn.is_acceptable(weight) else "torch's CUDA loop"
@@ -192,17 +188,17 @@ class _Recurrent(nn.RNNBase):
             return "oneDNN"
         return "torch's C++ loop"
 
-    def backend_for(self, input=None) -> str:
+    def backend_for(self, input=None):
         """The backend that `layer(input)` would run: "reference" or "fast"."""
         return self._choose(input)[0]
 
-    def explain_backend(self, input=None) -> str:
+    def explain_backend(self, input=None):
         """One line: the backend that `layer(input)` would run, and why."""
         return "{}: {}".format(*self._choose(input))
 
     # What the input must be.
 
-    def _check_input(self, data, packed) -> None:
+    def _check_input(self, data, packed):
         name, weight = type(self).__name__, self.weight_ih_l0
         if not isinstance(data, Tensor):
             raise TypeError(f"{name} input must be a tensor or PackedSequence: got {type(data)}")
@@ -227,7 +223,7 @@ class _Recurrent(nn.RNNBase):
             raise ValueError(f"{name} input must have at least one step: got shape {shape}")
         self._check_like(f"{name} input", data, weight)
 
-    def _initial_state(self, hx, data, batch, unbatched) -> tuple[Tensor, ...]:
+    def _initial_state(self, hx, data, batch, unbatched):
         stacked = self.num_layers * (2 if self.bidirectional else 1)
         widths = (self.proj_size or self.hidden_size, self.hidden_size)[: self.n_states]
         if hx is None:
@@ -247,7 +243,7 @@ class _Recurrent(nn.RNNBase):
         return tuple(s[:, None] for s in state) if unbatched else tuple(state)
 
     @staticmethod
-    def _check_like(name: str, tensor: Tensor, like: Tensor) -> None:
+    def _check_like(name, tensor, like):
         if tensor.device != like.device:
             raise ValueError(
                 f"{name} must be on the layer's device: "
@@ -258,7 +254,7 @@ class _Recurrent(nn.RNNBase):
                 f"{name} must have the layer's dtype: got {tensor.dtype}, expected {like.dtype}"
             )
 
-    def extra_repr(self) -> str:
+    def extra_repr(self):
         return f"{super().extra_repr()}, backend={self.backend!r}"
 
 
@@ -414,10 +410,10 @@ class GRU(_Recurrent):
             return "torch has no GRU that resets before the product (reset_after=False)"
         return None
 
-    def extra_repr(self) -> str:
+    def extra_repr(self):
         return f"{super().extra_repr()}, reset_after={self.reset_after}"
 
 
-def _autocast(device: torch.device) -> bool:
+def _autocast(device):
     kind = device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

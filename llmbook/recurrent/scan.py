@@ -7,8 +7,6 @@ One whose gates read x_t alone has (minLSTM, minGRU: Feng et al., 2024): with z_
 n_t = W_n x_t, h_t = (1 - z_t) * h_(t-1) + z_t * n_t is `linear_scan(1 - z, z * n)`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -22,7 +20,7 @@ class Scan(NamedTuple):
     rounds: int
 
 
-def linear_scan(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1) -> Scan:
+def linear_scan(a, b, h0=None, *, dim=1):
     """Solve h_t = a_t * h_(t-1) + b_t for all t by Hillis and Steele's scan (1986).
 
     After the round with offset s, position t holds the joined steps t - 2s + 1 to t:
@@ -45,7 +43,7 @@ def linear_scan(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1)
     return Scan(b.movedim(0, dim).to(dtype), rounds)
 
 
-def linear_loop(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1) -> Scan:
+def linear_loop(a, b, h0=None, *, dim=1):
     """Solve h_t = a_t * h_(t-1) + b_t one step after the other: `linear_scan`'s reference.
 
     Same arguments, states and errors; rounds = steps.
@@ -57,7 +55,7 @@ def linear_loop(a: Tensor, b: Tensor, h0: Tensor | None = None, *, dim: int = 1)
     return Scan(torch.stack(states).movedim(0, dim).to(dtype), len(states))
 
 
-def _prepared(a: Tensor, b: Tensor, h0: Tensor | None, dim: int):
+def _prepared(a, b, h0, dim):
     """The checked coefficients, steps first, with h0 folded into the first step."""
     given = [("a", a), ("b", b)] + ([] if h0 is None else [("h0", h0)])
     for name, value in given:

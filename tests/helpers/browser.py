@@ -155,7 +155,7 @@ RENDER = """async ({ source, state }) => {
 }"""
 
 
-def chromium() -> str:
+def chromium():
     """The path of a Chromium or Chrome; skips the test when there is none, or no Playwright."""
     try:
         import playwright.sync_api  # noqa: F401
@@ -389,6 +389,6 @@ class WidgetPage:
         self.page.screenshot(path=str(path), full_page=True)
 
 
-def widget_state(widget) -> dict:
+def widget_state(widget):
     """The widget's state as the page gets it, without the parts of the widget protocol."""
     return {k: v for k, v in widget.get_state().items() if not k.startswith("_") and k != "layout"}
