@@ -18,6 +18,7 @@ from llmbook.book import report
 from llmbook.book.execute import executed_path
 from llmbook.book.root import chapters
 from llmbook.book.sphinx_markdown import KEY
+from llmbook.figures import interactive_figures
 
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 LIMIT = 1_500_000  # bytes of a chapter's page, without the files that pages share
@@ -71,12 +72,18 @@ def test_every_picture_has_a_text_alternative(book):
 
 
 def test_every_link_inside_the_book_arrives(book):
+    """Those that set a figure name one that there is; the page itself is tried with a mouse."""
+    figures = interactive_figures()
     pages = {path: Page(path) for path in book.rglob("*.html") if "_static" not in path.parts}
     dead = []
     for path, page in pages.items():
         for href in page.links:
             target = urlsplit(href)
             if target.scheme or target.netloc or href in ("#", ""):
+                continue
+            if target.fragment.startswith("figure:"):
+                if target.fragment.removeprefix("figure:").split("?")[0] not in figures:
+                    dead.append(f"{path.name} -> {href}")
                 continue
             goal = (path.parent / unquote(target.path)).resolve() if target.path else path
             known = pages.get(goal)

@@ -306,8 +306,8 @@ def test_unknown_names_are_named(function):
 
 
 def test_importing_touches_neither_network_nor_disk(tmp_path):
-    program = NO_TORCH + (
-        "import socket\n"
+    program = (
+        "import socket, sys\n"
         "def refuse(*_, **__): raise SystemExit('network!')\n"
         "socket.socket.connect = refuse\n"
         "import llmbook.data, llmbook.data.tasks\n"
