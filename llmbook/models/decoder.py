@@ -77,16 +77,19 @@ class Decoder(Pretrained, nn.Module):
 
     # --- the call
 
-    def forward(self, input_ids, attention_mask=None, *, cache=None):
+    def forward(self, input_ids, attention_mask=None, *, cache=None, extras=None):
         """Logits of the next token at every position: (batch, tokens, vocab_size).
 
         input_ids (batch, tokens) int64. attention_mask (batch, tokens so far): 1 or True for
         tokens and 0 for padding, on either side; positions count the tokens alone. cache: from
-        `new_cache`, filled with earlier tokens; input_ids are then the new ones only. Raises
-        TypeError or ValueError for ids that are no tokens, a text that is too long, and a mask of
-        another shape.
+        `new_cache`, filled with earlier tokens; input_ids are then the new ones only. extras: a
+        list, to which what the blocks give besides is added. Raises TypeError or ValueError for
+        ids that are no tokens, a text that is too long, and a mask of another shape.
         """
-        return self.head(self.hidden(input_ids, attention_mask, cache=cache))
+        hidden, found = self._run(input_ids, attention_mask, cache)
+        if extras is not None:
+            extras += found
+        return self.head(hidden)
 
     def hidden(self, input_ids, attention_mask=None, *, cache=None):
         """The final normalised hidden states: (batch, tokens, d_model)."""
@@ -100,9 +103,10 @@ class Decoder(Pretrained, nn.Module):
         """
         vocab_size = self.config.vocab_size
         token_ids("targets", targets, vocab_size=vocab_size, ignored=IGNORED)
-        hidden, extras, places = self._run(input_ids, attention_mask)
-        loss = next_token_loss(self.head(hidden), targets)
-        return loss + self.extra_loss(extras, places.kept) if extras else loss
+        extras = []  # by a call of the model, for those who wrap it: FSDP gathers its weights then
+        loss = next_token_loss(self(input_ids, attention_mask, extras=extras), targets)
+        kept = token_mask(attention_mask, *input_ids.shape)
+        return loss + self.extra_loss(extras, kept) if extras else loss
 
     def new_cache(self, batch, max_len):
         """An empty cache for `max_len` tokens of each of `batch` texts: a `Caches`."""
@@ -111,7 +115,7 @@ class Decoder(Pretrained, nn.Module):
         return Caches(block.new_cache(batch, max_len) for block in self.blocks)
 
     def _run(self, input_ids, attention_mask=None, cache=None):
-        """Final hidden states, what the blocks gave besides (one entry a block), the places."""
+        """Final hidden states, and what the blocks gave besides: one entry a block."""
         token_ids("input_ids", input_ids, vocab_size=self.config.vocab_size)
         places = self.places(input_ids, attention_mask, 0 if cache is None else cache.length)
         x, extras = self.embed(input_ids, places), []
@@ -120,7 +124,7 @@ class Decoder(Pretrained, nn.Module):
             if isinstance(x, tuple):
                 x, extra = x
                 extras.append(extra)
-        return self.norm(x), extras, places
+        return self.norm(x), extras
 
     # --- a model's own
 
