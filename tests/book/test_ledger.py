@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LEDGER = ROOT / "llmbook" / "book" / "ledger"
 BIB = ROOT / "chapters" / "references.bib"
 
-ROWS_PER_CHAPTER = {
+FIRST_IDS = set((Path(__file__).parent / "first_ids.txt").read_text("utf-8").split())
+ROWS_PER_CHAPTER = {  # at least
     "rnn_lstm": 39,
     "attention": 26,
     "multi_head": 8,
@@ -21,9 +22,10 @@ ROWS_PER_CHAPTER = {
     "families": 21,
     "pretraining": 18,
     "inference": 12,
-    "scaling": 12,
+    "scaling": 10,
     "sft": 6,
     "rlhf": 15,
+    "reasoning": 2,
     "moe": 12,
     "mamba": 10,
     "outlook": 8,
@@ -92,13 +94,14 @@ BIB_KEYS = {key for _, key, _ in ENTRIES}
 @pytest.mark.parametrize("chapter", sorted(ROWS_PER_CHAPTER))
 def test_every_chapter_has_all_of_its_rows(chapter):
     rows = [row for stem, row in ROWS if stem == chapter]
-    assert len(rows) == ROWS_PER_CHAPTER[chapter]
+    assert len(rows) >= ROWS_PER_CHAPTER[chapter]
     assert {row["chapter"] for row in rows} == {chapter}, "a row lies in another chapter's file"
 
 
-def test_there_are_239_rows_and_no_unknown_chapter():
+def test_the_first_239_rows_stay_and_no_chapter_is_unknown():
     assert {stem for stem, _ in ROWS} == set(ROWS_PER_CHAPTER)
-    assert len(ROWS) == sum(ROWS_PER_CHAPTER.values()) == 239
+    assert len(FIRST_IDS) == sum(ROWS_PER_CHAPTER.values()) == 239
+    assert FIRST_IDS - {row["id"] for _, row in ROWS} == set(), "an id was lost or changed"
 
 
 def test_every_row_has_exactly_the_fields_of_the_schema_in_order():
