@@ -1,0 +1,1 @@
+"""Alignment: losses, batches and rollouts for the training engine, with no loop of their own."""
