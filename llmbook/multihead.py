@@ -5,6 +5,9 @@
 C is X itself (self-attention) or another sequence (cross-attention). With fewer key/value heads
 than query heads, groups of consecutive query heads share them: grouped-query attention, and
 multi-query with one.
+
+Shape legend: b batch, t tokens (or keys), h heads (n_heads of queries, n_kv_heads of keys and
+values), d head_dim. Outside x is (b, t, d_model), where attention runs (b, h, t, d).
 """
 
 import torch

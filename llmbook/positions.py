@@ -3,6 +3,9 @@
 Three places to put a position: added to the embedding (`sinusoidal`, `LearnedPositions`), added
 to the attention scores (`T5RelativeBias`, `alibi_bias`: pass them as `attention(…, bias=…)`), or
 rotated into queries and keys (`Rotary`: pass it as `MultiHeadAttention(…, rotate=…)`).
+
+Shape legend: t tokens, d the dimension (d_model, or head_dim where pairs turn), i one of its d/2
+pairs, two the numbers of a pair; h heads, q queries, k keys. Angles are (…, t, i).
 """
 
 import math

@@ -7,6 +7,9 @@ a channel's inputs. No weight is further than s/2 from its own: |w − s q| ≤ 
 rounded; activations, norms, biases and embeddings stay. A step of decoding reads every weight
 once, so a quarter of the bytes is what may make it faster. Source: Dettmers et al. 2022 on scales
 for each channel; Frantar et al. 2023 for groups.
+
+Shapes: a weight is (out, in); its numbers are cut along `in` into groups, (out, groups, group),
+with scales (out, groups); in 8 bits a whole channel is one group.
 """
 
 import torch

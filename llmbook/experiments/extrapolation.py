@@ -4,27 +4,24 @@ The data is a second-order Markov source: the next of 8 tokens depends on the la
 finds "one back" and "two back" can predict it, and there is nothing else to find. The source knows
 its own probabilities; a model's excess is its loss minus the source's, in nats a token.
 
-    python -m llmbook.experiments.extrapolation
+    python -m llmbook record extrapolation
 
 records every kind and every base of the rotary encoding over five seeds, in about ten minutes of
 one core. A seed draws the source, the texts and the weights; arms of one seed share all three.
 """
 
-import argparse
 import json
-from importlib import resources
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmbook import provenance
-from llmbook.data.folders import write_json
+from llmbook.experiments.record import RECORDED
 from llmbook.layers import FeedForward, LayerNorm, Residual
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import LearnedPositions, Rotary, T5RelativeBias, alibi_bias, sinusoidal
 
+OUT = RECORDED / "extrapolation.json"
 TOKENS, SHORT, LONG = 8, 32, 256
 STEPS, BATCH, RATE, EXAMS = 300, 32, 1e-2, 64
 KINDS = ("none", "sinusoidal", "learned", "T5", "ALiBi", "rotary")
@@ -165,7 +162,7 @@ def curve(extra):
     return [round(over((a, b), extra), 4) for a, b in zip(starts, ends, strict=False)]
 
 
-def record(seeds=SEEDS, steps=STEPS, say=print):
+def train_all(seeds=SEEDS, steps=STEPS, say=print):
     """Train every arm with every seed; {part: {arm: [one curve a seed]}}, JSON-able."""
     kinds = {kind: [] for kind in KINDS if kind != "rotary"}
     bases = {str(base): [] for base in BASES}
@@ -197,31 +194,17 @@ def record(seeds=SEEDS, steps=STEPS, say=print):
 
 
 def recorded():
-    """What `record` measured, from the package: its parts, and `_run`, how it was made."""
-    file = resources.files("llmbook.experiments").joinpath("extrapolation.json")
-    return json.loads(file.read_text(encoding="utf-8"))
+    """What `train_all` measured, from the package: its parts, and `_run`, how it was made."""
+    return json.loads(OUT.read_text(encoding="utf-8"))
 
 
-def main(argv=None):
-    """Record, and write the file that `recorded` reads."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llmbook.experiments.extrapolation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser):
+    """Fewer seeds or steps, to try it."""
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--steps", type=int, default=STEPS)
-    beside = Path(__file__).with_suffix(".json")
-    parser.add_argument("--out", type=Path, default=beside, help=f"(default: {beside.name})")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    run = provenance.machine() | {"seeds": args.seeds, "steps": args.steps}
-    words = ["--seeds", *args.seeds, "--steps", args.steps]
-    run["command"] = "python -m llmbook.experiments.extrapolation " + " ".join(map(str, words))
-    write_json(args.out, {"_run": run} | record(args.seeds, args.steps))
-    print(f"recorded in {args.out}")
-    return 0
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def run(options, record):
+    """Train every arm with every seed, and write what was measured."""
+    seeds, steps = options.seeds, options.steps
+    record.write_whole(train_all(seeds, steps), seeds=seeds, steps=steps)

@@ -29,6 +29,10 @@ EXPERIMENTS = {
     "scaling": ("scaling", "small models in many sizes, on texts of many lengths; two hours"),
     "splits": ("splits", "how published tokenizers cut twenty texts; nothing is trained"),
     "moe": ("moe", "mixtures of experts beside dense layers; eleven minutes"),
+    "extrapolation": (
+        "extrapolation",
+        "positions trained on 32 tokens, tested on 256; ten minutes",
+    ),
     "mamba": ("mamba", "what a state of fixed size can do; a quarter of an hour"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"

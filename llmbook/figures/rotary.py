@@ -13,9 +13,9 @@ LONGEST = 256  # positions that the recorded models were tested on
 class RotaryBase(Interactive):
     """Four hands of a rotary encoding, and the measured loss of models trained with each base.
 
-    `recorded`: what `llmbook.experiments.extrapolation` recorded, {"ends", "entropy", "bases",
-    "kinds"}: for each base, and each other kind of positions, one curve a seed, the mean excess in
-    each bin of positions. The reader chooses the base and the length of the text, or types a text
+    `recorded`: what `record extrapolation` wrote, {"ends", "entropy", "bases", "kinds"}: for each
+    base, and each other kind of positions, one curve a seed, the mean excess in each bin of
+    positions. The reader chooses the base and the length of the text, or types a text
     whose words are counted, and may draw another kind beside it.
 
     `summary(base)` is what the browser draws: mean, lowest and highest of the seeds in each bin.

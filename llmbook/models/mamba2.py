@@ -6,6 +6,8 @@ once.
 
 The norm before the last projection comes after the gate and takes its mean square over each group
 of channels alone. The state is n_heads matrices of head_dim × d_state. Source: Dao and Gu 2024.
+
+Shapes in comments: b batch, t tokens, h n_heads, p head_dim, g n_groups, n d_state; width = h · p.
 """
 
 import math
@@ -125,12 +127,12 @@ class Block(nn.Module):
         inner = hide_padding(self.act(inner), kept)
         groups = c.n_groups * c.d_state
         heads, B, C = inner.split([c.width, groups, groups], dim=-1)
-        heads = heads.unflatten(-1, (c.n_heads, c.head_dim))
+        heads = heads.unflatten(-1, (c.n_heads, c.head_dim))  # (b, t, h, p)
         y, state = ssd(
             heads,
             delta,
             -in_full(self.A_log).exp(),
-            B.unflatten(-1, (c.n_groups, c.d_state)),
+            B.unflatten(-1, (c.n_groups, c.d_state)),  # (b, t, g, n)
             C.unflatten(-1, (c.n_groups, c.d_state)),
             D=self.D,
             delta_bias=self.dt_bias,
@@ -169,7 +171,7 @@ class GroupedRMSNorm(nn.Module):
     def forward(self, x, z):
         high = x.to(torch.promote_types(x.dtype, torch.float32))
         high = high * nn.functional.silu(z.to(high.dtype))
-        groups = high.unflatten(-1, (self.n_groups, -1))
+        groups = high.unflatten(-1, (self.n_groups, -1))  # (b, t, g, width / g)
         groups = groups * torch.rsqrt(groups.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * groups.flatten(-2).to(x.dtype)
 

@@ -3,6 +3,9 @@
 Two backends do the same sum. `reference` calls the cell once a step: correct in float64, and slow.
 `fast` hands the whole sequence to torch (`torch.lstm` and its kin: cuDNN on a GPU, on a CPU oneDNN
 or torch's own C++ loop). `backend="auto"` takes `fast` wherever it computes the layer asked for.
+
+Shape legend: b batch, t time steps, f features. A batch inside is (b, t, f); flat or packed it is
+(all steps, f), step by step; states are (layers · directions, b, hidden).
 """
 
 import torch

@@ -4,6 +4,9 @@ In a time-invariant system Ā, B̄ and C are the same for every token, so the wh
 long convolution y = K * x with the kernel K_l = C Ā^l B̄, which fast Fourier transforms compute in
 tokens · log(tokens). S4D takes A diagonal and complex: entry n swings at its own rate.
 Source: Gu et al. 2020 (HiPPO), 2022 (S4); Gupta et al. 2022 and Gu et al. 2022 (S4D).
+
+Shape legend: b batch, d channels (d_model), n d_state, l tokens. Layers take (b, l, d); Fourier
+transforms run over the last axis of (b, d, l).
 """
 
 import math

@@ -1,10 +1,13 @@
 """Trained short, tested long: the source, the models' one difference, and what was recorded."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from llmbook.experiments import extrapolation as e
+from llmbook.experiments import record
 from llmbook.positions import Rotary
 
 PAST = e.recorded()
@@ -98,6 +101,17 @@ def test_what_the_chapter_says_of_the_record_is_so():
         assert mean(slower[f"ntk {factor}"], 0, 32) < mean(bases["10000"], 0, 32) + 0.1
         assert mean(slower[f"ntk {factor}"], 128, 256) > 0.9
     assert mean(slower["linear 2"], 0, 32) > mean(bases["10000"], 0, 32) + 0.3
+
+
+def test_it_is_recorded_by_the_book_s_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(e, "BASES", (100, 10_000))
+    out = tmp_path / "short.json"
+    asked = ["extrapolation", "--seeds", "7", "--steps", "2", "--out", str(out)]
+    assert record.main(asked) == 0 and "seed 7" in capsys.readouterr().out
+    made = json.loads(out.read_text(encoding="utf-8"))
+    assert made.keys() == PAST.keys() and set(made["bases"]) == {"100", "10000"}
+    assert made["_run"]["seeds"] == [7] and made["_run"]["steps"] == 2
+    assert made["_run"]["command"] == "python -m llmbook record " + " ".join(asked)
 
 
 @pytest.mark.slow
