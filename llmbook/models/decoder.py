@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from llmbook.cache import Caches
-from llmbook.checks import token_ids
+from llmbook.checks import tensor, token_ids
 from llmbook.losses import IGNORED, next_token_loss
 from llmbook.models.common import init_normal, run_layer, token_mask
 from llmbook.models.pretrained import Pretrained
@@ -57,6 +57,7 @@ class Decoder(Pretrained, nn.Module):
     """
 
     reads_source = False
+    reads_documents = True  # can it keep apart texts that share a row? A state can't
     checkpointing = False
     max_len = None  # the longest text; None where positions have no last
 
@@ -77,16 +78,18 @@ class Decoder(Pretrained, nn.Module):
 
     # --- the call
 
-    def forward(self, input_ids, attention_mask=None, *, cache=None, extras=None):
+    def forward(self, input_ids, attention_mask=None, *, cache=None, extras=None, documents=None):
         """Logits of the next token at every position: (batch, tokens, vocab_size).
 
         input_ids (batch, tokens) int64. attention_mask (batch, tokens so far): 1 or True for
         tokens and 0 for padding, on either side; positions count the tokens alone. cache: from
         `new_cache`, filled with earlier tokens; input_ids are then the new ones only. extras: a
-        list, to which what the blocks give besides is added. Raises TypeError or ValueError for
-        ids that are no tokens, a text that is too long, and a mask of another shape.
+        list, to which what the blocks give besides is added. documents (batch, tokens) int64, in
+        attention_mask's place: several texts in a row, numbered from 1, 0 at padding; a token sees
+        its own text alone, and each text counts its places from 0. Raises TypeError or ValueError
+        for ids that are no tokens, a text that is too long, and a mask of another shape.
         """
-        hidden, found = self._run(input_ids, attention_mask, cache)
+        hidden, found = self._run(input_ids, attention_mask, cache, documents)
         if extras is not None:
             extras += found
         return self.head(hidden)
@@ -95,17 +98,19 @@ class Decoder(Pretrained, nn.Module):
         """The final normalised hidden states: (batch, tokens, d_model)."""
         return self._run(input_ids, attention_mask, cache)[0]
 
-    def loss(self, input_ids, targets, attention_mask=None):
+    def loss(self, input_ids, targets, attention_mask=None, *, documents=None):
         """Mean cross-entropy of the next tokens, in nats: scalar. Targets of −100 do not count.
 
-        targets (batch, tokens) int64: the token after each place, so already shifted by one. The
-        model's `extra_loss` is added, where it has one.
+        targets (batch, tokens) int64: the token after each place, so already shifted by one; where
+        documents meet, −100. The model's `extra_loss` is added, where it has one.
         """
         vocab_size = self.config.vocab_size
         token_ids("targets", targets, vocab_size=vocab_size, ignored=IGNORED)
         extras = []  # by a call of the model, for those who wrap it: FSDP gathers its weights then
-        loss = next_token_loss(self(input_ids, attention_mask, extras=extras), targets)
+        logits = self(input_ids, attention_mask, extras=extras, documents=documents)
+        loss = next_token_loss(logits, targets)
         kept = token_mask(attention_mask, *input_ids.shape)
+        kept = kept if documents is None else documents > 0
         return loss + self.extra_loss(extras, kept) if extras else loss
 
     def new_cache(self, batch, max_len):
@@ -114,10 +119,15 @@ class Decoder(Pretrained, nn.Module):
             raise ValueError(f"max_len must be at most the model's {self.max_len}: got {max_len}")
         return Caches(block.new_cache(batch, max_len) for block in self.blocks)
 
-    def _run(self, input_ids, attention_mask=None, cache=None):
+    def _run(self, input_ids, attention_mask=None, cache=None, documents=None):
         """Final hidden states, and what the blocks gave besides: one entry a block."""
         token_ids("input_ids", input_ids, vocab_size=self.config.vocab_size)
-        places = self.places(input_ids, attention_mask, 0 if cache is None else cache.length)
+        if documents is None:
+            places = self.places(input_ids, attention_mask, 0 if cache is None else cache.length)
+        else:
+            if attention_mask is not None or cache is not None:
+                raise ValueError("documents take the place of attention_mask and cache: give one")
+            places = self.places_of_documents(input_ids, documents)
         x, extras = self.embed(input_ids, places), []
         for i, block in enumerate(self.blocks):
             x = run_layer(self, block, x, places, None if cache is None else cache[i])
@@ -151,6 +161,26 @@ class Decoder(Pretrained, nn.Module):
         positions = (kept.long().cumsum(-1) - 1).clamp(min=0)[:, past:]
         mask = self.mask(kept, tokens, total, input_ids.device)
         return Places(positions, mask, kept[:, past:])
+
+    def places_of_documents(self, input_ids, documents):
+        """The `Places` of rows that hold several texts each; see `forward`."""
+        if not self.reads_documents:
+            raise ValueError(
+                f"documents must be None for {type(self).__name__}: its state runs on from text "
+                "to text. Give each text a row of its own"
+            )
+        batch, tokens = input_ids.shape
+        if self.max_len is not None and tokens > self.max_len:
+            raise ValueError(
+                f"a row must have at most max_len={self.max_len} tokens: got {tokens}"
+            )
+        tensor("documents", documents, "batch tokens", torch.int64, batch=batch, tokens=tokens)
+        at = torch.arange(tokens, device=input_ids.device)
+        begins = documents.diff(dim=-1, prepend=documents[:, :1] - 1) != 0
+        positions = at - (at * begins).cummax(-1).values  # since the latest beginning
+        same = (documents[:, :, None] == documents[:, None, :])[:, None]
+        further = self.mask(None, tokens, tokens, input_ids.device)
+        return Places(positions, same if further is None else same & further, documents > 0)
 
     def mask(self, kept, tokens, total, device):
         """Which of the `total` tokens so far the last `tokens` may see, besides the causal mask.

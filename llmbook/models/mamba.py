@@ -143,6 +143,7 @@ class Mamba(Decoder):
     """
 
     architecture = "MambaForCausalLM"
+    reads_documents = False
 
     def __init__(self, config):
         super().__init__(config)

@@ -183,6 +183,7 @@ class Mamba2(Decoder):
     """
 
     architecture = "Mamba2ForCausalLM"
+    reads_documents = False
 
     def __init__(self, config):
         super().__init__(config)
