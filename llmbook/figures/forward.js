@@ -147,19 +147,51 @@ function attention(q, k, v, { heads, kvHeads = heads, causal = false, rotary = n
   return { out, weights };
 }
 
+// One layer of a plain RNN over the rows of x: h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh), from
+// h = 0. gain: what W_hh is multiplied by. Returns the states, a row a step.
+function rnn(x, { weight_ih, weight_hh, bias_ih, bias_hh }, gain = 1) {
+  const n = weight_hh.cols, input = linear(x, weight_ih, bias_ih), states = matrix(x.rows, n);
+  let h = matrix(1, n);
+  for (let t = 0; t < x.rows; t++) {
+    const from = linear(h, weight_hh);
+    h = each(from, (v, j) => Math.tanh(input.data[t * n + j] + gain * v + bias_hh.data[j]));
+    states.data.set(h.data, t * n);
+  }
+  return states;
+}
+
+// The way back through that layer: the gradient of a loss with respect to every state, given the
+// gradient with respect to the last one: g_(t-1) = gain W_hhᵀ ((1 - h_t²) ∘ g_t).
+function rnnBackward(states, { weight_hh }, last, gain = 1) {
+  const n = states.cols, out = matrix(states.rows, n);
+  let g = Float64Array.from(last);
+  for (let t = states.rows - 1; t >= 0; t--) {
+    out.data.set(g, t * n);
+    const h = row(states, t), back = new Float64Array(n);
+    for (let j = 0; j < n; j++) {
+      const e = gain * (1 - h[j] * h[j]) * g[j];
+      for (let k = 0; k < n; k++) back[k] += e * weight_hh.data[j * n + k];
+    }
+    g = back;
+  }
+  return out;
+}
+
 // One layer of an LSTM over the rows of x, gates stacked i, f, g, o as in PyTorch.
+// From step 1 on a gate may be held, held = { f: 0.5 }, or h be kept from the gates, held = { h: 0 }.
 // Returns { h, c, gates: { i, f, g, o } }, each with a row a step.
-function lstm(x, { weight_ih, weight_hh, bias_ih, bias_hh }, state = null) {
+function lstm(x, { weight_ih, weight_hh, bias_ih, bias_hh }, state = null, held = {}) {
   const n = weight_hh.cols, input = linear(x, weight_ih, bias_ih);
   const all = Object.fromEntries(["h", "c", "i", "f", "g", "o"].map((name) => [name, matrix(x.rows, n)]));
   let h = matrix(1, n, state ? Float64Array.from(state.h) : undefined);
   const c = state ? Float64Array.from(state.c) : new Float64Array(n);
   for (let t = 0; t < x.rows; t++) {
-    const hidden = linear(h, weight_hh, bias_hh), z = row(input, t);
+    const hidden = linear(t && "h" in held ? matrix(1, n) : h, weight_hh, bias_hh), z = row(input, t);
+    const open = (name, v) => t && name in held ? held[name] : sigmoid(v);
     h = matrix(1, n);
     for (let j = 0; j < n; j++) {
       const gate = (place) => z[place * n + j] + hidden.data[place * n + j];
-      const i = sigmoid(gate(0)), f = sigmoid(gate(1)), g = Math.tanh(gate(2)), o = sigmoid(gate(3));
+      const i = open("i", gate(0)), f = open("f", gate(1)), g = Math.tanh(gate(2)), o = open("o", gate(3));
       c[j] = f * c[j] + i * g;
       h.data[j] = o * Math.tanh(c[j]);
       Object.entries({ h: h.data[j], c: c[j], i, f, g, o }).forEach(([name, v]) => { all[name].data[t * n + j] = v; });

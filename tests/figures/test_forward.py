@@ -158,6 +158,40 @@ def test_lstm_states_cells_and_gates_and_a_state_carried_over():
     close(run(halves, weights, x=x)["h"], want[0, 3:])
 
 
+@pytest.mark.parametrize("held", [{"f": 0.5}, {"i": 0.0, "o": 1.0}, {"h": 0}])
+def test_a_held_gate_acts_from_the_second_step_on(held):
+    layer = torch.nn.LSTM(3, 5, batch_first=True).double()
+    weights = {k.removesuffix("_l0"): v.detach().half() for k, v in layer.state_dict().items()}
+    W, U, b, d = (weights[k].double() for k in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    x, h, c, want = rounded(6, 3, seed=6), torch.zeros(5).double(), torch.zeros(5).double(), []
+    for t, row in enumerate(x):
+        z = W @ row + U @ (torch.zeros(5).double() if t and "h" in held else h) + b + d
+        i, f, g, o = (v.tanh() if n == 2 else v.sigmoid() for n, v in enumerate(z.chunk(4)))
+        now = {"i": i, "f": f, "o": o} | (held if t else {})
+        c = now["f"] * c + now["i"] * g
+        h = now["o"] * c.tanh()
+        want.append(h)
+    got = run(f"lstm(x, w, null, {json.dumps(held)})", weights, x=x)
+    close(got["h"], torch.stack(want))
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.7])
+def test_a_plain_rnn_forwards_and_back(gain):
+    layer = torch.nn.RNN(3, 5, batch_first=True).double()
+    weights = {k.removesuffix("_l0"): v.detach().half() for k, v in layer.state_dict().items()}
+    W, U, b, d = (weights[k].double() for k in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    x, last, states = rounded(7, 3, seed=5), rounded(1, 5, seed=6), []
+    h = torch.zeros(5).double()
+    for row in x:
+        h = torch.tanh(W @ row + b + gain * U @ h + d).requires_grad_()
+        h.retain_grad()
+        states.append(h)
+    (h * last[0]).sum().backward()
+    close(run(f"rnn(x, w, {gain})", weights, x=x), torch.stack(states).detach())
+    back = f"rnnBackward(rnn(x, w, {gain}), w, last.data, {gain})"
+    close(run(back, weights, x=x, last=last), torch.stack([h.grad for h in states]))
+
+
 # --- in a page
 
 READER = """function render({ model, el }) {

@@ -9,6 +9,7 @@ has what the scripts may use: get, set, on, off, save_changes.
         assert page.points(".point", "k", "value") == [...]
 """
 
+import base64
 import functools
 import importlib.util
 import json
@@ -128,6 +129,8 @@ FAULTS = """() => {
 
 RENDER = """async ({ source, state }) => {
   const listeners = {};
+  for (const [name, value] of Object.entries(state)) if (value?.base64) state[name] =
+    new DataView(Uint8Array.from(atob(value.base64), (c) => c.charCodeAt(0)).buffer);
   const model = {
     state, saved: 0,
     get: (name) => state[name],
@@ -390,5 +393,14 @@ class WidgetPage:
 
 
 def widget_state(widget):
-    """The widget's state as the page gets it, without the parts of the widget protocol."""
-    return {k: v for k, v in widget.get_state().items() if not k.startswith("_") and k != "layout"}
+    """The widget's state as the page gets it, without the parts of the widget protocol.
+
+    Bytes, which JSON has not, stand there as {"base64": …}; the page makes a DataView of them.
+    """
+    state = {
+        k: v for k, v in widget.get_state().items() if not k.startswith("_") and k != "layout"
+    }
+    return {
+        k: {"base64": base64.b64encode(v).decode()} if isinstance(v, (bytes, memoryview)) else v
+        for k, v in state.items()
+    }

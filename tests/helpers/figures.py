@@ -3,12 +3,16 @@
 import numpy as np
 import torch
 
+from llmbook.experiments.recurrent import shipped
 from llmbook.figures import (
     AttentionScores,
     BlockStepper,
     BudgetPlanner,
+    CellReader,
     FamilyMasks,
+    GradientReach,
     HeadPatterns,
+    HeldGate,
     LSTMGates,
     MergeSteps,
     NextToken,
@@ -23,6 +27,7 @@ from llmbook.figures import (
     VanishingGradient,
 )
 from llmbook.figures.timeline import SYSTEMS
+from llmbook.tokenization.characters import CharacterTokenizer
 
 
 def _random(seed, *shape):
@@ -84,6 +89,18 @@ FIGURES = {
     ),
     "budget": (BudgetPlanner, [{"flops": 19.0}, {"flops": 26.0, "served": 13.0}, {"law": 0}]),
     "families": (_families, [{"token": 3}, {"layer": 2}]),
+    "held": (
+        lambda: HeldGate(shipped("recall")),
+        [{}, {"forget": 0.8}, {"text": "x" * 120, "first": "C", "forget": 0.0}],
+    ),
+    "reading": (
+        lambda: CellReader(shipped("characters"), CharacterTokenizer().characters),
+        [{"text": "The " * 30}, {"unit": 191, "place": 29}],
+    ),
+    "reach": (
+        lambda: GradientReach(shipped("characters"), CharacterTokenizer().characters),
+        [{"text": "(a) " * 30}, {"gain": 3.0}, {"gain": 0.2}],
+    ),
     "heads": (_heads, [{"query": 5}, {"query": 1}]),
     "gates": (_gates, [{}, {"step": 4}]),
     "merges": (
