@@ -120,8 +120,8 @@ def test_the_likelihood_rank_finds_what_the_model_holds_likely(untuned):
 
 
 def test_planted_copies_are_found_and_chance_is_not():
-    asked = ev.questions(("repeat", "commas", "sum"), 30)
-    trained = mixture(("repeat", "commas", "sum"), 900)
+    asked = ev.questions(("repeat", "without", "sum"), 30)
+    trained = mixture(("repeat", "without", "sum"), 900)
     assert len(ev.contaminated(asked, trained)) <= 2
     planted = [dataclasses.replace(e, instruction="Please say") for e in asked[::3]]
     found = ev.contaminated(asked, [*trained, *planted])

@@ -126,12 +126,6 @@ def _without(rng, level):
     return out, " ".join(words), " ".join(word for word in words if word != out)
 
 
-def _member(rng, level):
-    words = _words(rng, 3, 4)
-    asked = rng.choice(words[:-1]) if rng.random() < 0.5 else words.pop()
-    return asked, " ".join(words), "yes" if asked in words else "no"
-
-
 def _count(rng, level):
     words = _words(rng, 1, 6)
     return "", " ".join(words), str(len(words))
@@ -193,81 +187,62 @@ def _hops(rng, level):
 # --- the table
 
 _WORD, _LIST, _NUMBER = r"[a-z]+", r"[a-z]+( [a-z]+)*", r"\d+"
-_CAPITALS, _QUOTED = r"[A-Z]+", r'"[a-z]+"'
+_CAPITALS, _QUOTED = r"[A-Z]+", r'"[a-z]+( [a-z]+)*"'
 
+
+def _with(wordings, ending):
+    """Four wordings with words behind each."""
+    return tuple(f"{words} {ending}" for words in wordings)
+
+
+_ONE_OF = ("{}", "Give the {}", "Take the {}", "Only the {}")
+_FIRST, _LAST, _LETTER, _END = (
+    tuple(words.format(name) if i else name.capitalize() for i, words in enumerate(_ONE_OF))
+    for name in ("first word", "last word", "first letter", "last letter")
+)
+_SWAP = ("Swap", "Swap the words", "Change places", "Swap these")
 _TABLE = {
     "seen": {
-        "first-word": (
-            ("First word", "Give the first word", "Take the first word", "Only the first word"),
-            _of_words(2, 4, lambda w: w[0]),
-            _WORD,
-        ),
-        "capitals": (
-            ("In capitals", "Write in capitals", "Put in capitals", "Now in capitals"),
-            _of_words(1, 2, lambda w: " ".join(w).upper()),
-            r"[A-Z]+( [A-Z]+)*",
-        ),
-        "last-word": (
-            ("Last word", "Give the last word", "Take the last word", "Only the last word"),
-            _of_words(2, 4, lambda w: w[-1]),
-            _WORD,
-        ),
-        "quotes": (
-            ("In quotes", "Write in quotes", "Put in quotes", "Now in quotes"),
-            _of_words(1, 2, lambda w: _quoted(" ".join(w))),
-            r'"[a-z]+( [a-z]+)*"',
-        ),
-        "first-word-capitals": (
-            (
-                "First word in capitals",
-                "Give the first word in capitals",
-                "Take the first word in capitals",
-                "Only the first word in capitals",
-            ),
-            _of_words(2, 4, lambda w: w[0].upper()),
-            _CAPITALS,
-        ),
-        "first-letter": (
-            (
-                "First letter",
-                "Give the first letter",
-                "Take the first letter",
-                "Only the first letter",
-            ),
-            _of_words(1, 1, lambda w: w[0][0]),
-            r"[a-z]",
-        ),
-        "last-word-quotes": (
-            (
-                "Last word in quotes",
-                "Give the last word in quotes",
-                "Take the last word in quotes",
-                "Only the last word in quotes",
-            ),
-            _of_words(2, 4, lambda w: _quoted(w[-1])),
-            _QUOTED,
-        ),
-        "swap": (
-            ("Swap", "Swap the words", "Change places", "Swap these"),
-            _of_words(2, 2, lambda w: " ".join(w[::-1])),
-            _LIST,
-        ),
         "repeat": (
             ("Repeat", "Say again", "Copy", "Repeat this"),
             _of_words(1, 4, " ".join),
             _LIST,
         ),
-        "commas": (
-            ("With commas", "Write with commas", "Put commas", "Now with commas"),
-            _of_words(2, 4, ", ".join),
-            r"[a-z]+(, [a-z]+)*",
+        "first-word": (_FIRST, _of_words(2, 4, lambda w: w[0]), _WORD),
+        "capitals": (
+            ("In capitals", "Write in capitals", "Put in capitals", "Now in capitals"),
+            _of_words(1, 2, lambda w: " ".join(w).upper()),
+            r"[A-Z]+( [A-Z]+)*",
+        ),
+        "last-word": (_LAST, _of_words(2, 4, lambda w: w[-1]), _WORD),
+        "quotes": (
+            ("In quotes", "Write in quotes", "Put in quotes", "Now in quotes"),
+            _of_words(1, 2, lambda w: _quoted(" ".join(w))),
+            _QUOTED,
+        ),
+        "first-word-capitals": (
+            _with(_FIRST, "in capitals"),
+            _of_words(2, 4, lambda w: w[0].upper()),
+            _CAPITALS,
+        ),
+        "last-word-quotes": (
+            _with(_LAST, "in quotes"),
+            _of_words(2, 4, lambda w: _quoted(w[-1])),
+            _QUOTED,
+        ),
+        "swap": (_SWAP, _of_words(2, 2, lambda w: " ".join(w[::-1])), _LIST),
+        "swap-capitals": (
+            _with(_SWAP, "in capitals"),
+            _of_words(2, 2, lambda w: " ".join(w[::-1]).upper()),
+            r"[A-Z]+ [A-Z]+",
+        ),
+        "first-letter": (_LETTER, _of_words(1, 1, lambda w: w[0][0]), r"[a-z]"),
+        "first-letter-quotes": (
+            _with(_LETTER, "in quotes"),
+            _of_words(1, 1, lambda w: _quoted(w[0][0])),
+            r'"[a-z]"',
         ),
         "without": (("Without {}", "Leave out {}", "Drop {}", "All without {}"), _without, _LIST),
-        "member": (
-            ("Is there {}", "Do you see {}", "Is {} in", "Can you see {}"),
-            _member,
-            r"yes|no",
-        ),
         "count": (
             ("How many words", "Count the words", "Number of words", "Count words"),
             _count,
@@ -287,65 +262,36 @@ _TABLE = {
     },
     "unseen": {
         "last-word-capitals": (
-            (
-                "Last word in capitals",
-                "Give the last word in capitals",
-                "Take the last word in capitals",
-                "Only the last word in capitals",
-            ),
+            _with(_LAST, "in capitals"),
             _of_words(2, 4, lambda w: w[-1].upper()),
             _CAPITALS,
         ),
         "first-word-quotes": (
-            (
-                "First word in quotes",
-                "Give the first word in quotes",
-                "Take the first word in quotes",
-                "Only the first word in quotes",
-            ),
+            _with(_FIRST, "in quotes"),
             _of_words(2, 4, lambda w: _quoted(w[0])),
             _QUOTED,
         ),
-        "last-letter": (
-            (
-                "Last letter",
-                "Give the last letter",
-                "Take the last letter",
-                "Only the last letter",
-            ),
-            _of_words(1, 1, lambda w: w[0][-1]),
-            r"[a-z]",
+        "swap-quotes": (
+            _with(_SWAP, "in quotes"),
+            _of_words(2, 2, lambda w: _quoted(" ".join(w[::-1]))),
+            r'"[a-z]+ [a-z]+"',
         ),
         "first-letter-capitals": (
-            (
-                "First letter in capitals",
-                "Give the first letter in capitals",
-                "Take the first letter in capitals",
-                "Only the first letter in capitals",
-            ),
+            _with(_LETTER, "in capitals"),
             _of_words(1, 1, lambda w: w[0][0].upper()),
             r"[A-Z]",
         ),
-        "swap-commas": (
+        "backwards-capitals": (
             (
-                "Swap with commas",
-                "Swap the words with commas",
-                "Change places with commas",
-                "Swap these with commas",
+                "Backwards in capitals",
+                "Write backwards in capitals",
+                "Spell backwards in capitals",
+                "Now backwards in capitals",
             ),
-            _of_words(2, 2, lambda w: ", ".join(w[::-1])),
-            r"[a-z]+, [a-z]+",
+            _of_words(1, 1, lambda w: w[0][::-1].upper()),
+            _CAPITALS,
         ),
-        "swap-capitals": (
-            (
-                "Swap in capitals",
-                "Swap the words in capitals",
-                "Change places in capitals",
-                "Swap these in capitals",
-            ),
-            _of_words(2, 2, lambda w: " ".join(w[::-1]).upper()),
-            r"[A-Z]+ [A-Z]+",
-        ),
+        "last-letter": (_END, _of_words(1, 1, lambda w: w[0][-1]), r"[a-z]"),
     },
     "graded": {
         "add": (("Add", "Add up", "Add both", "Add these"), _add, _NUMBER),
