@@ -125,7 +125,7 @@ def grpo_loss(log_probs, old_log_probs, advantages, mask, config, reference_log_
         weighted = weight if config.kl_weighted else None
         kl = kl_estimate(ours, theirs, config.kl, weighted)
         terms = terms + config.beta * kl
-        told["kl"] = (kl.detach() * mask).sum() / mask.sum()
+        told["kl"] = kl.detach().sum() / mask.sum()
     terms = torch.where(mask, terms, 0.0)
     if config.form == "dapo":
         return terms.sum() / mask.sum(), told

@@ -136,6 +136,12 @@ def pad_left(prompts, pad_id=0, device=None):
     return ids.to(device), keep.to(device)
 
 
+def pad_right(texts, pad_id=0, device=None):
+    """Lists of ids as int64 (rows, longest), padded on the right, and bool: True at tokens."""
+    ids, keep = pad_left([list(text)[::-1] for text in texts], pad_id, device)
+    return ids.flip(1), keep.flip(1)
+
+
 def answer_token_log_probs(model, input_ids, attention_mask, targets, temperature=1.0):
     """log π of each target: (rows, A), in nats, 0 where none counts, by one forward pass.
 
@@ -170,8 +176,8 @@ def check_reference(policy, reference, tokenizers=None):
             words = ours.decode([token]), theirs.decode([token])
             if words[0] != words[1]:
                 raise ValueError(
-                    f"reference must have the policy's tokenizer: got {words[1]!r} for id {token}, "
-                    f"the policy's is {words[0]!r}"
+                    f"reference must have the policy's tokenizer: got {words[1]!r} for id "
+                    f"{token}, the policy's is {words[0]!r}"
                 )
 
 

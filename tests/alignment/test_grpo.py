@@ -93,7 +93,7 @@ def test_what_is_masked_has_no_effect():
         loss, told = grpo_loss(ours, tensors[1], advantages, mask, config, tensors[2])
         return loss.item(), told["kl"].item(), torch.autograd.grad(loss, ours)[0]
 
-    one, other = value(0.0), value(-50.0)
+    one, other = value(0.0), value(torch.nan)
     assert one[:2] == other[:2]
     assert torch.equal(one[2], other[2])
     assert (one[2][~mask] == 0).all()
@@ -265,6 +265,18 @@ def test_every_form_raises_the_reward(form):
     _, history, _ = run(config=config, settings=settings)
     rewards = [value for _, value in history.noted["reward"]]
     assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.6, rewards
+    assert history.noted["kl_answer"][-1][1] > 0.1  # the policy's samples are likelier to itself
+
+
+def test_what_is_sampled_depends_on_the_seed_and_the_step_and_on_nothing_else():
+    config = GRPOConfig(group=4, max_new_tokens=6)
+    grpo = GRPO(tiny_policy(), lambda step: [[3, 1], [4]], likes_fives, config)
+    first, second, again = (grpo.batch_at(step)[4] for step in (0, 1, 0))
+    other = GRPO(
+        grpo.model, grpo.prompts_at, likes_fives, dataclasses.replace(config, seed=1)
+    ).batch_at(0)[4]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second) and not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("passes", [1, 2])
