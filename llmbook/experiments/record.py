@@ -27,8 +27,8 @@ EXPERIMENTS = {
     "families_table": ("families.table", "what the three families make of the same tasks"),
     "multi30k": ("multi30k", "an English to German Transformer, and its BLEU; under an hour"),
     "recurrent": ("recurrent", "what a recurrent network carries, and how far; twenty minutes"),
-    "scaling": ("scaling", "small models in many sizes, on texts of many lengths; two hours"),
     "small_chat": ("small_chat", "the small model that follows; half an hour of one core"),
+    "scaling": ("scaling", "small models in many sizes, on texts of many lengths; under an hour"),
     "splits": ("splits", "how published tokenizers cut twenty texts; nothing is trained"),
     "moe": ("moe", "mixtures of experts beside dense layers; eleven minutes"),
     "extrapolation": (

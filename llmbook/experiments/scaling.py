@@ -1,18 +1,24 @@
 """Small models in many sizes: the sweep behind the chapter on scaling laws.
 
-    rates    each size at four learning rates, on 1 M tokens: the best one is used from then on
-    sweep    each size on 1 to 8 M tokens of documentation, each run with a schedule of its own
+    rates    each size at four learning rates, on 0.5 M bytes: the best one is used from then on
+    sweep    each size on 0.5 to 8 M bytes of documentation, each run with a schedule of its own
     seeds    one point of the sweep with other seeds: what a difference means
-    widths   widths 16 to 128 at several rates, with standard and with maximal-update rules
-    repeat   some sizes for 0.5 M tokens: twenty times over 25,000, or once over 0.5 M
+    widths   widths 16 to 96 at several rates, with standard and with maximal-update rules
+    repeat   some sizes for 0.5 M bytes: twenty times over 25,000, or once over 0.5 M
     students a small model taught by the text, and by the book's own model on the same text
 
+A token is a byte. In 384 subwords these models stay at the statistics of pairs of tokens, at 3.5
+nats, until they have read a million, and on the way from there to longer contexts their loss
+follows no power law; in bytes the way is smooth from half a million on.
+
 Every run is a function of its key, so that a killed recording goes on with the next key.
-`python -m llmbook record scaling` records all of it, in about two hours of one core.
+`python -m llmbook record scaling` records all of it, in less than an hour of one core; `--minutes`
+stops it after the run in which they are over, and the next call goes on.
 """
 
 import json
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -30,24 +36,24 @@ from llmbook.training.log import Log
 from llmbook.training.loop import train
 
 OUT, GOES_ON = RECORDED / "scaling_runs.json", True
-CONTEXT, BATCH = 64, 8  # tokens of a window, windows of a batch
+CONTEXT, BATCH = 32, 32  # tokens of a window, windows of a batch
 # width: layers; heads of 16 throughout
-SIZES = {32: 2, 48: 2, 64: 3, 96: 3, 128: 4}
-# From a million tokens on: before, these models know pairs of tokens and hardly more (3.5 nats),
-# and on the way from there to the use of longer contexts their loss follows no power law.
-TOKENS = (1_000_000, 2_000_000, 4_000_000, 8_000_000)
-RATES = (6e-3, 12e-3, 24e-3, 48e-3)
-TUNED_ON = 1_000_000  # tokens on which the rates are compared
+SIZES = {16: 1, 24: 1, 32: 2, 48: 2, 64: 3, 96: 3}
+TOKENS = (500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000)
+RATES = (0.01, 0.02, 0.04, 0.08)
+TUNED_ON = 500_000  # tokens on which the rates are compared
 SEEDS = (1, 2, 3, 4, 5)
-SEEDS_AT = (48, 1_000_000)
-WIDTHS = (16, 32, 64, 128)
-WIDTH_RATES = tuple(2.0**k for k in range(-11, -4))
-WIDTH_TOKENS = 100_000
+SEEDS_AT = (48, 500_000)
+WIDTHS = (16, 32, 64, 96)
+WIDTH_RATES = tuple(2.0**k for k in range(-10, -3))
+WIDTH_TOKENS = 200_000
 REPEATED = (25_000, 500_000)  # tokens of the texts that `repeat` reads
-REPEAT_SIZES = (32, 48, 64, 96)
+REPEAT_SIZES = (24, 32, 48, 64)
 REPEAT_TOKENS = 500_000
 STUDENT_TOKENS = 250_000
+STUDENT_RATE = 0.02
 WARMUP = 0.05  # share of the steps
+HELD_OUT = 4096  # windows of held-out text
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,15 @@ class Text:
 
 
 def read_text(size="full"):
-    """The documentation in the small model's tokens (384 of them)."""
+    """The documentation in bytes, a zero before and after each document."""
+    sides = [documentation(split, size) for split in ("train", "validation")]
+    streams = [pack((list(document.text.encode()) for document in side), 0) for side in sides]
+    about = {"train": sides[0].card(), "validation": sides[1].card(), "tokens": len(streams[0])}
+    return Text(*streams, 256, about)
+
+
+def read_subwords(size="quick"):
+    """The documentation in the small model's 384 subwords: what it can teach."""
     tokenizer = BPETokenizer.load(SHIPPED / "small")
     sides = [documentation(split, size) for split in ("train", "validation")]
     streams = [pack(tokenizer.encode(document.text, ()) for document in side) for side in sides]
@@ -69,7 +83,7 @@ def read_text(size="full"):
     return Text(*streams, len(tokenizer), about)
 
 
-def build(width, layers, vocab_size, seed=0, tied=True):
+def build(width, layers, vocab_size, seed=0, tied=False):
     """A GPT of heads of 16, with fresh weights."""
     torch.manual_seed(seed)
     config = GPTConfig(vocab_size, CONTEXT, width, layers, max(1, width // 16), tied=tied)
@@ -138,7 +152,7 @@ def run_student(text, distilled, seed=0, tokens=STUDENT_TOKENS, width=48):
         return -(q * model(input_ids).log_softmax(-1)).sum(-1).mean()
 
     model = build(width, SIZES[width], text.vocab_size, seed)
-    windows, config = Windows(text.train, CONTEXT, seed), config_of(tokens, 12e-3, seed)
+    windows, config = Windows(text.train, CONTEXT, seed), config_of(tokens, STUDENT_RATE, seed)
     train(
         model,
         lambda step: windows.batch(step, BATCH),
@@ -151,19 +165,21 @@ def run_student(text, distilled, seed=0, tokens=STUDENT_TOKENS, width=48):
 
 
 def held_out(model, text):
-    """Loss on 1,024 windows spread over the validation text, always the same: nats a token."""
+    """Loss on 4,096 windows spread over the validation text, always the same: nats a token."""
     model.eval()
-    return validation_loss(model, text.validation, CONTEXT, windows=1024, batch_size=128)
+    return validation_loss(model, text.validation, CONTEXT, windows=HELD_OUT, batch_size=128)
 
 
 @torch.no_grad()
 def exact_matches(model, text):
     """Share of places in held-out text where the next 1, 2, 4, 8 tokens are all the likeliest.
 
-    The same 1,024 windows as in `held_out`, so that a smooth measure and sharp ones tell of the
+    The same windows as in `held_out`, so that a smooth measure and sharp ones tell of the
     same predictions: "match_1" is the accuracy a token.
     """
-    starts = torch.arange(1024) * ((len(text.validation) - 1) // CONTEXT) // 1024 * CONTEXT
+    available = (len(text.validation) - 1) // CONTEXT
+    count = min(HELD_OUT, available)
+    starts = torch.arange(count) * available // count * CONTEXT
     windows = text.validation[starts[:, None] + torch.arange(CONTEXT + 1)].long()
     parts = [model(rows[:, :-1]).argmax(-1) == rows[:, 1:] for rows in windows.split(128)]
     right = torch.cat(parts).double()
@@ -198,7 +214,7 @@ def width_groups(model, lr, base=WIDTHS[0], maximal=True):
 
 def run_width(text, width, lr, maximal, tokens=WIDTH_TOKENS, seed=0):
     """One run of `widths`: two layers, an output matrix of its own; NaN where it diverged."""
-    model = build(width, 2, text.vocab_size, seed, tied=False)
+    model = build(width, 2, text.vocab_size, seed)
     optimizer = torch.optim.AdamW(
         width_groups(model, lr, maximal=maximal), betas=(0.9, 0.95), weight_decay=0.0
     )
@@ -233,16 +249,25 @@ def best_rates(rates):
     return {width: run["lr"] for width, run in best.items()}
 
 
-def record(done, save, text=None, say=print):
+class OutOfTimeError(Exception):
+    """The minutes of a recording are over; what it made so far is kept."""
+
+
+def record(done, save, text=None, subwords=None, say=print, until=math.inf):
     """Make what is missing of every part; `done` {part: {key: run}} is filled, `save()` keeps it.
 
-    Returns {part: [runs]}.
+    text, subwords: `read_text()` and `read_subwords()` when None. until: `time.monotonic()` after
+    which no further run begins. Returns {part: [runs]}. Raises OutOfTimeError.
     """
-    text, parts = read_text() if text is None else text, {}
+    text = read_text() if text is None else text
+    subwords = read_subwords() if subwords is None else subwords
+    parts = {}
 
-    def make(part, key, function, *args, **options):
+    def make(part, key, function, text, *args, **options):
         runs = done.setdefault(part, {})
         if key not in runs:
+            if time.monotonic() > until:
+                raise OutOfTimeError(f"{part} {key} is next")
             runs[key] = function(text, *args, **options)
             save()
             say(f"{part} {key}: {runs[key]['loss']}")
@@ -250,49 +275,45 @@ def record(done, save, text=None, say=print):
 
     for width, layers in SIZES.items():
         for lr in RATES:
-            make("rates", f"{width}/{lr}", run_point, width, layers, TUNED_ON, lr)
+            make("rates", f"{width}/{lr}", run_point, text, width, layers, TUNED_ON, lr)
     rates = best_rates(parts["rates"])
-    for tokens in TOKENS:
-        for width, layers in SIZES.items():
-            key = f"{width}/{tokens}/{rates[width]}"
-            make("sweep", key, run_point, width, layers, tokens, rates[width])
     width, tokens = SEEDS_AT
     for seed in SEEDS:
-        make(
-            "seeds",
-            f"{seed}/{rates[width]}",
-            run_point,
-            width,
-            SIZES[width],
-            tokens,
-            rates[width],
-            seed,
-        )
+        where = (width, SIZES[width], tokens, rates[width])
+        make("seeds", f"{seed}/{rates[width]}", run_point, text, *where, seed)
     for width in WIDTHS:
         for maximal in (False, True):
             for lr in WIDTH_RATES:
                 key = f"{width}/{lr}/{'maximal' if maximal else 'standard'}"
-                make("widths", key, run_width, width, lr, maximal)
+                make("widths", key, run_width, text, width, lr, maximal)
     for length in REPEATED:
         for width in REPEAT_SIZES:
             where = (width, SIZES[width], REPEAT_TOKENS, rates[width])
-            make(
-                "repeat",
-                f"{width}/{length}/{rates[width]}",
-                run_point,
-                *where,
-                source=text.train[:length],
-            )
+            key = f"{width}/{length}/{rates[width]}"
+            make("repeat", key, run_point, text, *where, source=text.train[:length])
     for seed in SEEDS:
         for distilled in (False, True):
             key = f"{seed}/{'model' if distilled else 'text'}"
-            make("students", key, run_student, distilled, seed)
+            make("students", key, run_student, subwords, distilled, seed)
+    for tokens in TOKENS:  # last, the longest runs
+        for width, layers in SIZES.items():
+            key = f"{width}/{tokens}/{rates[width]}"
+            make("sweep", key, run_point, text, width, layers, tokens, rates[width])
     return parts
+
+
+def add_arguments(parser):
+    """The option of `python -m llmbook record scaling`."""
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after them")
 
 
 def run(options, recording):
     """Record all of it, going on where the file stops."""
-    record(recording.content, recording.save)
+    until = time.monotonic() + 60 * options.minutes
+    try:
+        record(recording.content, recording.save, until=until)
+    except OutOfTimeError as stop:
+        print(f"{options.minutes:g} minutes are over: {stop}")
 
 
 def recorded():
