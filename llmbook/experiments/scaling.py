@@ -1,11 +1,12 @@
 """Small models in many sizes: the sweep behind the chapter on scaling laws.
 
     rates    each size at four learning rates, on 0.5 M bytes: the best one is used from then on
-    sweep    each size on 0.5 to 8 M bytes of documentation, each run with a schedule of its own
+    sweep    each size on 0.5 to 4 M bytes of documentation, each run with a schedule of its own
     seeds    one point of the sweep with other seeds: what a difference means
     widths   widths 16 to 96 at several rates, with standard and with maximal-update rules
     repeat   some sizes for 0.5 M bytes: twenty times over 25,000, or once over 0.5 M
     students a small model taught by the text, and by the book's own model on the same text
+    sums     widths 2 to 8 on sums of six digits without carry: one task, three measures
 
 A token is a byte. In 384 subwords these models stay at the statistics of pairs of tokens, at 3.5
 nats, until they have read a million, and on the way from there to longer contexts their loss
@@ -27,6 +28,7 @@ from torch import nn
 from llmbook.data import documentation
 from llmbook.data.packing import Windows, pack
 from llmbook.experiments.record import RECORDED
+from llmbook.losses import IGNORED
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.pretrained import SHIPPED, load
 from llmbook.tokenization import BPETokenizer
@@ -39,7 +41,7 @@ OUT, GOES_ON = RECORDED / "scaling_runs.json", True
 CONTEXT, BATCH = 32, 32  # tokens of a window, windows of a batch
 # width: layers; heads of 16 throughout
 SIZES = {16: 1, 24: 1, 32: 2, 48: 2, 64: 3, 96: 3}
-TOKENS = (500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000)
+TOKENS = (500_000, 1_000_000, 2_000_000, 4_000_000)
 RATES = (0.01, 0.02, 0.04, 0.08)
 TUNED_ON = 500_000  # tokens on which the rates are compared
 SEEDS = (1, 2, 3, 4, 5)
@@ -52,6 +54,8 @@ REPEAT_SIZES = (24, 32, 48, 64)
 REPEAT_TOKENS = 500_000
 STUDENT_TOKENS = 250_000
 STUDENT_RATE = 0.02
+SUM_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+SUM_DIGITS, SUM_STEPS = 6, 500
 WARMUP = 0.05  # share of the steps
 HELD_OUT = 4096  # windows of held-out text
 
@@ -187,6 +191,65 @@ def exact_matches(model, text):
     return {f"match_{k}": round(share, 5) for k, share in spans.items()}
 
 
+# --- sums without carry
+
+
+def sums(n, generator):
+    """Sums of six digits in which no column carries: ids (n, 3 · SUM_DIGITS), digits 0 to 9.
+
+    Column by column: a₁ b₁ a₂ b₂ …, then the digits of the sum.
+    """
+    pairs = torch.tensor([(a, b) for a in range(10) for b in range(10 - a)])
+    columns = pairs[torch.randint(len(pairs), (n, SUM_DIGITS), generator=generator)]
+    return torch.cat([columns.flatten(1), columns.sum(-1)], 1)
+
+
+def run_sums(width, seed=0, steps=SUM_STEPS):
+    """One run of `sums`: a GPT of one block and one head, judged by the same 2,000 answers.
+
+    loss: nats a digit of the answer; digit: share of digits that are the likeliest; match: share
+    of answers whose six digits all are.
+    """
+
+    def asked(n, seed):
+        ids = sums(n, torch.Generator().manual_seed(seed))
+        inputs, targets = ids[:, :-1], ids[:, 1:].clone()
+        targets[:, : 2 * SUM_DIGITS - 1] = IGNORED
+        return inputs, targets
+
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(10, 3 * SUM_DIGITS, width, 1, 1))
+    config = TrainConfig(
+        steps=steps,
+        batch_size=64,
+        optimizer="muon",
+        lr=0.02,
+        schedule="linear",
+        warmup=min(20, steps),
+        final_lr=0.0,
+        precision="float32",
+        evaluate_every=0,
+        checkpoint_every=0,
+        seed=seed,
+    )
+    train(model, lambda step: asked(64, 1_000_000 * seed + step), config, log=Log(progress=False))
+    model.eval()
+    inputs, targets = asked(2000, 10**9)
+    targets = targets[:, -SUM_DIGITS:]
+    with torch.no_grad():
+        logits = model(inputs)[:, -SUM_DIGITS:]
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()
+    right = (logits.argmax(-1) == targets).double()
+    return {
+        "width": width,
+        "seed": seed,
+        "parameters": model.n_parameters,
+        "loss": round(loss, 5),
+        "digit": round(right.mean().item(), 5),
+        "match": round(right.prod(-1).mean().item(), 5),
+    }
+
+
 # --- the maximal-update rules
 
 
@@ -263,12 +326,12 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf):
     subwords = read_subwords() if subwords is None else subwords
     parts = {}
 
-    def make(part, key, function, text, *args, **options):
+    def make(part, key, function, *args, **options):
         runs = done.setdefault(part, {})
         if key not in runs:
             if time.monotonic() > until:
                 raise OutOfTimeError(f"{part} {key} is next")
-            runs[key] = function(text, *args, **options)
+            runs[key] = function(*args, **options)
             save()
             say(f"{part} {key}: {runs[key]['loss']}")
         parts.setdefault(part, []).append(runs[key])
@@ -277,6 +340,10 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf):
         for lr in RATES:
             make("rates", f"{width}/{lr}", run_point, text, width, layers, TUNED_ON, lr)
     rates = best_rates(parts["rates"])
+    for tokens in TOKENS:
+        for width, layers in SIZES.items():
+            key = f"{width}/{tokens}/{rates[width]}"
+            make("sweep", key, run_point, text, width, layers, tokens, rates[width])
     width, tokens = SEEDS_AT
     for seed in SEEDS:
         where = (width, SIZES[width], tokens, rates[width])
@@ -295,10 +362,9 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf):
         for distilled in (False, True):
             key = f"{seed}/{'model' if distilled else 'text'}"
             make("students", key, run_student, subwords, distilled, seed)
-    for tokens in TOKENS:  # last, the longest runs
-        for width, layers in SIZES.items():
-            key = f"{width}/{tokens}/{rates[width]}"
-            make("sweep", key, run_point, text, width, layers, tokens, rates[width])
+    for width in SUM_WIDTHS:
+        for seed in SEEDS:
+            make("sums", f"{width}/{seed}", run_sums, width, seed)
     return parts
 
 

@@ -7,7 +7,7 @@ import torch
 
 from llmbook.experiments import scaling
 
-PARTS = ("rates", "sweep", "seeds", "widths", "repeat", "students")
+PARTS = ("rates", "sweep", "seeds", "widths", "repeat", "students", "sums")
 
 
 @pytest.fixture
@@ -21,13 +21,13 @@ def text():
 
 def test_a_run_tells_its_size_tokens_and_loss_and_learns(text):
     short, long = (scaling.run_point(text, 16, 1, tokens, 8e-3) for tokens in (2_048, 50_000))
-    assert long["tokens"] == 50_000 // 512 * 512
+    assert long["tokens"] == 50_000 // 1024 * 1024
     assert long["loss"] < short["loss"] - 0.3 and abs(long["loss"] - long["train_loss"]) < 0.2
     blocks = (
         12 * 16 * 16 + 13 * 16
     )  # four matrices of attention, two of the network, norms, biases
     assert long["blocks"] == blocks
-    assert long["embeddings"] == (24 + scaling.CONTEXT) * 16 + 2 * 16  # tied head, last norm
+    assert long["embeddings"] == (2 * 24 + scaling.CONTEXT) * 16 + 2 * 16  # tables, head, norm
 
 
 def test_the_same_key_is_the_same_run_and_another_seed_another(text):
@@ -44,7 +44,7 @@ def test_the_rate_rises_for_five_percent_and_falls_to_nothing():
 
 @pytest.mark.parametrize("maximal", [True, False])
 def test_every_parameter_is_in_one_group_and_only_matrices_learn_slower(maximal):
-    model = scaling.build(64, 2, 24, tied=False)
+    model = scaling.build(64, 2, 24)
     groups = scaling.width_groups(model, 0.01, maximal=maximal)
     ids = [id(p) for group in groups for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
@@ -59,7 +59,7 @@ def test_every_parameter_is_in_one_group_and_only_matrices_learn_slower(maximal)
 
 
 def test_at_the_base_width_both_rules_learn_at_the_same_rates():
-    model = scaling.build(16, 2, 24, tied=False)
+    model = scaling.build(16, 2, 24)
     assert {g["lr"] for g in scaling.width_groups(model, 0.01)} == {0.01}
 
 
@@ -93,10 +93,12 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
         "REPEATED": (500,),
         "REPEAT_SIZES": (16,),
         "REPEAT_TOKENS": 2_048,
+        "SUM_WIDTHS": (2,),
     }.items():
         monkeypatch.setattr(scaling, name, value)
     monkeypatch.setattr(scaling.run_width, "__defaults__", (1_024, 0))
     monkeypatch.setattr(scaling, "run_student", lambda text, distilled, seed: {"loss": 1.0})
+    monkeypatch.setattr(scaling.run_sums, "__defaults__", (0, 2))
 
     class StoppedError(Exception):
         pass
@@ -109,14 +111,43 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        scaling.record(done, save, text, say=lambda *_: None)
+        scaling.record(done, save, text, text, say=lambda *_: None)
     parts = scaling.record(
-        json.loads(saved[-1]), lambda: saved.append(""), text, say=lambda *_: None
+        json.loads(saved[-1]), lambda: saved.append(""), text, text, say=lambda *_: None
     )
-    whole = scaling.record({}, lambda: None, text, say=lambda *_: None)
+    whole = scaling.record({}, lambda: None, text, text, say=lambda *_: None)
     strip = _without_seconds
     assert {p: strip(r) for p, r in parts.items()} == {p: strip(r) for p, r in whole.items()}
-    assert len(saved) == 3 + 6 and set(parts) == set(PARTS)
+    assert len(saved) == 3 + 7 and set(parts) == set(PARTS)
+
+
+def test_a_recording_stops_when_its_minutes_are_over(text):
+    done = {}
+    with pytest.raises(scaling.OutOfTimeError, match="rates 16/0.01 is next"):
+        scaling.record(done, lambda: None, text, text, until=0.0)
+    assert done == {"rates": {}}
+
+
+def test_sums_have_no_carry_and_their_answers_are_right():
+    ids = scaling.sums(500, torch.Generator().manual_seed(0))
+    a, b = ids[:, 0:12:2], ids[:, 1:12:2]
+    assert torch.equal(ids[:, 12:], a + b) and ids.max() == 9 and ids.min() == 0
+
+
+def test_a_wide_model_learns_sums_and_a_narrow_one_does_not():
+    narrow, wide = (scaling.run_sums(width, seed=1, steps=250) for width in (2, 16))
+    assert narrow["match"] < 0.05 and wide["match"] > 0.9
+    for run in (narrow, wide):
+        assert run["match"] <= run["digit"] and (run["loss"] < 0.2) == (run["match"] > 0.9)
+
+
+def test_bytes_are_the_text_with_a_zero_around_each_document():
+    text = scaling.read_text("quick")
+    assert text.vocab_size == 256 and text.validation[0] == 0 == text.validation[-1]
+    first = bytes(text.validation[1:200].tolist()).split(b"\0")[0].decode()
+    from llmbook.data import documentation
+
+    assert next(iter(documentation("validation", "quick"))).text.startswith(first)
 
 
 def _without_seconds(runs):
