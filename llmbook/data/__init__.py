@@ -17,7 +17,15 @@ from llmbook.data.corpus import (
 from llmbook.data.downloads import DamagedFile, DownloadFailed, available, fetch
 from llmbook.data.folders import cache_folder, data_folder, resolve_folders
 from llmbook.data.packing import batches
-from llmbook.data.sets import instructions, multi30k, preferences, sst2, tiny_shakespeare, wnut17
+from llmbook.data.sets import (
+    emergence,
+    instructions,
+    multi30k,
+    preferences,
+    sst2,
+    tiny_shakespeare,
+    wnut17,
+)
 
 __all__ = [
     "DOWNLOADS",
@@ -32,6 +40,7 @@ __all__ = [
     "cache_folder",
     "data_folder",
     "documentation",
+    "emergence",
     "fetch",
     "instructions",
     "multi30k",

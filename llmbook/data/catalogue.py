@@ -175,4 +175,24 @@ DOWNLOADS = {
             "305315abf14f65fa42c01a0877572f832606571c2a7d49f152ac1d758b16756e",
         ),
     ),
+    **_files(
+        "emergence",
+        "ryoungj/ObsScaling/4d6e1e43fd2635d04654aa77d1df9d5266ea0382/eval_results/",
+        "Apache 2.0",
+        "{} base models with their scores, for what depends on the measure",
+        (
+            "obsscaling.emergent.csv",
+            "base_llm_emergent_capability_eval.csv",
+            "84",
+            7984,
+            "a156beee73c39b7833c3c53535c473939105512d85e90b0143be7325e516ef7c",
+        ),
+        (
+            "obsscaling.benchmarks.csv",
+            "base_llm_benchmark_eval.csv",
+            "148",
+            28155,
+            "511996815735a4c46251dc585dcc525e370d148201f86561e6f927f9df2d0db8",
+        ),
+    ),
 }

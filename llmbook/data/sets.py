@@ -4,6 +4,7 @@ Each fetches its files when they are not at hand (`llmbook.data.fetch`) and rais
 naming file and line, where a line is not as the format says.
 """
 
+import csv
 import gzip
 import json
 
@@ -77,6 +78,39 @@ def preferences():
     """1,100 tasks with two answers: `instruction`, `input`, `output`, `chosen` and `rejected`."""
     keys = ("instruction", "input", "output", "chosen", "rejected")
     return _records(fetch("instruction-data-with-preference.json"), keys)
+
+
+def emergence():
+    """Base models by training compute, one task under two measures: dictionaries, sorted.
+
+    `model`, `family`, `flops`; `match` and `bleu`: share of words transliterated exactly, and BLEU
+    from 0 to 1, of the same answers; `addition`: share of sums of three digits that are right.
+    Models whose compute or answers are not listed are left out. Source: Ruan et al. 2024.
+    """
+    compute = {
+        row["Model"]: row
+        for row in csv.DictReader(_lines(fetch("obsscaling.benchmarks.csv")))
+        if row["FLOPs (1E21)"]
+    }
+    path, found = fetch("obsscaling.emergent.csv"), []
+    keys = {
+        "match": ("ipa_transliterate_2_exact_match", 1),
+        "bleu": ("ipa_transliterate_2_bleu", 100),
+        "addition": ("arithmetic_3da_2_acc", 1),
+    }
+    for number, row in enumerate(csv.DictReader(_lines(path)), start=2):
+        known = compute.get(row["Model"])
+        if known is None or not all(row[column] for column, _ in keys.values()):
+            continue
+        try:
+            scores = {key: float(row[column]) / top for key, (column, top) in keys.items()}
+        except ValueError as error:
+            raise _malformed(path, number, "numbers", row["Model"]) from error
+        flops = 1e21 * float(known["FLOPs (1E21)"])
+        found.append(
+            {"model": row["Model"], "family": known["Model Family"], "flops": flops, **scores}
+        )
+    return sorted(found, key=lambda row: row["flops"])
 
 
 def _choose(split, **files):

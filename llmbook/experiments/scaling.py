@@ -7,6 +7,7 @@
     repeat   some sizes for 0.5 M bytes: twenty times over 25,000, or once over 0.5 M
     students a small model taught by the text, and by the book's own model on the same text
     sums     widths 2 to 8 on sums of six digits without carry: one task, three measures
+    public   published scores of base models by compute, summed up (where the tables are at hand)
 
 A token is a byte. In 384 subwords these models stay at the statistics of pairs of tokens, at 3.5
 nats, until they have read a million, and on the way from there to longer contexts their loss
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from llmbook.data import documentation
+from llmbook.data import available, documentation, emergence
 from llmbook.data.packing import Windows, pack
 from llmbook.experiments.record import RECORDED
 from llmbook.losses import IGNORED
@@ -250,6 +251,28 @@ def run_sums(width, seed=0, steps=SUM_STEPS):
     }
 
 
+def public_scores():
+    """60 base models in half decades of compute: medians under two measures, and a range.
+
+    {"rows": [{"flops": middle of the half decade, "models", "match", "bleu": medians of one task,
+    "addition": [least, most]}]}. Needs the set "emergence".
+    """
+    halves = {}
+    for row in emergence():
+        halves.setdefault(math.floor(2 * math.log10(row["flops"])), []).append(row)
+    rows = []
+    for half, models in sorted(halves.items()):
+        column = {key: sorted(m[key] for m in models) for key in ("match", "bleu", "addition")}
+        medians = {
+            key: round(torch.tensor(column[key]).quantile(0.5).item(), 4)
+            for key in ("match", "bleu")
+        }
+        ends = [column["addition"][0], column["addition"][-1]]
+        middle = 10 ** (half / 2 + 0.25)
+        rows.append({"flops": middle, "models": len(models), **medians, "addition": ends})
+    return {"rows": rows}
+
+
 # --- the maximal-update rules
 
 
@@ -333,7 +356,7 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf):
                 raise OutOfTimeError(f"{part} {key} is next")
             runs[key] = function(*args, **options)
             save()
-            say(f"{part} {key}: {runs[key]['loss']}")
+            say(f"{part} {key}: {runs[key].get('loss', 'done')}")
         parts.setdefault(part, []).append(runs[key])
 
     for width, layers in SIZES.items():
@@ -365,6 +388,8 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf):
     for width in SUM_WIDTHS:
         for seed in SEEDS:
             make("sums", f"{width}/{seed}", run_sums, width, seed)
+    if available("emergence"):
+        make("public", "base models", public_scores)
     return parts
 
 

@@ -289,14 +289,14 @@ def test_a_folder_that_is_none_is_an_error(monkeypatch, tmp_path):
 
 
 def test_every_entry_is_pinned():
-    assert len(data.DOWNLOADS) == 15
+    assert len(data.DOWNLOADS) == 17
     address = r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/.+"
     for name, entry in data.DOWNLOADS.items():
         assert re.fullmatch(address, entry.url)
-        assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256) and entry.size > 20_000
+        assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256) and entry.size > 5_000
         assert entry.licence and entry.about and "{" not in entry.about and "/" not in name
-    assert len({entry.url for entry in data.DOWNLOADS.values()}) == 15
-    assert len({entry.sha256 for entry in data.DOWNLOADS.values()}) == 15
+    assert len({entry.url for entry in data.DOWNLOADS.values()}) == 17
+    assert len({entry.sha256 for entry in data.DOWNLOADS.values()}) == 17
 
 
 @pytest.mark.parametrize("function", [data.fetch, data.available])
@@ -352,6 +352,14 @@ def test_readers_give_plain_values(pinned):
     task = {"instruction": "Add.", "input": "", "output": "2"}
     pinned("instruction-data.json", json.dumps([task]))
     assert data.instructions() == [task]
+    head = "Model,ipa_transliterate_2_exact_match,ipa_transliterate_2_bleu,arithmetic_3da_2_acc\n"
+    scores = "a/large,0.5,60.0,1.0\na/small,0.0,5.0,0.25\na/unknown,1.0,1.0,1.0\na/untold,0.1,,1\n"
+    pinned("obsscaling.emergent.csv", head + scores)
+    known = "a/large,A,20\na/small,A,2\na/unknown,A,\na/untold,A,3\n"
+    pinned("obsscaling.benchmarks.csv", "Model,Model Family,FLOPs (1E21)\n" + known)
+    small, large = data.emergence()
+    assert (small["model"], small["flops"], small["bleu"]) == ("a/small", 2e21, 0.05)
+    assert (large["match"], large["bleu"], large["addition"]) == (0.5, 0.6, 1.0)
     judged = {"rejected": "no", **task, "chosen": "2"}
     pinned("instruction-data-with-preference.json", json.dumps([judged]))
     assert data.preferences() == [judged]

@@ -99,6 +99,7 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
     monkeypatch.setattr(scaling.run_width, "__defaults__", (1_024, 0))
     monkeypatch.setattr(scaling, "run_student", lambda text, distilled, seed: {"loss": 1.0})
     monkeypatch.setattr(scaling.run_sums, "__defaults__", (0, 2))
+    monkeypatch.setattr(scaling, "available", lambda name: False)
 
     class StoppedError(Exception):
         pass
@@ -139,6 +140,16 @@ def test_a_wide_model_learns_sums_and_a_narrow_one_does_not():
     assert narrow["match"] < 0.05 and wide["match"] > 0.9
     for run in (narrow, wide):
         assert run["match"] <= run["digit"] and (run["loss"] < 0.2) == (run["match"] > 0.9)
+
+
+def test_public_scores_are_medians_by_half_decade(monkeypatch):
+    rows = [(2e20, 0.0, 0.1, 0.0), (2.5e20, 0.2, 0.3, 0.5), (9e20, 0.5, 0.9, 1.0)]
+    keys = ("flops", "match", "bleu", "addition")
+    monkeypatch.setattr(scaling, "emergence", lambda: [dict(zip(keys, r)) for r in rows])
+    first, second = scaling.public_scores()["rows"]
+    assert (first["models"], first["match"], first["bleu"]) == (2, 0.1, 0.2)
+    assert first["addition"] == [0.0, 0.5] and second["addition"] == [1.0, 1.0]
+    assert 1e20 < first["flops"] < 10**20.5 < second["flops"] < 1e21
 
 
 def test_bytes_are_the_text_with_a_zero_around_each_document():
