@@ -1,7 +1,8 @@
 """Small models in many sizes: the sweep behind the chapter on scaling laws.
 
-    rates    each size at four learning rates, on 0.5 M bytes: the best one is used from then on
+    rates    each size at five learning rates, on 0.5 M bytes: the best one is used from then on
     sweep    each size on 0.5 to 4 M bytes of documentation, each run with a schedule of its own
+    ngram    the model to beat: Kneser–Ney, counted on the same bytes
     seeds    one point of the sweep with other seeds: what a difference means
     widths   widths 16 to 96 at several rates, with standard and with maximal-update rules
     repeat   some sizes for 0.5 M bytes: twenty times over 25,000, or once over 0.5 M
@@ -26,12 +27,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from llmbook.data import available, documentation, emergence
+from llmbook.data import available, documentation
 from llmbook.data.packing import Windows, pack
+from llmbook.experiments.emergence import SUM_WIDTHS, public_scores, run_sums
 from llmbook.experiments.record import RECORDED
-from llmbook.losses import IGNORED
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.pretrained import SHIPPED, load
+from llmbook.ngram import KneserNey
 from llmbook.tokenization import BPETokenizer
 from llmbook.training.config import TrainConfig
 from llmbook.training.evaluate import validation_loss
@@ -43,20 +45,19 @@ CONTEXT, BATCH = 32, 32  # tokens of a window, windows of a batch
 # width: layers; heads of 16 throughout
 SIZES = {16: 1, 24: 1, 32: 2, 48: 2, 64: 3, 96: 3}
 TOKENS = (500_000, 1_000_000, 2_000_000, 4_000_000)
-RATES = (0.01, 0.02, 0.04, 0.08)
+RATES = (0.01, 0.02, 0.04, 0.08, 0.16)
 TUNED_ON = 500_000  # tokens on which the rates are compared
 SEEDS = (1, 2, 3, 4, 5)
 SEEDS_AT = (48, 500_000)
 WIDTHS = (16, 32, 64, 96)
 WIDTH_RATES = tuple(2.0**k for k in range(-10, -3))
 WIDTH_TOKENS = 200_000
+ORDERS = (2, 3, 4, 6)
 REPEATED = (25_000, 500_000)  # tokens of the texts that `repeat` reads
 REPEAT_SIZES = (24, 32, 48, 64)
 REPEAT_TOKENS = 500_000
 STUDENT_TOKENS = 250_000
 STUDENT_RATE = 0.02
-SUM_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
-SUM_DIGITS, SUM_STEPS = 6, 500
 WARMUP = 0.05  # share of the steps
 HELD_OUT = 4096  # windows of held-out text
 
@@ -169,6 +170,18 @@ def run_student(text, distilled, seed=0, tokens=STUDENT_TOKENS, width=48):
     return {"taught by": "the model" if distilled else "the text", "seed": seed, "loss": loss}
 
 
+def run_ngram(text, order, tokens):
+    """Kneser–Ney on the first `tokens` of the text: nats a token on the windows' held-out text.
+
+    entries: the n-grams it stores, of all lengths. It reads on from window to window, so that its
+    context is never cut.
+    """
+    model = KneserNey(text.train[:tokens].numpy(), text.vocab_size, order)
+    loss = model.nats(text.validation[: HELD_OUT * CONTEXT].numpy())
+    entries = sum(len(level.keys) for level in model.levels)
+    return {"order": order, "tokens": tokens, "entries": entries, "loss": round(loss, 5)}
+
+
 def held_out(model, text):
     """Loss on 4,096 windows spread over the validation text, always the same: nats a token."""
     model.eval()
@@ -190,87 +203,6 @@ def exact_matches(model, text):
     right = torch.cat(parts).double()
     spans = {k: right.unfold(1, k, 1).prod(-1).mean().item() for k in (1, 2, 4, 8)}
     return {f"match_{k}": round(share, 5) for k, share in spans.items()}
-
-
-# --- sums without carry
-
-
-def sums(n, generator):
-    """Sums of six digits in which no column carries: ids (n, 3 · SUM_DIGITS), digits 0 to 9.
-
-    Column by column: a₁ b₁ a₂ b₂ …, then the digits of the sum.
-    """
-    pairs = torch.tensor([(a, b) for a in range(10) for b in range(10 - a)])
-    columns = pairs[torch.randint(len(pairs), (n, SUM_DIGITS), generator=generator)]
-    return torch.cat([columns.flatten(1), columns.sum(-1)], 1)
-
-
-def run_sums(width, seed=0, steps=SUM_STEPS):
-    """One run of `sums`: a GPT of one block and one head, judged by the same 2,000 answers.
-
-    loss: nats a digit of the answer; digit: share of digits that are the likeliest; match: share
-    of answers whose six digits all are.
-    """
-
-    def asked(n, seed):
-        ids = sums(n, torch.Generator().manual_seed(seed))
-        inputs, targets = ids[:, :-1], ids[:, 1:].clone()
-        targets[:, : 2 * SUM_DIGITS - 1] = IGNORED
-        return inputs, targets
-
-    torch.manual_seed(seed)
-    model = GPT(GPTConfig(10, 3 * SUM_DIGITS, width, 1, 1))
-    config = TrainConfig(
-        steps=steps,
-        batch_size=64,
-        optimizer="muon",
-        lr=0.02,
-        schedule="linear",
-        warmup=min(20, steps),
-        final_lr=0.0,
-        precision="float32",
-        evaluate_every=0,
-        checkpoint_every=0,
-        seed=seed,
-    )
-    train(model, lambda step: asked(64, 1_000_000 * seed + step), config, log=Log(progress=False))
-    model.eval()
-    inputs, targets = asked(2000, 10**9)
-    targets = targets[:, -SUM_DIGITS:]
-    with torch.no_grad():
-        logits = model(inputs)[:, -SUM_DIGITS:]
-    loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()
-    right = (logits.argmax(-1) == targets).double()
-    return {
-        "width": width,
-        "seed": seed,
-        "parameters": model.n_parameters,
-        "loss": round(loss, 5),
-        "digit": round(right.mean().item(), 5),
-        "match": round(right.prod(-1).mean().item(), 5),
-    }
-
-
-def public_scores():
-    """60 base models in half decades of compute: medians under two measures, and a range.
-
-    {"rows": [{"flops": middle of the half decade, "models", "match", "bleu": medians of one task,
-    "addition": [least, most]}]}. Needs the set "emergence".
-    """
-    halves = {}
-    for row in emergence():
-        halves.setdefault(math.floor(2 * math.log10(row["flops"])), []).append(row)
-    rows = []
-    for half, models in sorted(halves.items()):
-        column = {key: sorted(m[key] for m in models) for key in ("match", "bleu", "addition")}
-        medians = {
-            key: round(torch.tensor(column[key]).quantile(0.5).item(), 4)
-            for key in ("match", "bleu")
-        }
-        ends = [column["addition"][0], column["addition"][-1]]
-        middle = 10 ** (half / 2 + 0.25)
-        rows.append({"flops": middle, "models": len(models), **medians, "addition": ends})
-    return {"rows": rows}
 
 
 # --- the maximal-update rules
@@ -343,11 +275,12 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf):
     """Make what is missing of every part; `done` {part: {key: run}} is filled, `save()` keeps it.
 
     text, subwords: `read_text()` and `read_subwords()` when None. until: `time.monotonic()` after
-    which no further run begins. Returns {part: [runs]}. Raises OutOfTimeError.
+    which no further run begins. At the end `done` holds what was asked for, in this order; runs
+    of another key (a rate that was the best of fewer) are dropped. Raises OutOfTimeError.
     """
     text = read_text() if text is None else text
     subwords = read_subwords() if subwords is None else subwords
-    parts = {}
+    asked = {}
 
     def make(part, key, function, *args, **options):
         runs = done.setdefault(part, {})
@@ -357,16 +290,19 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf):
             runs[key] = function(*args, **options)
             save()
             say(f"{part} {key}: {runs[key].get('loss', 'done')}")
-        parts.setdefault(part, []).append(runs[key])
+        asked.setdefault(part, {})[key] = runs[key]
 
     for width, layers in SIZES.items():
         for lr in RATES:
             make("rates", f"{width}/{lr}", run_point, text, width, layers, TUNED_ON, lr)
-    rates = best_rates(parts["rates"])
+    rates = best_rates(asked["rates"].values())
     for tokens in TOKENS:
         for width, layers in SIZES.items():
             key = f"{width}/{tokens}/{rates[width]}"
             make("sweep", key, run_point, text, width, layers, tokens, rates[width])
+    for tokens in TOKENS:
+        for order in ORDERS:
+            make("ngram", f"{order}/{tokens}", run_ngram, text, order, tokens)
     width, tokens = SEEDS_AT
     for seed in SEEDS:
         where = (width, SIZES[width], tokens, rates[width])
@@ -390,7 +326,9 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf):
             make("sums", f"{width}/{seed}", run_sums, width, seed)
     if available("emergence"):
         make("public", "base models", public_scores)
-    return parts
+    if any(list(done[part]) != list(asked[part]) for part in asked):
+        done.update(asked)
+        save()
 
 
 def add_arguments(parser):

@@ -7,7 +7,7 @@ import torch
 
 from llmbook.experiments import scaling
 
-PARTS = ("rates", "sweep", "seeds", "widths", "repeat", "students", "sums")
+PARTS = ("rates", "sweep", "seeds", "widths", "repeat", "students", "sums", "ngram")
 
 
 @pytest.fixture
@@ -94,11 +94,12 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
         "REPEAT_SIZES": (16,),
         "REPEAT_TOKENS": 2_048,
         "SUM_WIDTHS": (2,),
+        "ORDERS": (2,),
     }.items():
         monkeypatch.setattr(scaling, name, value)
     monkeypatch.setattr(scaling.run_width, "__defaults__", (1_024, 0))
     monkeypatch.setattr(scaling, "run_student", lambda text, distilled, seed: {"loss": 1.0})
-    monkeypatch.setattr(scaling.run_sums, "__defaults__", (0, 2))
+    monkeypatch.setattr(scaling, "run_sums", lambda width, seed: {"loss": 1.0})
     monkeypatch.setattr(scaling, "available", lambda name: False)
 
     class StoppedError(Exception):
@@ -113,13 +114,13 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
 
     with pytest.raises(StoppedError):
         scaling.record(done, save, text, text, say=lambda *_: None)
-    parts = scaling.record(
-        json.loads(saved[-1]), lambda: saved.append(""), text, text, say=lambda *_: None
-    )
-    whole = scaling.record({}, lambda: None, text, text, say=lambda *_: None)
+    parts, whole = json.loads(saved[-1]), {}
+    parts["sweep"] = {"16/2048/9.0": {"loss": 0.0}}  # of a rate that is no longer the best
+    scaling.record(parts, lambda: saved.append(""), text, text, say=lambda *_: None)
+    scaling.record(whole, lambda: None, text, text, say=lambda *_: None)
     strip = _without_seconds
     assert {p: strip(r) for p, r in parts.items()} == {p: strip(r) for p, r in whole.items()}
-    assert len(saved) == 3 + 7 and set(parts) == set(PARTS)
+    assert len(saved) == 3 + 9 + 1 and set(parts) == set(PARTS)
 
 
 def test_a_recording_stops_when_its_minutes_are_over(text):
@@ -129,27 +130,11 @@ def test_a_recording_stops_when_its_minutes_are_over(text):
     assert done == {"rates": {}}
 
 
-def test_sums_have_no_carry_and_their_answers_are_right():
-    ids = scaling.sums(500, torch.Generator().manual_seed(0))
-    a, b = ids[:, 0:12:2], ids[:, 1:12:2]
-    assert torch.equal(ids[:, 12:], a + b) and ids.max() == 9 and ids.min() == 0
-
-
-def test_a_wide_model_learns_sums_and_a_narrow_one_does_not():
-    narrow, wide = (scaling.run_sums(width, seed=1, steps=250) for width in (2, 16))
-    assert narrow["match"] < 0.05 and wide["match"] > 0.9
-    for run in (narrow, wide):
-        assert run["match"] <= run["digit"] and (run["loss"] < 0.2) == (run["match"] > 0.9)
-
-
-def test_public_scores_are_medians_by_half_decade(monkeypatch):
-    rows = [(2e20, 0.0, 0.1, 0.0), (2.5e20, 0.2, 0.3, 0.5), (9e20, 0.5, 0.9, 1.0)]
-    keys = ("flops", "match", "bleu", "addition")
-    monkeypatch.setattr(scaling, "emergence", lambda: [dict(zip(keys, r)) for r in rows])
-    first, second = scaling.public_scores()["rows"]
-    assert (first["models"], first["match"], first["bleu"]) == (2, 0.1, 0.2)
-    assert first["addition"] == [0.0, 0.5] and second["addition"] == [1.0, 1.0]
-    assert 1e20 < first["flops"] < 10**20.5 < second["flops"] < 1e21
+def test_the_model_to_beat_gains_from_order_and_text(text):
+    runs = {o: scaling.run_ngram(text, o, 8000) for o in (1, 2)}
+    assert runs[2]["loss"] < 0.75 < runs[1]["loss"]  # two ways to go on: log 2
+    assert runs[2]["entries"] == 24 + 48
+    assert scaling.run_ngram(text, 2, 100)["loss"] > runs[2]["loss"]
 
 
 def test_bytes_are_the_text_with_a_zero_around_each_document():
@@ -162,4 +147,7 @@ def test_bytes_are_the_text_with_a_zero_around_each_document():
 
 
 def _without_seconds(runs):
-    return [{k: v for k, v in run.items() if k != "seconds"} for run in runs]
+    return {
+        key: {name: value for name, value in run.items() if name != "seconds"}
+        for key, run in runs.items()
+    }
