@@ -15,6 +15,7 @@ RACES = {
     "moe": "a mixture's experts against transformers', grouped_mm and a dense layer",
     "models": "a training step of GPT and BERT against transformers' of the same config",
     "training": "an update of our training loop against nanoGPT's, from a checkout you name",
+    "loading": "a folder of a gigabyte read and written, against transformers",
     "decoding": "greedy decoding with a cache against transformers' generate",
     "tokenization": "byte-level BPE against the tokenizers library: training and encoding",
 }

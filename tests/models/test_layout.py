@@ -71,7 +71,7 @@ def seeded():
     torch.manual_seed(0)
 
 
-def test_stacked_and_cut_tensors_are_written_one_by_one():
+def test_stacked_and_cut_tensors_are_written_one_by_one(tmp_path):
     model = Model()
     stored = stored_tensors(model)
     assert {name: tuple(t.shape) for name, t in stored.items()} == STORED
@@ -82,7 +82,13 @@ def test_stacked_and_cut_tensors_are_written_one_by_one():
     packed = model.layers[0].uneven.packed.weight
     assert torch.equal(stored["body.layers.0.q.weight"], packed[:6])
     assert torch.equal(stored["body.layers.0.k.weight"], packed[6:])
-    assert all(t.untyped_storage().nbytes() == 4 * t.numel() for t in stored.values())
+    assert stored["body.layers.0.q.weight"].data_ptr() == packed.data_ptr()  # nothing is copied
+    save_file(stored, tmp_path / "parts.safetensors")
+    again = load_file(tmp_path / "parts.safetensors")
+    assert all(torch.equal(again[name], t) for name, t in stored.items())
+    whole = sum(t.nbytes for t in stored.values())
+    head = int.from_bytes((tmp_path / "parts.safetensors").read_bytes()[:8], "little")
+    assert (tmp_path / "parts.safetensors").stat().st_size == 8 + head + whole
 
 
 @pytest.mark.parametrize("prefix", ["body.", ""])

@@ -146,6 +146,34 @@ def test_loading_and_counting_leave_the_random_numbers_alone(saved):
 # --- shards
 
 
+def test_what_changes_a_loaded_weight_stays_in_memory(tmp_path):
+    folder = tmp_path / "llama"
+    Llama(LlamaConfig(16, 8, 12, 1, 2, d_ff=16)).save(folder)
+    first, second = (load(folder).blocks[0].ffn.up.weight for _ in range(2))
+    before = first.clone()
+    with torch.no_grad():
+        first.mul_(2)
+    assert torch.equal(second, before)
+    assert torch.equal(load(folder).blocks[0].ffn.up.weight, before)
+
+
+def test_a_model_outlives_its_folder_and_is_saved_over_it(saved, tmp_path):
+    _, folder = saved
+    model = load(folder)
+    want = model(IDS)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(0.5)
+    half = model(IDS)
+    model.save(folder)
+    assert torch.equal(load(folder)(IDS), half)
+    for path in folder.iterdir():
+        path.unlink()
+    assert torch.equal(model(IDS), half) and not torch.equal(half, want)
+    model.save(tmp_path / "again")
+    assert torch.equal(load(tmp_path / "again")(IDS), half)
+
+
 def test_shards_load_the_same_and_transformers_reads_them(saved, tmp_path):
     model, _ = saved
     folder = tmp_path / "sharded"

@@ -20,7 +20,12 @@ from llmbook.data.folders import write_atomically
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-([0-9a-f]{8}-)?\d{5}-of-\d{5}\.safetensors")
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+_FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 
 
 class Checkpoint:
@@ -35,7 +40,7 @@ class Checkpoint:
         self.folder = Path(folder)
         self.config = read_json(self.folder / CONFIG)
         self._stack = contextlib.ExitStack()
-        self._where = {}
+        self._where, self._bytes = {}, {}
         try:
             self._open()
         except BaseException:
@@ -53,18 +58,44 @@ class Checkpoint:
         """A tensor's shape, from the file's head."""
         return tuple(self._where[name].get_slice(name).get_shape())
 
-    def tensor(self, name):
-        """A tensor as stored, on the CPU. It may look into the file: copy it before keeping it.
+    def dtype(self, name):
+        """A tensor's dtype, from the file's head.
 
         Raises ValueError for anything but float16, bfloat16, float32 and float64.
         """
-        file = self._where[name]
-        dtype = file.get_slice(name).get_dtype()
+        dtype = self._where[name].get_slice(name).get_dtype()
         if dtype not in _FLOATS:
             raise ValueError(
                 f"{name} in {self.folder} must be one of {', '.join(sorted(_FLOATS))}: got {dtype}"
             )
-        return file.get_tensor(name)
+        return _FLOATS[dtype]
+
+    def tensor(self, name):
+        """A tensor as stored, on the CPU: a window into the file, where what is written stays in
+        this process. Nothing is read before it is looked at. Raises as `dtype` does.
+        """
+        self.dtype(name)
+        return self._where[name].get_tensor(name)
+
+    def read(self, name, out):
+        """Copy a tensor into `out`, of its shape, on any device and in any dtype.
+
+        Plain reading, where it can be: what is copied through a window stays in memory besides.
+        """
+        plain = out.device.type == "cpu" and out.is_contiguous() and out.dtype == self.dtype(name)
+        if not plain or not out.numel():
+            out.copy_(self.tensor(name))
+            return
+        file, begin = self._bytes[name]
+        left = memoryview(out.detach().flatten().view(torch.uint8).numpy())
+        file.seek(begin)
+        while left:
+            n = file.readinto(left)
+            if not n:
+                raise ValueError(
+                    f"{file.name} is cut off: {len(left)} bytes of {name} are missing"
+                )
+            left = left[n:]
 
     def _open(self):
         index = self.folder / INDEX
@@ -93,6 +124,8 @@ class Checkpoint:
             raise ValueError(
                 f"{path} is cut off, damaged or no safetensors file: {error}"
             ) from error
+        plain = self._stack.enter_context(open(path, "rb", buffering=0))
+        self._bytes.update((name, (plain, begin)) for name, begin in _begins(plain))
         held = list(file.keys())
         if expected is not None and set(held) != expected:
             odd = sorted(set(held) ^ expected)
@@ -100,6 +133,14 @@ class Checkpoint:
                 f"{self.folder / INDEX} doesn't describe {name}: they differ in {odd[0]}"
             )
         self._where.update(dict.fromkeys(held, file))
+
+
+def _begins(file):
+    """(name, where its bytes begin in the file) of each tensor of an open safetensors file."""
+    head = int.from_bytes(file.read(8), "little")
+    for name, facts in json.loads(file.read(head)).items():
+        if name != "__metadata__":
+            yield name, 8 + head + facts["data_offsets"][0]
 
 
 def read_json(path):

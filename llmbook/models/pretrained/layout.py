@@ -14,6 +14,7 @@ otherwise: `stored_rows()` → how many each.
 `stored_tensors` writes by the table, `fill` reads by it and refuses every name it doesn't know.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -97,17 +98,17 @@ def slots(model):
 
 
 def stored_tensors(model, dtype=None):
-    """The model's tensors as they are stored: {stored name: tensor}, tied ones once."""
+    """The model's tensors as they are stored: {stored name: tensor}, tied ones once.
+
+    A tensor that is stored as the model holds it *is* the model's: copy it before changing it.
+    """
     held = dict([*model.named_parameters(), *model.named_buffers()])
     out = {}
     for slot in slots(model):
         ours = held[slot.ours].detach()
         for name, index in slot.parts:
             piece = slot.piece(ours, index)
-            # A clone of its own: a slice would be written with all of the stacked matrix.
-            out[name] = piece.to("cpu", dtype or piece.dtype).clone(
-                memory_format=torch.contiguous_format
-            )
+            out[name] = piece.to("cpu", dtype or piece.dtype).contiguous()
     for name, ours in model.layout.also.items():
         out[name] = held[ours].detach().to("cpu", dtype or held[ours].dtype, copy=True)
     return out
@@ -151,7 +152,7 @@ def fill(model, checkpoint, dtype, device):
     _refuse(model, checkpoint.folder, missing, unexpected)
 
     tensors = {}
-    dtype = dtype or checkpoint.tensor(next(iter(sources.values()))).dtype
+    dtype = dtype or checkpoint.dtype(next(iter(sources.values())))
     for slot in wanted:
         tensors[slot.ours] = _read(slot, sources, checkpoint, dtype, device)
     for at, ours in repeated.items():
@@ -257,11 +258,17 @@ def _refuse(model, folder, missing, unexpected):
 
 
 def _read(slot, sources, checkpoint, dtype, device):
+    """One of our tensors: a window into the file where it lies there as it is, else a copy."""
+    (name, index), *more = slot.parts
+    whole = not more and index == slice(None) and not slot.transposed and name in sources
+    stays = os.name == "posix"  # elsewhere a file with a window on it can't be written anew
+    if stays and whole and device.type == "cpu" and checkpoint.dtype(sources[name]) == dtype:
+        return checkpoint.tensor(sources[name])
     out = torch.empty(slot.shape, dtype=dtype, device=device)
     for name, index in slot.parts:
         piece = slot.piece(out, index)
         if name in sources:
-            piece.copy_(checkpoint.tensor(sources[name]))
+            checkpoint.read(sources[name], piece)
         else:
             piece.zero_()
     return out
