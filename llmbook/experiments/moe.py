@@ -2,8 +2,9 @@
 
     facts     a table of random facts learned by one layer: dense, mixture, dense of equal total;
               and a mixture of more experts of the same size
-    text      a small Llama on documentation with its feed-forward nets exchanged: the same three,
-              and two controls whose router learns nothing: by a hash of the token, and by chance
+    text      a small Llama on documentation with its feed-forward nets exchanged: the same three;
+              two controls whose router learns nothing: by a hash of the token, and by chance; and
+              the dense model for as many steps as take the mixture's time. Each with its curve
     balance   one expert a token, the router started with a favourite: no remedy, the loss, a bias
     upcycle   half of the steps dense; then every expert begins as a copy, or dense goes on
 
@@ -44,8 +45,10 @@ FACT_ARMS = ("dense", "mixture", "wide")
 # text
 CONTEXT, BATCH, WIDTH, LAYERS = 64, 24, 96, 2
 ACTIVE = 192  # hidden units that a token passes through in a layer, in every arm but "wide"
-TEXT_STEPS, TEXT_RATE = 250, 4e-3
-TEXT_ARMS = ("dense", "mixture", "wide", "hash", "random")
+TEXT_STEPS, TEXT_RATE = 600, 4e-3  # about once through the text
+LONGER = 830  # a mixture's step took 1.38 times a dense one's when the arms were laid out
+TEXT_ARMS = ("dense", "mixture", "dense longer", "wide", "hash", "random")
+PROBE_EVERY = 50  # steps between two points of a curve
 BALANCE_STEPS, BALANCE_ARMS = 120, ("none", "loss 0.01", "loss 0.1", "bias")
 FAVOUR = 4.0  # the mean logit that expert 0 starts with
 UPCYCLE_ARMS, UPCYCLE_SEEDS = ("dense", "upcycled"), SEEDS[:3]
@@ -180,11 +183,12 @@ def build_text(arm, vocab_size, seed, moe=None):
     """A Llama whose feed-forward nets are the arm's; `moe`: the mixture's config, if not usual."""
     torch.manual_seed(seed)
     width = ACTIVE * N_EXPERTS // K if arm == "wide" else ACTIVE
+    dense = arm in ("dense", "dense longer", "wide")
     sizes = dict(d_model=WIDTH, n_layers=LAYERS, n_heads=4, d_ff=width, max_len=CONTEXT)
     model = Llama(LlamaConfig(vocab_size, tied=True, **sizes))
     for block in model.blocks:  # as experts begin; at this width 0.02 is a slow start
         block.ffn = GatedFeedForward(WIDTH, width)
-    if arm in ("dense", "wide"):
+    if dense:
         return model
     config = moe or MoEConfig(WIDTH, ACTIVE // K, N_EXPERTS, K)
     for i, block in enumerate(model.blocks):
@@ -202,12 +206,15 @@ def _tell_ids(routers, ids):
         router.ids = ids.flatten()
 
 
-def train_text(model, text, seed, steps, *, balance=0.01, bias_rate=0.0, first=0, total=None):
+def train_text(
+    model, text, seed, steps, *, balance=0.01, bias_rate=0.0, first=0, total=None, probe=None
+):
     """Train on `steps` batches from `first` on, of a schedule of `total`.
 
     balance: the loss's weight ("switch" convention, a layer's mean). bias_rate: `bias_step`'s
-    instead. Returns CPU seconds and, per step, the largest load and the loss E Σ f P, each the
-    mean over layers.
+    instead. probe(steps done, CPU seconds so far), if given, is called every PROBE_EVERY steps,
+    off the clock. Returns CPU seconds and, per step, the largest load and the loss E Σ f P, each
+    the mean over layers.
     """
     total = total or steps
     windows = Windows(text.train, CONTEXT, seed)
@@ -215,6 +222,11 @@ def train_text(model, text, seed, steps, *, balance=0.01, bias_rate=0.0, first=0
     largest, evenness, began = [], [], time.process_time()
     model.train()
     for step in range(first, first + steps):
+        if probe is not None and step > first and (step - first) % PROBE_EVERY == 0:
+            pause = time.process_time()
+            probe(step, pause - began)
+            model.train()
+            began += time.process_time() - pause
         with collect_routings(model) as routings:
             ids, targets = windows.batch(step, BATCH)
             loss = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
@@ -243,10 +255,17 @@ def held_out(model, text):
 def run_text(text, arm, seed, steps=TEXT_STEPS):
     """One arm trained and measured: held-out loss, CPU seconds, what its experts stand for."""
     model = build_text(arm, text.vocab_size, seed)
-    seconds, _, _ = train_text(model, text, seed, steps)
-    found = {"loss": held_out(model, text), "seconds": round(seconds, 1)}
+    curve = []  # steps done, held-out loss, CPU seconds
+
+    def probe(done, seconds):
+        curve.append([done, held_out(model, text), round(seconds, 2)])
+
+    steps = LONGER if arm == "dense longer" else steps
+    seconds, _, _ = train_text(model, text, seed, steps, probe=probe)
+    probe(steps, seconds)
+    found = {"loss": curve[-1][1], "seconds": round(seconds, 1), "curve": curve}
     found["parameters"] = model.n_parameters
-    if arm not in ("dense", "wide"):
+    if any(isinstance(block.ffn, MoE) for block in model.blocks):
         found |= specialisation(model, text)
     return found
 
@@ -370,10 +389,11 @@ def add_arguments(parser):
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, help="these parts, going on where the file stops"
     )
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, help="these seeds alone")
 
 
 def run(options, record):
-    """Make what is missing of every part, run by run; about eleven minutes of one CPU core."""
+    """Make what is missing of every part, run by run; under half an hour of one CPU core."""
     text = read_text()
     make = {
         "facts": (FACT_ARMS, SEEDS, run_facts),
@@ -389,7 +409,9 @@ def run(options, record):
     for part in options.only or PARTS:
         arms, seeds, function = make[part]
         runs = record.content.get(part, {})
-        for seed in seeds:  # seed by seed, so that a recording cut short has whole rows
+        for seed in [
+            s for s in seeds if s in (options.seeds or SEEDS)
+        ]:  # seed by seed, so that a recording cut short has whole rows
             for arm in arms:
                 key = f"{arm}/{seed}"
                 if key not in runs:

@@ -30,7 +30,7 @@ EXPERIMENTS = {
     "small_chat": ("small_chat", "the small model that follows; half an hour of one core"),
     "scaling": ("scaling", "small models in many sizes, on texts of many lengths; under an hour"),
     "splits": ("splits", "how published tokenizers cut twenty texts; nothing is trained"),
-    "moe": ("moe", "mixtures of experts beside dense layers; eleven minutes"),
+    "moe": ("moe", "mixtures of experts beside dense layers; under half an hour"),
     "extrapolation": (
         "extrapolation",
         "positions trained on 32 tokens, tested on 256; ten minutes",

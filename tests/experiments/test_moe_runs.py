@@ -77,3 +77,37 @@ def test_a_recording_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_every_router_of_a_mixture_is_seen(text):
     model = moe.build_text("mixture", text.vocab_size, 0)
     assert sum(isinstance(module, MoE) for module in model.modules()) == moe.LAYERS
+
+
+def test_a_curve_is_off_the_clock_and_ends_at_the_last_step(text, monkeypatch):
+    class Clock:
+        now = 0.0
+
+        def process_time(self):
+            Clock.now += 1.0  # each look takes a second
+            return Clock.now
+
+    def slow(model, text):
+        model.eval()
+        Clock.now += 1000.0
+        return 5.0
+
+    monkeypatch.setattr(moe, "time", Clock())
+    monkeypatch.setattr(moe, "PROBE_EVERY", 3)
+    monkeypatch.setattr(moe, "LONGER", 8)
+    monkeypatch.setattr(moe, "held_out", slow)
+    found = moe.run_text(text, "dense longer", 0, steps=2)
+    steps, losses, seconds = zip(*found["curve"], strict=True)
+    assert steps == (3, 6, 8) and losses[-1] == found["loss"]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] == found["seconds"] < 100
+    assert "loads" not in found
+
+
+def test_measuring_on_the_way_changes_nothing(text, monkeypatch):
+    ends = []
+    for every in (2, 100):
+        monkeypatch.setattr(moe, "PROBE_EVERY", every)
+        model = moe.build_text("mixture", text.vocab_size, 0)
+        moe.train_text(model, text, 0, 5, probe=lambda *_, model=model: model.eval())
+        ends.append(model.tokens.weight.detach().clone())
+    assert torch.equal(*ends)
