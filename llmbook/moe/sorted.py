@@ -1,25 +1,31 @@
 """Experts sorted: slots ordered by expert, one transfer to the host, a product for each slice.
 
 What is stored for the backward pass is the input and the experts' hidden layer before its bend;
-the rest is computed again, a block of rows at a time, while it lies in the cache. Letters: see
-`llmbook.moe`.
+the rest is computed again. In the backward pass products take many rows, since they are what a
+processor is good at, and what is computed number by number takes few, so that it stays in the
+cache; both write into room that is taken once. Letters: see `llmbook.moe`.
 """
+
+import itertools
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from llmbook.layers import ACTIVATIONS
 
-# Rows of an expert that are computed together on a CPU, so that temporaries stay small. Of 128,
-# 256 and 1,024 the last took the least CPU time at width 256. A GPU wants each product whole.
-CPU_ROWS = 1024
+# Rows of an expert that are multiplied together on a CPU, and that are bent together. At width 256
+# products took least time with 1,024 rows, and the rest with 64 to 512. A GPU wants all at once.
+CPU_ROWS, CPU_BENT = 1024, 128
 
 _aten = torch.ops.aten
+# The slope times a gradient: (gradient, place, where it is written).
 _SLOPE = {
-    "relu": lambda grad, x: _aten.threshold_backward(grad, x, 0),
-    "gelu": lambda grad, x: _aten.gelu_backward(grad, x),
-    "gelu_tanh": lambda grad, x: _aten.gelu_backward(grad, x, approximate="tanh"),
-    "silu": _aten.silu_backward,
+    "relu": lambda grad, x, out: _aten.threshold_backward(grad, x, 0, grad_input=out),
+    "gelu": lambda grad, x, out: _aten.gelu_backward(grad, x, grad_input=out),
+    "gelu_tanh": lambda grad, x, out: _aten.gelu_backward(
+        grad, x, approximate="tanh", grad_input=out
+    ),
+    "silu": lambda grad, x, out: _aten.silu_backward(grad, x, grad_input=out),
 }
 
 
@@ -27,7 +33,7 @@ def sorted_experts(x, chosen, weights, in_weight, down_weight, activation, gated
     """The weighted sum of each token's experts: arguments as in `run_experts`, (N, D) → (N, D).
 
     Checks nothing: `run_experts` does. Memory beyond the output: S · 2F numbers, kept for the
-    backward pass, and the blocks'.
+    backward pass, and a block's.
     """
     return _Sorted.apply(x, weights, in_weight, down_weight, chosen, activation, gated, on_input)
 
@@ -35,42 +41,56 @@ def sorted_experts(x, chosen, weights, in_weight, down_weight, activation, gated
 def _slices(chosen, n_experts, rows):
     """Sort slots by expert: (order, blocks), a block an (expert, start, end) of sorted rows.
 
-    order: int64 (S,), which slot of N · K stands in each row; slots without an expert come last
-    and lie in no block. The counts are the one thing sent to the host.
+    An expert's rows are cut into even blocks of about `rows`: a few rows left over would cost a
+    pass over the expert's weights like many. order: int64 (S,), which slot of N · K stands in each
+    row; slots without an expert come last and lie in no block. The counts are the one thing sent
+    to the host.
     """
     ids = torch.where(chosen < 0, n_experts, chosen).flatten()
     order = ids.argsort(stable=True)
     counts = torch.bincount(ids, minlength=n_experts + 1)[:n_experts].tolist()
     blocks, start = [], 0
     for expert, count in enumerate(counts):
-        end = start + count
-        blocks += [(expert, at, min(at + rows, end)) for at in range(start, end, rows)]
-        start = end
+        parts = max(1, round(count / rows))
+        cuts = [start + count * i // parts for i in range(parts + 1)]
+        blocks += [(expert, at, end) for at, end in itertools.pairwise(cuts) if end > at]
+        start += count
     return order, blocks
 
 
+def _pieces(rows, device):
+    """Even slices of a block's rows, of about CPU_BENT: they are bent together."""
+    parts = max(1, round(rows / CPU_BENT)) if device.type == "cpu" else 1
+    return [slice(rows * i // parts, rows * (i + 1) // parts) for i in range(parts)]
+
+
 def _bend(hidden, activation, gated):
+    """φ(gate) ⊙ up, or φ(up): (rows, F)."""
     if not gated:
         return ACTIVATIONS[activation](hidden)
     gate, up = hidden.chunk(2, dim=-1)
     return ACTIVATIONS[activation](gate).mul_(up)
 
 
-def _bend_with_slope(hidden, activation, gated):
-    """`_bend` and the way back: (rows, F), and a function of its gradient → that of hidden."""
+def _bend_again(hidden, activation, gated, out):
+    """`_bend` of a few rows into `out`; φ(gate), which the way back needs, or None."""
     if not gated:
-        return _bend(hidden, activation, gated), lambda grad: _SLOPE[activation](grad, hidden)
+        out.copy_(ACTIVATIONS[activation](hidden))
+        return None
     gate, up = hidden.chunk(2, dim=-1)
     opened = ACTIVATIONS[activation](gate)
+    torch.mul(opened, up, out=out)
+    return opened
 
-    def back(grad):
-        out = torch.empty_like(hidden)
-        d_gate, d_up = out.chunk(2, dim=-1)
-        torch.mul(grad, opened, out=d_up)
-        d_gate.copy_(_SLOPE[activation](grad.mul_(up), gate))
-        return out
 
-    return opened * up, back
+def _bend_back(grad, hidden, opened, activation, gated, out):
+    """The gradient of `_bend`'s hidden from that of its result, into `out` (rows, 2F or F)."""
+    if not gated:
+        return _SLOPE[activation](grad, hidden, out)
+    (gate, up), (d_gate, d_up) = hidden.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    torch.mul(grad, opened, out=d_up)
+    _SLOPE[activation](torch.mul(grad, up, out=opened), gate, d_gate)
+    return out
 
 
 class _Sorted(torch.autograd.Function):
@@ -82,21 +102,21 @@ class _Sorted(torch.autograd.Function):
         high = torch.promote_types(x.dtype, torch.float32)
         scale = weights.flatten()[order].to(high)[:, None]
         stored = blocks[-1][2] if blocks else 0
-        training = any(ctx.needs_input_grad)
         largest = max((end - start for _, start, end in blocks), default=0)
+        training = any(ctx.needs_input_grad)
         hidden = x.new_empty(stored if training else largest, width)
         out = torch.zeros(x.shape, dtype=high, device=x.device)
         for expert, start, end in blocks:
-            at = tokens[start:end]
-            given = x.index_select(0, at)  # (rows, D)
+            given = x.index_select(0, tokens[start:end])  # (rows, D)
             if on_input:
-                given = (given * scale[start:end]).to(x.dtype)
-            bent = hidden[start:end] if training else hidden[: end - start]
-            torch.mm(given, in_weight[expert].t(), out=bent)
-            answer = _bend(bent, activation, gated) @ down_weight[expert].t()
-            answer = answer.to(high)
+                given.mul_(scale[start:end])
+            raw = hidden[start:end] if training else hidden[: end - start]
+            torch.mm(given, in_weight[expert].t(), out=raw)
+            answer = (_bend(raw, activation, gated) @ down_weight[expert].t()).to(high)
             # No token comes twice in a block, so the order of a sum is that of the experts.
-            out.index_add_(0, at, answer if on_input else answer.mul_(scale[start:end]))
+            out.index_add_(
+                0, tokens[start:end], answer if on_input else answer.mul_(scale[start:end])
+            )
         ctx.save_for_backward(x, scale, in_weight, down_weight, hidden, order, tokens)
         ctx.blocks, ctx.how, ctx.shape = blocks, (activation, gated, on_input), weights.shape
         ctx.weights_dtype = weights.dtype
@@ -107,25 +127,34 @@ class _Sorted(torch.autograd.Function):
     def backward(ctx, d_out):
         x, scale, in_weight, down_weight, hidden, order, tokens = ctx.saved_tensors
         activation, gated, on_input = ctx.how
-        high = scale.dtype
+        (_, width, d_model), d_expert, high = in_weight.shape, down_weight.shape[2], scale.dtype
         d_x = torch.zeros(x.shape, dtype=high, device=x.device)
         d_scale = torch.zeros_like(scale)
         d_in, d_down = torch.empty_like(in_weight), torch.empty_like(down_weight)
+        largest = max((end - start for _, start, end in ctx.blocks), default=0)
+        room = [
+            x.new_empty(largest, n) for n in (d_model, d_model, d_expert, d_expert, width, d_model)
+        ]
         before = -1
         for expert, start, end in ctx.blocks:
-            at, weight = tokens[start:end], scale[start:end]
-            bent, back = _bend_with_slope(hidden[start:end], activation, gated)  # (rows, F)
-            d_answer = d_out.index_select(0, at)
-            d_bent = d_answer @ down_weight[expert]
+            at, weight, rows = tokens[start:end], scale[start:end], end - start
+            given, d_answer, bent, d_bent, d_hidden, d_given = (taken[:rows] for taken in room)
+            torch.index_select(d_out, 0, at, out=d_answer)
+            torch.mm(d_answer, down_weight[expert], out=d_bent)
             if not on_input:
-                # ⟨dy, down(bent)⟩ = ⟨dy down, bent⟩: the answers need not be kept.
-                d_scale[start:end] = (d_bent * bent).sum(-1, keepdim=True, dtype=high)
-                d_bent.mul_(weight)
-                bent.mul_(weight)
-            d_hidden = back(d_bent)
-            given = x.index_select(0, at)
+                d_answer.mul_(weight)
+            for few in _pieces(rows, x.device):
+                raw = hidden[start:end][few]
+                opened = _bend_again(raw, activation, gated, bent[few])
+                if not on_input:
+                    # ⟨dy, down(bent)⟩ = ⟨dy down, bent⟩: the answers need not be kept.
+                    product = torch.mul(d_bent[few], bent[few], out=d_hidden[few][:, :d_expert])
+                    d_scale[start:end][few] = product.sum(-1, keepdim=True, dtype=high)
+                    d_bent[few].mul_(weight[few])
+                _bend_back(d_bent[few], raw, opened, activation, gated, d_hidden[few])
+            torch.index_select(x, 0, at, out=given)
             if on_input:
-                given = (given * weight).to(x.dtype)
+                given.mul_(weight)
             for d_weight, left, right in (
                 (d_in[expert], d_hidden, given),
                 (d_down[expert], d_answer, bent),
@@ -134,7 +163,7 @@ class _Sorted(torch.autograd.Function):
                     d_weight.addmm_(left.t(), right)
                 else:
                     torch.mm(left.t(), right, out=d_weight)
-            d_given = (d_hidden @ in_weight[expert]).to(high)
+            d_given = torch.mm(d_hidden, in_weight[expert], out=d_given).to(high)
             if on_input:
                 d_scale[start:end] = (d_given * x.index_select(0, at)).sum(-1, keepdim=True)
                 d_given.mul_(weight)
