@@ -592,3 +592,10 @@ def test_wrong_balance_arguments_are_refused():
         balance_loss(routing, mask=torch.ones(5, dtype=torch.bool))
     with pytest.raises(ValueError, match="k must be between 1"):
         experts_read(4, 5, 1)
+
+
+def test_rows_are_cut_into_even_blocks():
+    chosen = torch.tensor([0] * 17 + [2] * 40 + [-1] * 3)[:, None]
+    order, blocks = sorted_module._slices(chosen, 4, 16)
+    assert blocks == [(0, 0, 17), (2, 17, 37), (2, 37, 57)]  # no block of one row
+    assert order.tolist() == list(range(60))
