@@ -166,17 +166,21 @@ class GRPO:
             )
         return self._kept
 
+    def sample(self, step):
+        """The rollouts of a step; a policy that writes with tools at hand has its own."""
+        return roll_out(
+            self.model,
+            self.prompts_at(step),
+            self.config.group,
+            max_new_tokens=self.config.max_new_tokens,
+            temperature=self.config.temperature,
+            seed=generator(self.config.seed, "rollouts", step),
+        )
+
     def _sample(self, step):
         config = self.config
         try:
-            self.rollouts = rollouts = roll_out(
-                self.model,
-                self.prompts_at(step),
-                config.group,
-                max_new_tokens=config.max_new_tokens,
-                temperature=config.temperature,
-                seed=generator(config.seed, "rollouts", step),
-            )
+            self.rollouts = rollouts = self.sample(step)
         except NotFinite as error:
             raise Collapsed(str(error), step) from error
         rewards = scores(self.reward, rollouts, step)
