@@ -7,7 +7,7 @@
     samples   eight answers to one question, step by step through two of the runs
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
-`python -m llmbook record reasoning` records all of it: about a quarter of an hour of one core.
+`python -m llmbook record reasoning` records all of it: ten minutes of one core.
 """
 
 import copy
@@ -29,7 +29,7 @@ from llmbook.seeds import generator
 from llmbook.training import Log, TrainConfig, train
 
 SEEDS = (1, 2, 3, 4, 5)
-BASE_STEPS, RL_STEPS, PROMPTS, GROUP, RATE = 800, 100, 8, 8, 5e-4
+BASE_STEPS, RL_STEPS, PROMPTS, GROUP, RATE = 800, 60, 8, 8, 5e-4
 TIGHT = 6  # tokens, the end among them, that an answer with a tool may have
 ASKED = (5, 6, 7, 8)  # steps that the questions of RL and of its exam ask for
 EXAM, SAMPLES = 100, 64  # questions, answers each
@@ -146,7 +146,7 @@ SPENT = (1, 2, 4, 8, 16, 32, 64)
 VERIFIERS = ("checks every step", "right symbol mentioned", "its own likelihood", "the longest")
 
 
-def spend_run(seed, steps=BASE_STEPS, n=EXAM, draws=20):
+def spend_run(seed, steps=BASE_STEPS, n=EXAM, draws=8):
     """For each style, what 1 to 64 answers a question come to, by what chooses among them."""
     model, found = base_model(seed, steps), {}
     for style in ("once", "steps", "free"):
@@ -178,7 +178,7 @@ def spend_run(seed, steps=BASE_STEPS, n=EXAM, draws=20):
     return found
 
 
-def _votes(answers, good, draws=20):
+def _votes(answers, good, draws=8):
     """Votes of n of the second 32 answers, by whether the right one led among the first 32.
 
     {"leads", "trails": {"questions": how many, "right": shares for n = 1, 3, 7, 15, 31}}.

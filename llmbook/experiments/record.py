@@ -36,7 +36,7 @@ EXPERIMENTS = {
         "positions trained on 32 tokens, tested on 256; ten minutes",
     ),
     "mamba": ("mamba", "what a state of fixed size can do; a quarter of an hour"),
-    "reasoning": ("reasoning", "written steps, many samples, GRPO; a quarter of an hour"),
+    "reasoning": ("reasoning", "written steps, many samples, GRPO; ten minutes"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
 
