@@ -8,6 +8,9 @@ rounded; activations, norms, biases and embeddings stay. A step of decoding read
 once, so a quarter of the bytes is what may make it faster. Source: Dettmers et al. 2022 on scales
 for each channel; Frantar et al. 2023 for groups.
 
+`block_scaled` rounds to the small floating-point numbers that today's chips multiply; `hadamard`
+is the rotation that spreads an outlier over its neighbours first.
+
 Shapes: a weight is (out, in); its numbers are cut along `in` into groups, (out, groups, group),
 with scales (out, groups); in 8 bits a whole channel is one group.
 """
@@ -208,6 +211,58 @@ def load_quantized(model, path):
         )
     model.load_state_dict(held, strict=False)
     return model
+
+
+# --- small floating-point numbers, emulated
+
+_FORMATS = {"fp8": (8, 3, 448.0), "fp4": (2, 1, 6.0)}  # largest exponent, bits of fraction, most
+
+
+def block_scaled(x, form="fp4", block=32):
+    """x rounded as the microscaling formats do, in float32: (…, d) → the same.
+
+        x ≈ 2^s · v,  s = ⌊log₂ max |x|⌋ − e,  v in E4M3 ("fp8", e = 8) or E2M1 ("fp4", e = 2)
+
+    One power of two for each `block` of neighbours in the last axis, which may end with a shorter
+    one. v is the nearest of its format's numbers, ties to even, and at most its largest: 448 or 6.
+    E2M1 has ±{0, 0.5, 1, 1.5, 2, 3, 4, 6}. Costs 8.25 or 4.25 bits a number at 32. Source: Rouhani
+    et al. 2023; the Open Compute Project's specification of microscaling formats.
+    """
+    one_of("form", form, tuple(_FORMATS))
+    whole("block", block, least=1)
+    top, fraction, most = _FORMATS[form]
+    d = x.shape[-1]
+    parts = F.pad(x.float(), (0, -d % block)).unflatten(-1, (-1, block))
+    scale = _power_below(parts.abs().amax(-1, keepdim=True)) * 2.0**-top
+    v = parts / scale
+    lowest = 2.0 ** (0 if form == "fp4" else -6)  # below it numbers are evenly spaced
+    step = _power_below(v.abs()).clamp(min=lowest) * 2.0**-fraction
+    v = ((v / step).round() * step).clamp(-most, most)
+    return (v * scale).flatten(-2)[..., :d]
+
+
+def hadamard(n):
+    """The rotation of n = 2^k numbers whose entries are all ±1/√n: float32 (n, n), H Hᵀ = I.
+
+    y = x Wᵀ = (x H)(W H)ᵀ, so both sides may be rounded after the rotation, in which no number is
+    much larger than the rest. Raises ValueError unless n is a power of two. Source: Ashkboos et
+    al. 2024.
+    """
+    whole("n", n, least=1)
+    if n & (n - 1):
+        raise ValueError(f"n must be a power of two: got {n}")
+    rows = torch.ones(1, 1)
+    while len(rows) < n:
+        rows = torch.cat([torch.cat([rows, rows], 1), torch.cat([rows, -rows], 1)])
+    return rows / n**0.5
+
+
+def _power_below(x):
+    """The largest power of two that is no larger: 2^⌊log₂ x⌋, and 1 for 0."""
+    return torch.where(x > 0, torch.ldexp(torch.ones_like(x), torch.frexp(x).exponent - 1), 1.0)
+
+
+# --- packing
 
 
 def _packed(q):

@@ -11,6 +11,8 @@ from llmbook.models.llama import Llama, LlamaConfig
 from llmbook.models.transformer import Transformer, TransformerConfig
 from llmbook.quantization import (
     QuantizedLinear,
+    block_scaled,
+    hadamard,
     load_quantized,
     quantize,
     quantize_weight,
@@ -152,3 +154,66 @@ def test_what_makes_no_sense_is_refused(tmp_path):
     (tmp_path / "b.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match="b.safetensors is cut off, damaged"):
         load_quantized(gpt(), tmp_path / "b.safetensors")
+
+
+# --- small floating-point numbers
+
+
+def test_fp8_is_torch_s_float8_behind_a_power_of_two():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 32, generator=g) * torch.exp(4 * torch.randn(50, 32, generator=g))
+    scale = 2.0 ** (x.abs().amax(-1, keepdim=True).log2().floor() - 8)
+    want = (x / scale).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale
+    assert torch.equal(block_scaled(x, "fp8"), want)
+
+
+def test_fp4_has_sixteen_numbers_and_takes_the_nearest():
+    own = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+    fine = torch.linspace(-7.9, 7.9, 1000)
+    x = torch.cat([fine[:, None], torch.full((1000, 1), 4.0)], 1)  # the 4 sets the scale to 1
+    got = block_scaled(x, "fp4", 2)[:, 0]
+    both = torch.cat([own, -own])
+    nearest = (fine[:, None] - both).abs().amin(1)
+    torch.testing.assert_close((fine - got).abs(), nearest)
+    assert set(got.tolist()) <= set(both.tolist())
+    ties = torch.tensor([[0.25, 0.75, 2.5, 5.0, 4.0]])  # to the number whose last bit is 0
+    assert block_scaled(ties, "fp4", 5).tolist() == [[0.0, 1.0, 2.0, 4.0, 4.0]]
+
+
+@pytest.mark.parametrize("form, error", [("fp8", 2**-3), ("fp4", 0.25)])
+def test_each_block_has_its_own_scale_and_the_last_may_be_short(form, error):
+    x = torch.randn(3, 5, 41, generator=torch.Generator().manual_seed(1))
+    x[..., 16:32] *= 2.0**40
+    x[..., 32:] *= 2.0**-40
+    got = block_scaled(x, form, 16)
+    assert got.shape == x.shape
+    for i in range(0, 41, 16):
+        part = slice(i, i + 16)
+        assert torch.equal(got[..., part], block_scaled(x[..., part], form, 16))
+        largest = x[..., part].abs().amax(-1, keepdim=True)
+        assert ((got - x)[..., part].abs() <= error * largest).all()
+    assert torch.equal(block_scaled(torch.zeros(2, 8)), torch.zeros(2, 8))
+    assert torch.equal(block_scaled(got, form, 16), got)
+
+
+def test_a_rotation_keeps_products_and_spreads_one_large_number():
+    for n in (1, 2, 64):
+        h = hadamard(n)
+        torch.testing.assert_close(h @ h.T, torch.eye(n))
+        assert torch.allclose(h.abs(), torch.full((n, n), n**-0.5))
+    x, w = torch.randn(5, 64), torch.randn(7, 64)
+    x[:, 3] += 40
+    h = hadamard(64)
+    torch.testing.assert_close((x @ h) @ (w @ h).T, x @ w.T, rtol=1e-4, atol=1e-4)
+    plain, turned = ((z - block_scaled(z)).square().mean() for z in (x, x @ h))
+    assert turned < 0.5 * plain
+
+
+def test_bad_formats_are_refused():
+    for call, message in (
+        (lambda: block_scaled(torch.ones(2), "fp6"), "form must be one of"),
+        (lambda: block_scaled(torch.ones(2), block=0), "block must be a whole number"),
+        (lambda: hadamard(12), "power of two: got 12"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

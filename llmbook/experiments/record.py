@@ -37,6 +37,7 @@ EXPERIMENTS = {
     ),
     "mamba": ("mamba", "what a state of fixed size can do; a quarter of an hour"),
     "reasoning": ("reasoning", "written steps, many samples, GRPO; ten minutes"),
+    "inference": ("inference", "smaller caches, usable windows, students; twenty minutes"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
 

@@ -27,6 +27,7 @@ _WHERE = {
     "RotaryBase": "rotary",
     "TiledSoftmax": "tiles",
     "ScanTree": "state_space",
+    "Speculation": "speculation",
     "StateExplorer": "state_space",
     "Timeline": "timeline",
     "VanishingGradient": "vanishing",

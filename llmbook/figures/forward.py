@@ -62,3 +62,56 @@ class WithWeights(Interactive):
     def __init__(self, weights_name, weights, **state):
         shapes, packed = pack(weights)
         super().__init__(weights_name=weights_name, weights_shapes=shapes, weights=packed, **state)
+
+
+class WithModel(WithWeights):
+    """An interactive figure in which a GPT reads and writes, in the browser: `language.js`.
+
+    model: a `GPT`, or None for a figure that shows what is stored and nothing else; tokenizer: the
+    byte-level `BPETokenizer` that it was trained with; weights_name: the model among all pages.
+    Raises TypeError for another kind of model, ValueError for a vocabulary that is not the
+    model's.
+    """
+
+    model_config = traitlets.Dict().tag(sync=True)
+    tokenizer = traitlets.Dict().tag(sync=True)
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "script" in cls.__dict__:
+            cls._esm = (_HERE / "language.js").read_text("utf-8") + cls._esm
+
+    def __init__(self, model=None, tokenizer=None, weights_name="", **state):
+        if model is None:
+            super().__init__("", {}, **state)
+            return
+        if getattr(model, "architecture", None) != "GPT2LMHeadModel":
+            raise TypeError(f"model must be a GPT: got {type(model).__name__}")
+        config = model.config
+        if not weights_name:
+            raise ValueError("weights_name must name the model: got none")
+        if tokenizer is None or len(tokenizer) != config.vocab_size:
+            size = None if tokenizer is None else len(tokenizer)
+            raise ValueError(
+                f"tokenizer must have the model's {config.vocab_size} tokens: got {size}"
+            )
+        if config.activation != "gelu_tanh" or not config.tied or type(config.eos_id) is not int:
+            raise ValueError("model must have activation gelu_tanh, a tied head and one eos_id")
+        weights = {name: v for name, v in model.state_dict().items() if name != "head.weight"}
+        sizes = {name: getattr(config, name) for name in ("n_heads", "max_len", "eps")}
+        sizes["begin"] = config.eos_id
+        state |= {"model_config": sizes, "tokenizer": tokenizer_state(tokenizer)}
+        super().__init__(weights_name, weights, **state)
+
+
+def tokenizer_state(tokenizer):
+    """A byte-level tokenizer as `makeTokenizer` of language.js reads it."""
+    ids = tokenizer.vocab
+    tokens = [""] * len(tokenizer)
+    for token, i in ids.items():
+        tokens[i] = token.hex()
+    return {
+        "bytes": [ids[bytes([byte])] for byte in range(256)],
+        "merges": [[ids[a], ids[b], ids[a + b]] for a, b in tokenizer.merges],
+        "tokens": tokens,
+    }

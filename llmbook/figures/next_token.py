@@ -1,29 +1,42 @@
-"""Interactive: what a language model expects at each place of a text, and drawing from it."""
+"""Interactive: what a language model expects at each place of a text, and drawing from it.
+
+With a model the reader types a text, and the model reads it and writes on in the page.
+"""
 
 import math
 
 import numpy as np
+import torch
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook.checks import one_of
+
+from .forward import WithModel
+from .interactive import check_range
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 STEP = 0.005  # nats: the grid on which log-probabilities are kept
 MOST_PLACES = 64
 WARMEST, COLDEST = 2.0, 0.1
+INSIDE = ("", "attention", "layers")
 
 
-class NextToken(Interactive):
+class NextToken(WithModel):
     """The distribution over next tokens at every place of some texts, with the sampling knobs.
 
     `texts`: lists of tokens, as strings to show. `logits`: for each text an array (tokens,
     vocab_size); row i is what the model says after tokens 0 … i, so that the last row looks
     beyond the end. `ids`: for each text the tokens' ids, which the readings compare with.
     `vocabulary`: all tokens as strings. `text`, `place` (None: the last), `temperature` (0.1 …
-    2), `top_k` (0: all tokens) and `top_p` choose what is shown first.
+    2), `top_k` (0: all tokens), `top_p` and `min_p` choose what is shown first.
 
         p = softmax(logits / temperature), cut to the top k, then to the smallest set of likeliest
-        tokens with total probability of at least top_p, and scaled to sum to 1
+        tokens with total probability of at least top_p, then to those at least min_p times as
+        likely as the likeliest, and scaled to sum to 1
+
+    model, a `GPT`, tokenizer and weights_name: what reads the reader's own text in the page and
+    writes on; `inside` shows its "attention" or "layers" ("" for neither). Without a model there
+    are the stored texts alone. `NextToken.of` makes texts, ids and logits itself.
 
     Surprise is −log₂ of the probability that the model itself (temperature 1, nothing cut) gave to
     the token that came; entropy is of the distribution as cut, both in bits. Log-probabilities are
@@ -39,6 +52,8 @@ class NextToken(Interactive):
         "tokens that the model expected at a chosen place, with sliders for temperature, top-k "
         "and top-p and a button that draws a token."
     ).tag(sync=True)
+    prompt = traitlets.Unicode("").tag(sync=True)
+    inside = traitlets.Unicode("").tag(sync=True)
     texts = traitlets.List().tag(sync=True)
     ids = traitlets.List().tag(sync=True)
     vocabulary = traitlets.List().tag(sync=True)
@@ -48,8 +63,9 @@ class NextToken(Interactive):
     temperature = traitlets.Float(1.0).tag(sync=True)
     top_k = traitlets.Int(0).tag(sync=True)
     top_p = traitlets.Float(1.0).tag(sync=True)
+    min_p = traitlets.Float(0.0).tag(sync=True)
 
-    def __init__(self, texts, ids, logits, vocabulary, text=0, place=None, **kwargs):
+    def __init__(self, texts, ids, logits, vocabulary, text=0, place=None, model=None, **kwargs):
         vocabulary = [str(token) for token in vocabulary]
         if not texts or not len(texts) == len(ids) == len(logits):
             raise ValueError(
@@ -68,7 +84,10 @@ class NextToken(Interactive):
         check_range("temperature", kwargs.get("temperature", 1.0), COLDEST, WARMEST)
         check_range("top_k", kwargs.get("top_k", 0), 0, len(vocabulary))
         check_range("top_p", kwargs.get("top_p", 1.0), 0.05, 1.0)
+        check_range("min_p", kwargs.get("min_p", 0.0), 0.0, 0.9)
+        one_of("inside", kwargs.get("inside", ""), INSIDE)
         super().__init__(
+            model,
             texts=texts,
             ids=ids,
             vocabulary=vocabulary,
@@ -76,6 +95,28 @@ class NextToken(Interactive):
             text=text,
             place=place,
             **kwargs,
+        )
+
+    @classmethod
+    def of(cls, model, tokenizer, texts, weights_name, **options):
+        """The figure of a `GPT` and some strings, each read behind the token that begins a text.
+
+        Shown are the tokens as the page names them: what is no whole character by its bytes.
+        """
+        vocabulary = token_names(tokenizer)
+        ids = [[model.config.eos_id, *tokenizer.encode(text, ())] for text in texts]
+        with torch.no_grad():
+            logits = [model(torch.tensor([row]))[0] for row in ids]
+        shown = [[vocabulary[i] for i in row] for row in ids]
+        return cls(
+            shown,
+            ids,
+            logits,
+            vocabulary,
+            model=model,
+            tokenizer=tokenizer,
+            weights_name=weights_name,
+            **options,
         )
 
     def log_probabilities(self, text=None, place=None):
@@ -86,7 +127,8 @@ class NextToken(Interactive):
 
     def distribution(self, text=None, place=None):
         """What is drawn from at the present settings: (vocab_size,), sums to 1."""
-        return cut(self.log_probabilities(text, place), self.temperature, self.top_k, self.top_p)
+        log_p = self.log_probabilities(text, place)
+        return cut(log_p, self.temperature, self.top_k, self.top_p, self.min_p)
 
     def reading(self, text=None, place=None):
         """entropy (bits), kept (tokens left), surprise (bits; None after the last), best (id)."""
@@ -110,8 +152,8 @@ class NextToken(Interactive):
         return text, place
 
 
-def cut(log_p, temperature=1.0, top_k=0, top_p=1.0):
-    """softmax(log_p / temperature), cut by top-k and top-p: (vocab_size,) → the same.
+def cut(log_p, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    """softmax(log_p / temperature), cut by top-k, top-p and min-p: (vocab_size,) → the same.
 
     Of equally likely tokens the lower id comes first.
     """
@@ -125,9 +167,22 @@ def cut(log_p, temperature=1.0, top_k=0, top_p=1.0):
         ordered /= ordered.sum()
     if top_p < 1:
         ordered[np.cumsum(ordered) - ordered >= top_p] = 0
+        ordered /= ordered.sum()
+    ordered[ordered < min_p * ordered[0]] = 0
     out = np.zeros_like(p)
     out[order] = ordered / ordered.sum()
     return out
+
+
+def token_names(tokenizer):
+    """Every token as it is shown alone: ⊔ for a special one, ⟨E2⟩ for a byte of a character."""
+    names = ["⊔"] * len(tokenizer)
+    for token, i in tokenizer.vocab.items():
+        try:
+            names[i] = token.decode()
+        except UnicodeDecodeError:
+            names[i] = "".join(f"⟨{byte:02X}⟩" for byte in token)
+    return names
 
 
 def unpack(text):

@@ -121,3 +121,87 @@ def _rope(build):
     for base in (10_000.0, 100.0):
         library = positions.Rotary(12, base=base, layout="interleaved").rotate(x, where)
         close(torch.stack([build(row, t, base) for t, row in enumerate(x)]), library, 1e-6)
+
+
+# --- inference
+
+
+def _cuts(build, name, values):
+    from llmbook.decoding import probabilities
+
+    for seed, value in enumerate(values):
+        logits = 2 * torch.randn(3, 50, generator=torch.Generator().manual_seed(seed))
+        for row in logits.double():
+            close(build(row.softmax(-1), value), probabilities(row, **{name: value}), 1e-6)
+
+
+@compares("inference/top_k")
+def _top_k(build):
+    _cuts(build, "top_k", (1, 7, 50))
+
+
+@compares("inference/top_p")
+def _top_p(build):
+    _cuts(build, "top_p", (0.05, 0.5, 0.9, 0.999))
+
+
+@compares("inference/min_p")
+def _min_p(build):
+    _cuts(build, "min_p", (0.01, 0.2, 0.9))
+
+
+@compares("inference/write")
+def _write(build):
+    from llmbook.decoding import generate
+    from llmbook.models import load
+
+    model, ids = load("small").eval(), torch.tensor([[0, 40, 41]])
+    with torch.no_grad():
+        for ends in ((), (93,)):
+            want = generate(model, ids, max_new_tokens=12, eos_id=ends)
+            got = build(model, ids, 12, lambda z: z.argmax().item(), ends)
+            assert got.tolist() == want.tolist()
+        end = want[0, 6].item()
+        want = generate(model, ids, max_new_tokens=12, eos_id=end)
+        assert build(model, ids, 12, lambda z: z.argmax().item(), (end,)).tolist() == want.tolist()
+        assert want.shape[1] < 15
+
+
+@compares("inference/cache_bytes")
+def _cache_bytes(build):
+    from llmbook.cache import Caches, KVCache
+
+    cache = Caches([KVCache(1, 3, 11, 8, dtype=torch.float16) for _ in range(5)])
+    assert build(5, 3, 8, 11) == cache.nbytes == build(5, 3, 8, 11, size=4) / 2
+
+
+@compares("inference/rounded")
+def _rounded(build):
+    from llmbook.quantization import quantize_weight
+
+    w = torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
+    for bits, group in ((8, 64), (4, 16), (4, 32)):
+        q, scale = quantize_weight(w, bits, group)
+        want = (q.unflatten(-1, (-1, group)) * scale[..., None]).flatten(-2)
+        torch.testing.assert_close(build(w, bits, group), want)
+
+
+@compares("inference/verify")
+def _verify(build):
+    from llmbook.decoding.speculative import acceptance, residual
+
+    p, q = (torch.rand(2, 6, generator=torch.Generator().manual_seed(1)) + 0.05).unbind()
+    p, q = p / p.sum(), q / q.sum()
+    dice, n = torch.Generator().manual_seed(2), 4000
+    for guess in (0, 3, 5):
+        stood = torch.zeros(())
+        instead = torch.zeros(6)
+        for _ in range(n):
+            token, ok = build(p, q, guess, dice)
+            stood += ok
+            instead[token] += not ok
+            assert not ok or token == guess
+        limit = acceptance(p, q)[guess]
+        assert (stood / n - limit).abs() < 4 * (limit * (1 - limit) / n).sqrt() + 1e-6
+        if n - stood > 100:
+            assert (instead / instead.sum() - residual(p, q)).abs().max() < 0.08

@@ -21,12 +21,16 @@ from llmbook.figures import (
     RotaryBase,
     RouterPlay,
     ScanTree,
+    Speculation,
     StateExplorer,
     TiledSoftmax,
     Timeline,
     VanishingGradient,
 )
 from llmbook.figures.timeline import SYSTEMS
+from llmbook.models import load
+from llmbook.models.pretrained import SHIPPED
+from llmbook.tokenization import BPETokenizer
 from llmbook.tokenization.characters import CharacterTokenizer
 
 
@@ -51,10 +55,20 @@ def _heads():
 
 
 def _next_token():
-    words = ["⊔", " the", " cat", "s", "\n", "<b>", " ", "ing", " of", "a", "e", "."]
-    ids = [[0, 1, 2, 3, 5], [0, 9, 11]]
-    logits = [_random(n, len(row), len(words)) for n, row in enumerate(ids)]
-    return NextToken([[words[i] for i in row] for row in ids], ids, logits, words, place=2)
+    model, tokenizer = load("small").eval(), BPETokenizer.load(SHIPPED / "small")
+    texts = ["The <b>first</b>\n\nelement é", "Return the"]
+    return NextToken.of(model, tokenizer, texts, "small", place=2)
+
+
+def _speculation():
+    laws = {"p": [0.5, 0.3, 0.15, 0.05], "q": [0.2, 0.5, 0.25, 0.05]}
+    tokens = [" the", "<b>", "\n", "…"]
+    return Speculation(
+        [
+            {"before": "Return <i> the value of", "tokens": tokens, **laws},
+            {"before": "", "tokens": tokens, "p": laws["q"], "q": laws["p"]},
+        ]
+    )
 
 
 def _timeline():
@@ -107,7 +121,15 @@ FIGURES = {
         lambda: MergeSteps({"English": "the cat sat on the mat, and the other cat sat\n" * 2}),
         [{"step": 0}, {"step": 9}],
     ),
-    "next_token": (_next_token, [{"place": 1}, {"text": 1, "place": 1}]),
+    "next_token": (
+        _next_token,
+        [
+            {"place": 1},
+            {"text": 1, "place": 1},
+            {"prompt": "If the list is empty, return the", "inside": "attention", "place": 9},
+            {"inside": "layers"},
+        ],
+    ),
     "paths": (lambda: PathLength(n=64), [{}, {"n": 12}]),
     "positions": (
         lambda: PositionExplorer(d=32),
@@ -121,6 +143,10 @@ FIGURES = {
     "state_space": (
         lambda: StateExplorer(),
         [{"rule": "digits"}, {"mute": True}, {"small": 0.0, "large": 4.0}, {"small": 0.5}],
+    ),
+    "speculation": (
+        _speculation,
+        [{"stage": 0}, {"stage": 1}, {"stage": 2}, {"stage": 3}, {"case": 1, "warmth": 5.0}],
     ),
     "rotary": (
         _rotary,

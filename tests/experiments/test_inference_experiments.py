@@ -1,0 +1,147 @@
+"""The recorded runs on inference: the task's answers, what is cached, the students' losses."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from llmbook.experiments import inference
+from llmbook.models import load
+from llmbook.seeds import generator
+
+KEYS = inference.KEYS
+
+
+def test_a_key_that_comes_again_has_its_value():
+    ids = inference.pair_texts(30, 64, generator(0, "x"))
+    keys, values = ids[:, ::2], ids[:, 1::2]
+    assert keys.max() < KEYS <= values.min() and values.max() < 2 * KEYS
+    again = 0
+    for k, v in zip(keys.tolist(), values.tolist(), strict=True):
+        seen = {}
+        for key, value in zip(k, v, strict=True):
+            again += key in seen
+            assert seen.setdefault(key, value) == value
+    assert again > 300  # there is something to look up
+
+
+@pytest.mark.parametrize("depth, place", [(0.0, 0), (0.5, 15), (1.0, 30)])
+def test_a_needle_stands_once_at_its_depth_and_is_asked_for_last(depth, place):
+    ids, answers = inference.needles(20, 64, depth, generator(0, "x"))
+    assert ids.shape == (20, 63)
+    asked, keys = ids[:, -1], ids[:, :-1:2]
+    assert ((keys == asked[:, None]).sum(1) == 1).all()
+    assert torch.equal(keys[:, place], asked)
+    assert torch.equal(ids[:, 2 * place + 1], answers)
+
+
+@pytest.mark.parametrize("arm", inference.ARMS)
+def test_every_arm_is_causal_and_trains(arm):
+    torch.manual_seed(0)
+    model = inference.Recaller(inference.ARMS[arm])
+    x = torch.randint(2 * KEYS, (2, 40))
+    y = x.clone()
+    y[:, 11] = (y[:, 11] + 1) % (2 * KEYS)
+    with torch.no_grad():
+        gap = (model(x) - model(y)).abs().amax((0, 2))
+    assert gap[:11].max() < 1e-6 < 1e-5 < gap[11]
+    model(x).square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in model.parameters())
+
+
+def test_windows_alone_see_no_further_than_their_sum():
+    torch.manual_seed(0)
+    for arm in ("windows", "windows, 1 global", "1 global, windows"):
+        reaches = arm != "windows"
+        model = inference.Recaller(inference.ARMS[arm])
+        x = torch.randint(2 * KEYS, (1, 64))
+        y = x.clone()
+        y[:, 0] = (y[:, 0] + 1) % (2 * KEYS)
+        with torch.no_grad():
+            gap = (model(x) - model(y)).abs().amax((0, 2))
+        furthest = 3 * 15 + 1  # a token is embedded with the one before it
+        assert (gap[furthest + 1 :] > 1e-7).any() == reaches
+        assert gap[furthest] > 0
+
+
+def test_the_numbers_cached_are_those_of_the_kinds():
+    cached = {
+        arm: inference.Recaller(layers).cached(100) for arm, layers in inference.ARMS.items()
+    }
+    assert cached["every head"] == 2 * 100 * 2 * 64
+    assert cached["2 shared"] == cached["every head"] // 2 == 2 * cached["1 shared"]
+    assert cached["latent"] == 2 * 100 * (16 + 8)
+    assert cached["windows"] == 3 * 16 * 2 * 64
+    assert cached["windows, 1 global"] == cached["1 global, windows"]
+    assert cached["windows, 1 global"] == (2 * 16 + 100) * 2 * 64
+
+
+def test_latent_attention_is_attention_over_keys_and_values_made_of_what_it_caches():
+    torch.manual_seed(1)
+    layer = inference.Latent(64, 16).double()
+    layer.rotary.dtype = torch.float64
+    x = torch.randn(1, 9, 64, dtype=torch.float64)
+    c, turn = layer.down(x).split([16, 8], -1)  # all that has to be kept
+    w_k, w_v = layer.up.weight.view(2, 4, 16, 16)
+    q, mine = layer.q(x).view(1, 9, 4, 24).split([16, 8], -1)
+    mine, turn = layer.rotary(
+        mine.transpose(1, 2), turn[:, None], torch.arange(9)
+    )  # (1, heads, 9, 8), (1, 1, 9, 8)
+    c = layer.norm(c)[0]
+    wanted = []
+    for h in range(4):  # the key's matrix moves to the query's side: no key is written out
+        scores = q[0, :, h] @ w_k[h] @ c.T + mine[0, h] @ turn[0, 0].T
+        scores = scores.masked_fill(torch.ones(9, 9).triu(1).bool(), -torch.inf)
+        wanted.append((scores / 24**0.5).softmax(-1) @ c @ w_v[h].T)
+    wanted = rearrange(torch.stack(wanted), "h t d -> t (h d)")
+    torch.testing.assert_close(layer(x)[0], wanted, rtol=0, atol=1e-6)
+
+
+def test_both_divergences_are_zero_at_the_teacher_and_differ_elsewhere():
+    a, b = torch.randn(2, 3, 5, 7)
+    assert inference.forward_kl(a, a).abs() < 1e-6 and inference.reverse_kl(a, a).abs() < 1e-6
+    p, q = b.softmax(-1), a.softmax(-1)
+    wanted = F.kl_div(q.log(), p, reduction="none").sum(-1).mean()
+    torch.testing.assert_close(inference.forward_kl(a, b), wanted)
+    torch.testing.assert_close(inference.reverse_kl(a, b), inference.forward_kl(b, a))
+
+
+class _Text:
+    train = validation = torch.arange(5000) % 350
+
+
+@pytest.mark.parametrize("kind", ["text", "teacher", "own"])
+def test_every_way_to_teach_a_student_lowers_its_loss(kind):
+    teacher = load("small").eval()
+    model = inference.student(0)
+    gen = generator(0, "t")
+    x, y = inference.windows(_Text.train, gen)
+    before = model(x)
+    inference.train_student(model, kind, _Text, teacher, generator(0, "s"), 6, 4e-3)
+    assert not torch.equal(before, model(x))
+    if kind == "text":
+        losses = [F.cross_entropy(z.flatten(0, 1), y.flatten()) for z in (before, model(x))]
+        assert losses[1] < losses[0]
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_student_s_first_token_is_judged_behind_its_prompt(monkeypatch):
+    """What was the text's is not the student's: only its own tokens count."""
+    seen = {}
+
+    def fit(model, batch, loss, steps, rate):
+        x, y = batch(0)
+        logits = y.clone()
+        logits[:, : inference.PROMPT - 1] += torch.randn(1, inference.PROMPT - 1, 384)
+        seen["loss"], seen["x"] = loss(logits, y).item(), x
+
+    monkeypatch.setattr(inference, "fit", fit)
+    teacher = load("small").eval()
+    inference.train_student(inference.student(0), "own", _Text, teacher, generator(0, "s"), 1, 1)
+    assert abs(seen["loss"]) < 1e-6 and seen["x"].shape == (inference.ROWS, inference.WINDOW)
+
+
+def test_every_point_of_the_record_has_a_key_of_its_own():
+    keys = [(part, key) for part, key, _ in inference.points()]
+    assert len(set(keys)) == len(keys)
+    assert {part for part, _ in keys} == {"recall", "distil", "draft"}
