@@ -11,11 +11,13 @@ from llmbook.figures import (
     CellReader,
     FamilyMasks,
     GradientReach,
+    GroupSamples,
     HeadPatterns,
     HeldGate,
     LSTMGates,
     MergeSteps,
     NextToken,
+    PassAtK,
     PathLength,
     PositionExplorer,
     RotaryBase,
@@ -88,6 +90,24 @@ def _rotary():
     return RotaryBase(recorded, caption="Five models for each base.")
 
 
+def _groups():
+    def step(number, right):
+        texts = ["F B P H C K", "F B P H C", "K", "F B P H C K E D", "F B", "", "F B P", "K K"]
+        good = [float(i < right) for i in range(8)]
+        rewards = [1.0, *good[1:]]
+        ended = [i != 3 for i in range(8)]
+        return {"step": number, "texts": texts, "rewards": rewards, "right": good, "ended": ended}
+
+    question = {"start": "N", "k": 6, "path": "F B P H C K"}
+    steps = [step(4 * i, right) for i, right in enumerate((1, 3, 4, 7, 8))]
+    return GroupSamples(
+        {
+            "the last symbol is right": {"question": question, "steps": steps},
+            "the right symbol is mentioned": {"question": question, "steps": steps[::-1][:3]},
+        }
+    )
+
+
 def _families():
     return FamilyMasks(
         ["internationalisation"] * 10, ["antidisestablish"] * 6, ["short"] * 4, layers=4
@@ -115,6 +135,10 @@ FIGURES = {
         lambda: GradientReach(shipped("characters"), CharacterTokenizer().characters),
         [{"text": "(a) " * 30}, {"gain": 3.0}, {"gain": 0.2}],
     ),
+    "group_samples": (
+        _groups,
+        [{"at": 1}, {"at": 4}, {"run": 1, "at": 2}, {"at": 2, "scale": False}],
+    ),
     "heads": (_heads, [{"query": 5}, {"query": 1}]),
     "gates": (_gates, [{}, {"step": 4}]),
     "merges": (
@@ -129,6 +153,10 @@ FIGURES = {
             {"prompt": "If the list is empty, return the", "inside": "attention", "place": 9},
             {"inside": "layers"},
         ],
+    ),
+    "pass_at_k": (
+        PassAtK,
+        [{"k": 64}, {"verifier": -1.0}, {"alike": False, "k": 2}, {"rates": [0.0, 1.0]}],
     ),
     "paths": (lambda: PathLength(n=64), [{}, {"n": 12}]),
     "positions": (
