@@ -23,10 +23,11 @@ function render({ model, el }) {
   ui.controls.append(which.node, scale.node, at.node);
 
   function draw(width) {
-    const [, question, steps] = runs[get("run")], one = steps[get("at")];
+    const [, question, steps] = runs[get("run")];
+    const place = Math.min(get("at"), steps.length - 1), one = steps[place];
     const r = reading(one, get("scale"));
     which.set(get("run"));
-    at.set(get("at"));
+    at.set(place);
     scale.set(get("scale"));
     const narrow = width < 520, row = narrow ? 44 : 28, top = 26, n = one.texts.length;
     const middle = narrow ? width * 0.62 : width * 0.72, room = Math.min(width - middle - 58, 120);

@@ -18,8 +18,8 @@ class GroupSamples(Interactive):
     script = "group_samples.js"
     alt = traitlets.Unicode(
         "Eight answers to one question as rows, each with its reward, its advantage as a bar to "
-        "the left or right, and its length; below, mean reward and share of right answers over the "
-        "steps of training. The reader moves through training and chooses the reward."
+        "the left or right, and its length; below, mean reward and share of right answers over "
+        "the steps of training. The reader moves through training and chooses the reward."
     ).tag(sync=True)
     runs = traitlets.List().tag(sync=True)
     run = traitlets.Int(0).tag(sync=True)

@@ -57,9 +57,9 @@ function render({ model, el }) {
     } });
   const k = slider({ label: "Tries k", name: "k", min: 1, max: MOST_K, step: 1,
     input: (v) => put(model, { k: v }) });
-  const verifier = slider({ label: "Verifier: lead of right answers", name: "verifier", min: -2,
-    max: 6, step: 0.25, show: (v) => `${v.toFixed(2).replace("-", "−")} (right ranked above wrong: `
-      + `${(100 * normal(v / Math.SQRT2)).toFixed(0)}%)`, input: (v) => put(model, { verifier: v }) });
+  const verifier = slider({ label: "Verifier", name: "verifier", min: -2, max: 6, step: 0.25,
+    show: (v) => `${v.toFixed(2).replace("-", "−")}, ${(100 * normal(v / Math.SQRT2)).toFixed(0)}%`,
+    input: (v) => put(model, { verifier: v }) });
   const alike = choice({ label: "Wrong answers", name: "alike",
     options: [[true, "all the same"], [false, "all different"]],
     input: (v) => put(model, { alike: v }) });
@@ -91,10 +91,12 @@ function render({ model, el }) {
     }
     view.area.append(s("line", { x1: view.px(Math.log2(here)), x2: view.px(Math.log2(here)),
       y1: view.py(0), y2: view.py(1), stroke: "var(--soft)", "stroke-dasharray": "2 4" }));
-    const key = h("p", { class: "note" }, kinds.map(([, label, hue, dash]) => h("span",
-      { style: "margin-right:1.2em;white-space:nowrap" }, h("span", { style: `color:var(--${hue})`
-        + ";font-weight:650" }, dash === undefined ? "— " : dash === "7 3" ? "– – " : "··· "), label)));
-    ui.body.replaceChildren(view.svg, key);
+    const key = h("p", { class: "note" }, kinds.map(([, label, hue, dash]) => [h("span",
+      { style: "white-space:nowrap;margin-right:1em" }, h("span", { style: `color:var(--${hue})`
+        + ";font-weight:650" }, dash === undefined ? "— " : dash === "7 3" ? "– – " : "··· "), label),
+    " "]));
+    ui.body.replaceChildren(view.svg, key, h("p", { class: "note" }, "Verifier: by how much its "
+      + "scores of right tries lead, and how often it ranks a right try above a wrong one."));
     Object.assign(ui.readout.dataset, Object.fromEntries(
       Object.entries(now).map(([name, v]) => [name, v.toFixed(6)])));
     const show = (v) => `<b>${(100 * v).toFixed(1)}%</b>`;

@@ -137,7 +137,7 @@ FIGURES = {
     ),
     "group_samples": (
         _groups,
-        [{"at": 1}, {"at": 4}, {"run": 1, "at": 2}, {"at": 2, "scale": False}],
+        [{"at": 1}, {"at": 2, "scale": False}, {"at": 4}, {"run": 1, "at": 2}],
     ),
     "heads": (_heads, [{"query": 5}, {"query": 1}]),
     "gates": (_gates, [{}, {"step": 4}]),
