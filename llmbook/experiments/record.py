@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "recurrent": ("recurrent", "what a recurrent network carries, and how far; twenty minutes"),
     "small_chat": ("small_chat", "the small model that follows; half an hour of one core"),
     "scaling": ("scaling", "small models in many sizes, on texts of many lengths; under an hour"),
+    "sft": ("sft", "what supervised fine-tuning gives, in many short runs; twenty minutes"),
     "splits": ("splits", "how published tokenizers cut twenty texts; nothing is trained"),
     "moe": ("moe", "mixtures of experts beside dense layers; under half an hour"),
     "extrapolation": (

@@ -2,7 +2,8 @@
 
 OUT/model is what lies in the package as weights/small-chat: config.json, model.safetensors in
 float16, tokenizer.json with the template's special tokens, and card.json. The 16 seen kinds and
-the first two levels of the six graded ones, as many of each; a loss on the answers alone.
+the first two levels of the six graded ones, as many of each, and more of what is hard; a loss on
+the answers alone.
 """
 
 from pathlib import Path
@@ -21,9 +22,10 @@ from llmbook.training.checkpoint import check_there_is_a_run
 from llmbook.training.log import Log, thinned
 
 OUT = Path("runs/small_chat")
-EXAMPLES, BATCH, ROW = 220_000, 64, 128  # in all; a step; tokens of a packed row
+EXAMPLES, BATCH, ROW = 240_000, 64, 128  # in all; a step; tokens of a packed row
+HARD = ("sum", "sum", "lookup", "backwards", "count")  # take more examples than the others
 CONFIG = TrainConfig(
-    steps=6500,
+    steps=6000,
     batch_size=BATCH,
     optimizer="muon",
     lr=3e-3,
@@ -59,7 +61,9 @@ def run(options, record):
         check_there_is_a_run(options.out)
     torch.manual_seed(config.seed)
     model, tokenizer = start(config.seed)
-    examples = mixture((*SEEN, *GRADED), min(EXAMPLES, config.steps * BATCH), seed=config.seed)
+    examples = mixture(
+        (*SEEN, *GRADED, *HARD), min(EXAMPLES, config.steps * BATCH), seed=config.seed
+    )
     batches = sft.Conversations(
         sft.encode_examples(tokenizer, examples, max_len=ROW), BATCH, length=ROW, seed=config.seed
     )
@@ -83,7 +87,7 @@ def run(options, record):
         "base": "small",
         "template": chat.TEMPLATE,
         "recipe": {**vars(config), "examples": len(examples), "row": ROW},
-        "data": {"kinds": [*SEEN, *GRADED], "levels of the graded": TRAINED_LEVELS},
+        "data": {"kinds": [*SEEN, *GRADED, *HARD], "levels of the graded": TRAINED_LEVELS},
         **record.about(),
         "tokens": history.tokens,
         "loss_curve": thinned(zip(history.steps, history.losses, strict=True)),
