@@ -22,10 +22,10 @@ from llmbook.training.checkpoint import check_there_is_a_run
 from llmbook.training.log import Log, thinned
 
 OUT = Path("runs/small_chat")
-EXAMPLES, BATCH, ROW = 240_000, 64, 128  # in all; a step; tokens of a packed row
+EXAMPLES, BATCH, ROW = 160_000, 64, 128  # in all; a step; tokens of a packed row
 HARD = ("sum", "sum", "lookup", "backwards", "count")  # take more examples than the others
 CONFIG = TrainConfig(
-    steps=6000,
+    steps=2500,
     batch_size=BATCH,
     optimizer="muon",
     lr=3e-3,

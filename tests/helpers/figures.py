@@ -14,6 +14,7 @@ from llmbook.figures import (
     GroupSamples,
     HeadPatterns,
     HeldGate,
+    LoRARank,
     LSTMGates,
     MergeSteps,
     NextToken,
@@ -25,12 +26,16 @@ from llmbook.figures import (
     ScanTree,
     Speculation,
     StateExplorer,
+    TemplateExplorer,
     TiledSoftmax,
     Timeline,
     VanishingGradient,
 )
 from llmbook.figures.timeline import SYSTEMS
+<<<<<<< HEAD
 from llmbook.models import load
+=======
+>>>>>>> 02a6d9a (Figures: a template explorer that cuts and counts in the page, and what a LoRA's rank buys; shorter recipes)
 from llmbook.models.pretrained import SHIPPED
 from llmbook.tokenization import BPETokenizer
 from llmbook.tokenization.characters import CharacterTokenizer
@@ -38,6 +43,12 @@ from llmbook.tokenization.characters import CharacterTokenizer
 
 def _random(seed, *shape):
     return 2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _lora(rank):
+    loss, seen = (0.3, 0.9) if rank == 0 else (0.3 + 1 / rank, 0.9 - 0.5 / rank)
+    names = ("trained weights", "loss", "seen", "blocks moved by", "nats of old text")
+    return dict(zip(names, (1000 + 100 * rank if rank else 10_000, loss, seen, 0.1, 2.0)))
 
 
 def _gates():
@@ -141,6 +152,10 @@ FIGURES = {
     ),
     "heads": (_heads, [{"query": 5}, {"query": 1}]),
     "gates": (_gates, [{}, {"step": 4}]),
+    "lora_rank": (
+        lambda: LoRARank({r: _lora(r) for r in (0, 1, 4, 16)}, place=1),
+        [{"place": 0}, {"place": 2}],
+    ),
     "merges": (
         lambda: MergeSteps({"English": "the cat sat on the mat, and the other cat sat\n" * 2}),
         [{"step": 0}, {"step": 9}],
@@ -179,6 +194,10 @@ FIGURES = {
     "rotary": (
         _rotary,
         [{"base": 8}, {"length": 256, "beside": "ALiBi"}, {"base": 500_000, "length": 1}],
+    ),
+    "templates": (
+        lambda: TemplateExplorer(BPETokenizer.load(SHIPPED / "small")),
+        [{"counted": "everything"}, {"end": False, "system": "Be brief."}, {"special": False}],
     ),
     "tiles": (
         lambda: TiledSoftmax(),
