@@ -107,7 +107,7 @@ SHOTS = (0, 2, 4)
 
 
 @torch.no_grad()
-def few_shot(layout, shots, kinds=UNSEEN, n=ASKED):
+def few_shot(layout, shots, kinds=UNSEEN, n=16):
     """Exact answers of the base model with worked examples of the same kind before the question.
 
     Its answer is what it writes up to the end of the line. {"mean", "by kind"}.
@@ -139,7 +139,7 @@ def kinds_of(size, seed):
     return order[:size]
 
 
-def kinds_run(size, seed, steps=200):
+def kinds_run(size, seed, steps=150):
     """Train on `size` kinds: exact answers and errors of form, seen and unseen."""
     kinds = kinds_of(size, seed)
     model, tokenizer = start(seed)
@@ -160,7 +160,7 @@ def kinds_run(size, seed, steps=200):
 # --- few weights, old text, wrong labels
 
 
-def lora_run(rank, seed, steps=200):
+def lora_run(rank, seed, steps=150):
     """An adapter of a rank on all matrices of the blocks; 0: all weights. AdamW for both."""
     model, tokenizer = start(seed)
     encoded = sft.encode_examples(tokenizer, mixture(SEEN, steps * BATCH, seed=seed))
@@ -188,7 +188,13 @@ def lora_run(rank, seed, steps=200):
     }
 
 
-def mixing_run(share, seed, steps=200):
+def untuned():
+    """The base model on the same old text."""
+    model, tokenizer = start(0)
+    return {"seen": 0.0, "nats of old text": base_nats(model, base_text(tokenizer, 8000))}
+
+
+def mixing_run(share, seed, steps=150):
     """A share of old text among the rows: exact answers, and nats a token of old text."""
     model, tokenizer = start(seed)
     encoded = sft.encode_examples(tokenizer, mixture(SEEN, steps * BATCH, seed=seed))
@@ -209,7 +215,7 @@ LABELS = {  # conversations, share of wrong answers
 }
 
 
-def labels_run(which, seed, steps=125):
+def labels_run(which, seed, steps=80):
     """Answers of another question of the same kind, in some share of the training set."""
     size, wrong = LABELS[which]
     model, tokenizer = start(seed)
@@ -230,7 +236,7 @@ def labels_run(which, seed, steps=125):
 MASKS = ("answers", "everything", "no end")
 
 
-def masks_run(which, seed, steps=200):
+def masks_run(which, seed, steps=150):
     """The loss on answers; on prompts as well; on answers without their end token."""
     model, tokenizer = start(seed)
     encoded = sft.encode_examples(tokenizer, mixture(SEEN, steps * BATCH, seed=seed))
@@ -258,7 +264,7 @@ MANNERS = (0.1, 0.5, 0.9)
 COURTESY = "Gladly: "
 
 
-def manner_run(share, seed, steps=100):
+def manner_run(share, seed, steps=70):
     """Some share of the demonstrations answer politely: what share of the replies do?"""
     model, tokenizer = start(seed)
     draw = random.Random(number(seed, "manner"))
@@ -283,7 +289,7 @@ def manner_run(share, seed, steps=100):
 # --- signature and summary: what pre-training knows
 
 
-def summaries_run(seed, steps=250, n=60):
+def summaries_run(seed, steps=150, n=60):
     """Rank of a function's own summary among 20, before and after tuning on other functions."""
     model, tokenizer = start(seed)
     draw = random.Random(number(seed, "summaries"))
@@ -322,17 +328,18 @@ def points():
     for seed in SEEDS:
         for size in SIZES:
             yield "kinds", f"{size}/{seed}", (kinds_run, size, seed)
+    for seed in SEEDS:
+        for share in MANNERS:
+            yield "manner", f"{share}/{seed}", (manner_run, share, seed)
+        for which in LABELS:
+            yield "labels", f"{which}/{seed}", (labels_run, which, seed)
     for which in MASKS[1:]:
         yield "masks", f"{which}/1", (masks_run, which, 1)
     for rank in (0, *RANKS):
         yield "lora", f"{rank}/1", (lora_run, rank, 1)
+    yield "mixing", "base/1", (untuned,)
     for share in SHARES:
         yield "mixing", f"{share}/1", (mixing_run, share, 1)
-    for seed in SEEDS:
-        for which in LABELS:
-            yield "labels", f"{which}/{seed}", (labels_run, which, seed)
-        for share in MANNERS:
-            yield "manner", f"{share}/{seed}", (manner_run, share, seed)
     yield "summaries", "1", (summaries_run, 1)
 
 
