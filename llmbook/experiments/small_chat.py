@@ -2,10 +2,10 @@
 
 OUT/model is what lies in the package as weights/small-chat: config.json, model.safetensors in
 float16, tokenizer.json with the template's special tokens, and card.json. The 16 seen kinds and
-the first two levels of the six graded ones, as many of each, and more of what is hard; a loss on
-the answers alone.
+the first two levels of the six graded ones, in two stages; a loss on the answers alone.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,8 +22,8 @@ from llmbook.training.checkpoint import check_there_is_a_run
 from llmbook.training.log import Log, thinned
 
 OUT = Path("runs/small_chat")
-EXAMPLES, BATCH, ROW = 160_000, 64, 128  # in all; a step; tokens of a packed row
-HARD = ("sum", "sum", "lookup", "backwards", "count")  # take more examples than the others
+BATCH, ROW = 64, 128  # conversations a step; tokens of a packed row
+KINDS = (*SEEN, *GRADED)
 CONFIG = TrainConfig(
     steps=2500,
     batch_size=BATCH,
@@ -36,6 +36,16 @@ CONFIG = TrainConfig(
     log_every=50,
     evaluate_every=0,
     checkpoint_every=500,
+)
+# name, config, kinds (one that stands twice has twice the examples): what the first stage leaves
+# weak has the larger part of the second.
+STAGES = (
+    ("all", CONFIG, (*KINDS, "sum", "sum", "lookup", "backwards", "count")),
+    (
+        "hard",
+        replace(CONFIG, steps=600, lr=1.5e-3, seed=1),
+        (*KINDS, *("lookup",) * 14, "without"),
+    ),
 )
 
 
@@ -54,30 +64,29 @@ def start(seed=0):
 
 def run(options, record):
     """Train it; the model's card is its record."""
-    from dataclasses import replace
-
-    config = CONFIG if options.steps is None else replace(CONFIG, steps=options.steps)
     if options.resume:
-        check_there_is_a_run(options.out)
-    torch.manual_seed(config.seed)
-    model, tokenizer = start(config.seed)
-    examples = mixture(
-        (*SEEN, *GRADED, *HARD), min(EXAMPLES, config.steps * BATCH), seed=config.seed
-    )
-    batches = sft.Conversations(
-        sft.encode_examples(tokenizer, examples, max_len=ROW), BATCH, length=ROW, seed=config.seed
-    )
-    history = train(
-        model,
-        batches,
-        config,
-        loss=sft.sft_loss,
-        count=sft.count_answer_tokens,
-        folder=options.out,
-        resume=options.resume,
-        log=Log(options.out, progress=True),
-        fingerprint=[example.prompt for example in examples[:8]],
-    )
+        check_there_is_a_run(options.out / STAGES[0][0])
+    torch.manual_seed(CONFIG.seed)
+    model, tokenizer = start(CONFIG.seed)
+    curve, tokens = [], 0
+    for name, config, kinds in STAGES:
+        config = config if options.steps is None else replace(config, steps=options.steps)
+        examples = mixture(kinds, config.steps * BATCH, seed=config.seed)
+        encoded = sft.encode_examples(tokenizer, examples, max_len=ROW)
+        folder = options.out / name
+        history = train(
+            model,
+            sft.Conversations(encoded, BATCH, length=ROW, seed=config.seed),
+            config,
+            loss=sft.sft_loss,
+            count=sft.count_answer_tokens,
+            folder=folder,
+            resume=options.resume and (folder / "checkpoints").is_dir(),
+            log=Log(folder, progress=True),
+            fingerprint=[example.prompt for example in examples[:8]],
+        )
+        curve += thinned(zip(history.steps, history.losses, strict=True))
+        tokens += history.tokens
     folder = options.out / "model"
     model.save(folder, dtype=torch.float16)
     tokenizer.save(folder)
@@ -86,11 +95,14 @@ def run(options, record):
         "parameters": model.n_parameters,
         "base": "small",
         "template": chat.TEMPLATE,
-        "recipe": {**vars(config), "examples": len(examples), "row": ROW},
-        "data": {"kinds": [*SEEN, *GRADED, *HARD], "levels of the graded": TRAINED_LEVELS},
+        "stages": [
+            {"name": name, "kinds": kinds, "row": ROW, **vars(config)}
+            for name, config, kinds in STAGES
+        ],
+        "levels of the graded kinds": TRAINED_LEVELS,
         **record.about(),
-        "tokens": history.tokens,
-        "loss_curve": thinned(zip(history.steps, history.losses, strict=True)),
+        "tokens": tokens,
+        "loss_curve": curve,
         "quality": quality(load(folder), tokenizer),
     }
     write_json(folder / "card.json", card)
