@@ -16,6 +16,7 @@ RACES = {
     "models": "a training step of GPT and BERT against transformers' of the same config",
     "training": "an update of our training loop against nanoGPT's, from a checkout you name",
     "loading": "a folder of a gigabyte read and written, against transformers",
+    "sft": "a packed update of supervised fine-tuning against trl's trainer",
     "decoding": "greedy decoding with a cache against transformers' generate",
     "tokenization": "byte-level BPE against the tokenizers library: training and encoding",
 }
