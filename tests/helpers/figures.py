@@ -32,10 +32,7 @@ from llmbook.figures import (
     VanishingGradient,
 )
 from llmbook.figures.timeline import SYSTEMS
-<<<<<<< HEAD
 from llmbook.models import load
-=======
->>>>>>> 02a6d9a (Figures: a template explorer that cuts and counts in the page, and what a LoRA's rank buys; shorter recipes)
 from llmbook.models.pretrained import SHIPPED
 from llmbook.tokenization import BPETokenizer
 from llmbook.tokenization.characters import CharacterTokenizer
