@@ -36,6 +36,7 @@ EXPERIMENTS = {
         "extrapolation",
         "positions trained on 32 tokens, tested on 256; ten minutes",
     ),
+    "rlhf": ("rlhf", "from demonstrations to a reward model and policies; half an hour"),
     "mamba": ("mamba", "what a state of fixed size can do; a quarter of an hour"),
     "reasoning": ("reasoning", "written steps, many samples, GRPO; ten minutes"),
     "inference": ("inference", "smaller caches, usable windows, students; twenty minutes"),

@@ -91,8 +91,8 @@ def model(seed=0):
 
 
 def test_each_answer_is_scored_as_it_would_be_alone():
-    reward, batch = model(), ranked_batch(PROMPTS, ANSWERS, [[0, 1]] * 3, end_id=0)
-    texts = [[*p, *a, 0] for p, row in zip(PROMPTS, ANSWERS, strict=True) for a in row]
+    reward, batch = model(), ranked_batch(PROMPTS, ANSWERS, [[0, 1]] * 3, end_id=6)
+    texts = [[*p, *a, 6] for p, row in zip(PROMPTS, ANSWERS, strict=True) for a in row]
     with torch.no_grad():
         alone = torch.stack([reward(torch.tensor([t]))[0, -1, 0] for t in texts])
         loss = reward_loss(reward, *batch)

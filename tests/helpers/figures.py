@@ -9,6 +9,7 @@ from llmbook.figures import (
     BlockStepper,
     BudgetPlanner,
     CellReader,
+    ClipExplorer,
     FamilyMasks,
     GradientReach,
     GroupSamples,
@@ -21,6 +22,7 @@ from llmbook.figures import (
     PassAtK,
     PathLength,
     PositionExplorer,
+    PreferenceLabeller,
     RotaryBase,
     RouterPlay,
     ScanTree,
@@ -174,6 +176,20 @@ FIGURES = {
     "positions": (
         lambda: PositionExplorer(d=32),
         [{"offset": k} for k in (-10, 0, 37)] + [{"code": "equal"}],
+    ),
+    "ppo_clip": (ClipExplorer, [{"ratio": 1.6}, {"advantage": -2.0, "ratio": 2.0}]),
+    "preferences": (
+        lambda: PreferenceLabeller(
+            [
+                "Return the path.",
+                "Return the path of the file that was given, if it is there.",
+                "No.",
+            ]
+            + ["Internationalisation of antidisestablishmentarianism"],
+            [1.0, 0.5, -1.0, 0.0],
+            labels=[[0, 2]],
+        ),
+        [{"labels": [[0, 1], [2, 3], [1, 3]], "place": 4}, {"steps": 200}, {"labels": []}],
     ),
     "router": (
         lambda: RouterPlay("the cat sat on the mat while internationalisation went on and on"),
