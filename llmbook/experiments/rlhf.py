@@ -28,6 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import llmbook
+from llmbook.alignment.collapse import Watch
 from llmbook.alignment.dpo import DPO, OnlineDPO, preference_batch, with_reference
 from llmbook.alignment.grpo import GRPO, GRPOConfig
 from llmbook.alignment.ppo import PPO, ActorCritic, PPOConfig
@@ -294,7 +295,7 @@ class Judge:
 POLICY = TrainConfig(
     steps=60,
     batch_size=ROWS,
-    lr=3e-4,
+    lr=1.5e-4,
     warmup=5,
     weight_decay=0.0,
     schedule="constant",
@@ -316,6 +317,7 @@ def grpo(proxy, seed, steps=40, log=None, **changes):
         config,
         reference=sft_model(),
         log=log,
+        watch=Watch(max_kl=1000.0),  # how far it runs without a penalty is what is looked at
     )
     settings = dataclasses.replace(POLICY, steps=steps, lr=lr)
     history = train(
@@ -324,7 +326,7 @@ def grpo(proxy, seed, steps=40, log=None, **changes):
     return model.eval(), history
 
 
-def ppo(proxy, seed, steps=40, log=None, **changes):
+def ppo(proxy, seed, steps=30, log=None, **changes):
     """A policy by PPO, the critic started from the reward model."""
     critic = reward_model()
     model, log = ActorCritic(sft_model(), critic), log or Log(progress=False)
@@ -356,7 +358,7 @@ def pairs_of(rows):
     return found
 
 
-def dpo(rows, seed, steps=60, beta=0.1, lr=2e-4, log=None):
+def dpo(rows, seed, steps=40, beta=0.1, lr=POLICY.lr, log=None):
     """A policy by DPO on the comparisons themselves: no reward model, no sampling."""
     model, reference, log = sft_model(), sft_model(), log or Log(progress=False)
     pairs = pairs_of(rows)
@@ -372,7 +374,7 @@ def dpo(rows, seed, steps=60, beta=0.1, lr=2e-4, log=None):
     return model.eval(), history
 
 
-def online_dpo(proxy, seed, steps=40, beta=0.1, lr=2e-4, log=None):
+def online_dpo(proxy, seed, steps=40, beta=0.1, lr=POLICY.lr, log=None):
     """DPO on the policy's own answers, ordered by the reward model."""
     model, log = sft_model(), log or Log(progress=False)
     runner = OnlineDPO(
@@ -417,6 +419,7 @@ def measure(policy, proxy, seed=0, against=None, prompts=None):
         "entropy": -rollouts.log_probs.sum(-1).mean().item(),
         "length": rollouts.lengths.float().mean().item(),
         "ended": rollouts.ended.float().mean().item(),
+        "negative": statistics.fmean(map(negative, texts_of(rollouts))),
     }
     if against is not None:
         won = [(a > b) + 0.5 * (a == b) for a, b in zip(rewards, against, strict=True)]
@@ -426,6 +429,12 @@ def measure(policy, proxy, seed=0, against=None, prompts=None):
     return found, rewards
 
 
+def negative(text):
+    """Does a text hold a word that the ten people rate below −1 on average?"""
+    table = ratings()
+    return any(statistics.fmean(table[w]) < -1 for w in _WORD.findall(text.lower()) if w in table)
+
+
 def best_of(n, proxy, seed=0, prompts=None):
     """Best-of-n by the reward model: true and proxy reward; its KL is at most ln n − (n − 1)/n."""
     prompts = prompts or held_out()
@@ -433,7 +442,7 @@ def best_of(n, proxy, seed=0, prompts=None):
         sft_model(), prompts, n, max_new_tokens=LONGEST_ANSWER, seed=generator(seed, "best", n)
     )
     scored = score_rollouts(proxy, rollouts).view(-1, n)
-    true = torch.tensor(true_rewards(rollouts)).view(-1, n)
+    true = torch.tensor(true_rewards(rollouts), dtype=torch.float64).view(-1, n)
     best = scored.argmax(-1, keepdim=True)
     return {
         "true": true.gather(1, best).mean().item(),
@@ -505,8 +514,9 @@ def policy_run(method, seed):
     """A policy by one method: its curves, and what it is worth on held-out names."""
     proxy = reward_model()
     _, against = measure(sft_model(), proxy, seed)
-    if method == "sft":
-        return measure(sft_model(), proxy, seed + 100, against)[0]
+    if method in ("base", "sft"):
+        model = load("small") if method == "base" else sft_model()
+        return measure(model, proxy, seed + 100, against)[0]
     make = {
         "dpo": lambda: dpo(compared(), seed),
         "online": lambda: online_dpo(proxy, seed),
@@ -518,8 +528,13 @@ def policy_run(method, seed):
     return {**measure(policy, proxy, seed, against)[0], "curves": curves(history)}
 
 
+def best_run(n, seed):
+    """Best-of-n by the recorded reward model."""
+    return best_of(n, reward_model(), seed)
+
+
 BETA = 0.05
-METHODS = ("sft", "grpo, β = 0", "dpo", "ppo", "grpo", "online")
+METHODS = ("base", "sft", "grpo, β = 0", "dpo", "ppo", "grpo", "online")
 STARTS = ("fresh", "base", "sft")
 SIZES = (1, 4, 16)  # of best-of-n
 
@@ -530,15 +545,11 @@ def points():
     for seed in SEEDS:
         for start in STARTS:
             yield "reward", f"{start}/{seed}", (reward_run, start, seed)
-        for n in SIZES:
-            yield (
-                "best",
-                f"{n}/{seed}",
-                (lambda n, seed: best_of(n, reward_model(), seed), n, seed),
-            )
     for seed in SEEDS:
         for method in METHODS:
             yield "policy", f"{method}/{seed}", (policy_run, method, seed)
+        for n in SIZES:
+            yield "best", f"{n}/{seed}", (best_run, n, seed)
 
 
 def run(options, record):

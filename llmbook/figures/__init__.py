@@ -28,6 +28,7 @@ _WHERE = {
     "PathLength": "paths",
     "PositionExplorer": "positions",
     "PreferenceLabeller": "preferences",
+    "RewardFrontier": "frontier",
     "RouterPlay": "router",
     "RotaryBase": "rotary",
     "TiledSoftmax": "tiles",

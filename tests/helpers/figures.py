@@ -23,6 +23,7 @@ from llmbook.figures import (
     PathLength,
     PositionExplorer,
     PreferenceLabeller,
+    RewardFrontier,
     RotaryBase,
     RouterPlay,
     ScanTree,
@@ -176,6 +177,15 @@ FIGURES = {
     "positions": (
         lambda: PositionExplorer(d=32),
         [{"offset": k} for k in (-10, 0, 37)] + [{"code": "equal"}],
+    ),
+    "frontier": (
+        lambda: RewardFrontier(
+            {
+                "no penalty": [(i * i, 0.4 * i, -1 + i - 0.3 * i * i) for i in range(6)],
+                "a penalty of 0.05": [(0.5 * i, 0.3 * i, -1 + 0.2 * i) for i in range(5)],
+            }
+        ),
+        [{"run": 1, "step": 2}, {"run": 0, "step": 0}],
     ),
     "ppo_clip": (ClipExplorer, [{"ratio": 1.6}, {"advantage": -2.0, "ratio": 2.0}]),
     "preferences": (
