@@ -1,4 +1,4 @@
-"""RLHF's experiment: the true reward by hand, labellers who are the ratings, a record that is whole."""
+"""RLHF's experiment: the true reward by hand, labellers who are the ratings, what ships."""
 
 import statistics
 

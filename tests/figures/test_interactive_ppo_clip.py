@@ -1,4 +1,4 @@
-"""The clip explorer: its objective and slope are those of `llmbook.alignment.ppo`, page and all."""
+"""The clip explorer: objective and slope are those of `llmbook.alignment.ppo`, page and all."""
 
 import pytest
 import torch

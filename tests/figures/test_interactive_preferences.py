@@ -1,4 +1,4 @@
-"""The labeller: scores are Bradley and Terry's, in Python and in the page, and clicks are labels."""
+"""The labeller: scores are Bradley and Terry's, in Python and in the page; clicks are labels."""
 
 import pytest
 import torch
