@@ -185,11 +185,8 @@ def fit(model, batch_at, loss, steps, lr):
 
 # --- selective copying
 
-SYMBOLS, KEPT, SPREAD = (
-    4,
-    4,
-    32,
-)  # kinds of symbols, how many are to be kept, among how many places
+SYMBOLS = 4  # kinds of symbols
+KEPT, SPREAD = 4, 32  # how many are to be kept, among how many places
 COPY_STEPS = 600
 
 

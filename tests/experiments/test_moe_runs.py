@@ -111,3 +111,35 @@ def test_measuring_on_the_way_changes_nothing(text, monkeypatch):
         moe.train_text(model, text, 0, 5, probe=lambda *_, model=model: model.eval())
         ends.append(model.tokens.weight.detach().clone())
     assert torch.equal(*ends)
+
+
+@pytest.mark.slow
+def test_recorded_runs_come_out_again(text):
+    past = moe.recorded()
+    for arm in ("dense", "mixture"):
+        again = moe.run_facts(arm, 0)["known"]
+        assert again == pytest.approx(past["facts"][f"{arm}/0"]["known"], abs=0.02)
+        found = []
+        model = moe.build_text(arm, text.vocab_size, 0)
+        moe.train_text(
+            model,
+            text,
+            0,
+            3 * moe.PROBE_EVERY + 1,
+            total=moe.TEXT_STEPS,
+            probe=lambda *_, model=model: found.append(moe.held_out(model, text)),
+        )
+        curve = [loss for _, loss, _ in past["text"][f"{arm}/0"]["curve"][:3]]
+        assert found == pytest.approx(curve, abs=0.05)
+
+
+def test_the_record_is_whole():
+    past = moe.recorded()
+    arms = {"facts": moe.FACT_ARMS, "text": moe.TEXT_ARMS, "balance": moe.BALANCE_ARMS}
+    for part, named in arms.items():
+        assert set(past[part]) == {f"{arm}/{seed}" for arm in named for seed in moe.SEEDS}
+    assert all(
+        run["curve"][-1][0] == (moe.LONGER if key.startswith("dense longer") else moe.TEXT_STEPS)
+        for key, run in past["text"].items()
+    )
+    assert len(past["upcycle"]) == 6 and len(past["more experts"]) == 5

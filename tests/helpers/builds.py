@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from llmbook import positions
+from llmbook import moe, positions
 
 COMPARISONS = {}
 
@@ -205,3 +205,48 @@ def _verify(build):
         assert (stood / n - limit).abs() < 4 * (limit * (1 - limit) / n).sqrt() + 1e-6
         if n - stood > 100:
             assert (instead / instead.sum() - residual(p, q)).abs().max() < 0.08
+
+
+# --- moe
+
+
+def experts_of(layer):
+    """The matrices of a `MoE`'s experts, as the chapter has them: (gate, up, down) each."""
+    width = layer.config.d_expert
+    pairs = zip(layer.experts.in_weight, layer.experts.down_weight, strict=True)
+    return [(both[:width], both[width:], down) for both, down in pairs]
+
+
+@compares("moe/expert")
+def _expert(build):
+    layer = moe.MoE(moe.MoEConfig(6, 10, 1, 1)).double()
+    x = torch.randn(4, 6, dtype=torch.float64)
+    ours = torch.stack([build(row, *experts_of(layer)[0]) for row in x])
+    torch.testing.assert_close(ours, layer(x), rtol=0, atol=1e-12)
+
+
+@compares("moe/mixture")
+def _mixture(build):
+    layer = moe.MoE(moe.MoEConfig(6, 10, 5, 2)).double()
+    x = 3 * torch.randn(9, 6, dtype=torch.float64)
+    ours = build(x, layer.router.weight, experts_of(layer), 2)
+    torch.testing.assert_close(ours, layer(x), rtol=0, atol=1e-12)
+
+
+@compares("moe/balance_loss")
+def _balance_loss(build):
+    for k in (1, 3):
+        logits = torch.randn(20, 7, dtype=torch.float64, requires_grad=True)
+        routing = moe.route(logits, k, "softmax_before")
+        ours, theirs = build(routing.probabilities, routing.chosen), moe.balance_loss(routing)
+        torch.testing.assert_close(ours, theirs)
+        slopes = [torch.autograd.grad(v, logits, retain_graph=True)[0] for v in (ours, theirs)]
+        torch.testing.assert_close(*slopes)
+
+
+@compares("moe/within_capacity")
+def _within_capacity(build):
+    routing = moe.route(torch.randn(30, 4) + torch.arange(4), 2)
+    limited = moe.limit_capacity(routing, 1.0)  # 15 tokens an expert
+    assert limited.dropped > 0
+    assert torch.equal(build(routing.chosen, 4, 15), limited.chosen >= 0)
