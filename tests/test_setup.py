@@ -159,7 +159,7 @@ def test_a_profile_and_a_seed_must_be_known(monkeypatch):
     monkeypatch.setenv("LLMBOOK_PROFILE", "quick")
     assert resolve_profile("auto") == "quick" and resolve_profile("full") == "full"
     with pytest.raises(ValueError, match="got 'fast'"):
-        start("rnn_lstm", "fast")
+        start("recurrent", "fast")
     with pytest.raises(ValueError, match="chapter must be one of"):
         start("rnn")
     for seed in (-1, 1.5, True, "0"):
@@ -171,7 +171,7 @@ def test_a_size_is_picked_by_profile():
     from llmbook.book.chapter import Run
 
     def run(profile):
-        return Run("rnn_lstm", profile, 5, "cpu", None, "")
+        return Run("recurrent", profile, 5, "cpu", None, "")
 
     assert [
         run(p).pick(smoke=1, quick=2, gpu=3, full=4) for p in ("smoke", "quick", "gpu", "full")

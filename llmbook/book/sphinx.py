@@ -1,8 +1,9 @@
 """Everything that knows Sphinx: the extension that `_config.yml` loads.
 
 It gives the pages their executed notebooks (and executes what is missing first), the `{claims}`
-and `{status}` directives, web files that need no network, and the fixes that this version of the
-theme and of its companions need. To move the book to another program, rewrite this file.
+and `{status}` directives, web files that need no network, pages that lead from old names to new
+ones (`llmbook_moved` in `_config.yml`), and the fixes that this version of the theme and of its
+companions need. To move the book to another program, rewrite this file.
 """
 
 import base64
@@ -28,6 +29,7 @@ PLACEHOLDER_ADDRESS = "https://github.com/executablebooks/jupyter-book"
 def setup(app):
     """Connect the extension; Sphinx calls this."""
     app.add_config_value("llmbook_static", "", "html")
+    app.add_config_value("llmbook_moved", {}, "html")
     app.add_directive("claims", Claims)
     app.add_directive("status", Status)
     sphinx_markdown.setup(app)
@@ -36,6 +38,7 @@ def setup(app):
     app.connect("source-read", put_executed)
     app.connect("env-purge-doc", forget)
     app.connect("build-finished", write_weights)
+    app.connect("build-finished", write_moved)
     app.connect("html-page-context", clean_scripts, priority=900)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
 
@@ -149,6 +152,30 @@ def write_weights(app, error):
             folder.mkdir(parents=True, exist_ok=True)
             script = page_script(name, shapes, base64.b64decode(packed))
             (folder / f"{name}.js").write_text(script, encoding="utf-8")
+
+
+MOVED = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Moved</title>
+<meta http-equiv="refresh" content="0; url={to}"><link rel="canonical" href="{to}">
+<script>location.replace("{to}" + location.hash);</script></head>
+<body><p>This page has moved: <a href="{to}">{to}</a>.</p></body></html>
+"""
+
+
+def write_moved(app, error):
+    """A page under each old name that leads to the new one, where that is in the book."""
+    if error or app.builder.format != "html":
+        return
+    for old, new in app.config.llmbook_moved.items():
+        if old in app.env.found_docs:
+            raise ExtensionError(f"llmbook_moved must name pages that are gone: got {old}")
+        if new not in app.env.found_docs:
+            logger.info("llmbook: %s would lead to %s, which is not in this book", old, new)
+            continue
+        page = Path(app.outdir) / f"{old}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        to = app.builder.get_relative_uri(old, new)
+        page.write_text(MOVED.format(to=to), encoding="utf-8")
 
 
 def forget(app, env, docname):

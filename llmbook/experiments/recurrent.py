@@ -165,7 +165,7 @@ def counted(kind, seed, top=40):
 
 # --- language
 
-LANGUAGE_STEPS, WIDTHS = 3000, {"RNN": 192, "LSTM": 96}  # 74,400 and 83,808 weights
+LANGUAGE_STEPS, WIDTHS = 3000, {"RNN": 192, "LSTM": 96}  # 74,208 and 83,808 weights
 
 
 class Characters(nn.Module):

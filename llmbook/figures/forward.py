@@ -23,12 +23,13 @@ _HERE = Path(__file__).parent
 
 
 def pack(weights):
-    """({name: shape}, bytes) of named arrays or tensors, rounded to float16, in their order.
+    """({name: shape}, bytes) of named arrays or tensors, rounded to float16, sorted by name.
 
+    Sorted, as the bytes are cut by the order of the names, and a notebook's file sorts those.
     Raises ValueError for a value that float16 cannot hold.
     """
     shapes, parts = {}, []
-    for name, value in weights.items():
+    for name, value in sorted(weights.items()):
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
         with np.errstate(over="ignore"):
             rounded = array.astype("<f2")

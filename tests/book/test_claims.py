@@ -41,7 +41,7 @@ def shown(monkeypatch):
 
 
 def at_profile(monkeypatch, profile):
-    run = chapter.Run("rnn_lstm", profile, 0, torch.device("cpu"), torch.float32, "")
+    run = chapter.Run("recurrent", profile, 0, torch.device("cpu"), torch.float32, "")
     monkeypatch.setattr(claims, "current_run", lambda: run)
 
 
@@ -164,7 +164,7 @@ def test_a_box_links_the_papers_and_names_the_number_of_recorded_seeds(shown, mo
     row = ledger()["rnn-bptt"]
     claim("rnn-bptt", measured=1, holds=True)
     for key in row["reference"]:
-        name, url = papers_of("rnn_lstm")[key]
+        name, url = papers_of("recurrent")[key]
         assert f'<a href="{url}">{name}</a>' in shown[0][1]
     past = {"rnn-bptt": {"loss": [0.1, 0.2, 0.3, 0.4, 0.5]}}
     monkeypatch.setattr(claims, "recorded", lambda chapter: past)
@@ -182,7 +182,7 @@ def test_a_row_of_history_is_settled_by_papers_that_have_an_address_and_by_no_me
         claim("rnn-bptt", measured=1, by_references=True)
     with pytest.raises(ValueError, match="needs measured="):
         claim("rnn-bptt", holds=True)
-    papers = {key: (name, "") for key, (name, _) in papers_of("rnn_lstm").items()}
+    papers = {key: (name, "") for key, (name, _) in papers_of("recurrent").items()}
     monkeypatch.setattr(claims, "papers_of", lambda chapter: papers)
     with pytest.raises(ClaimError):
         claim("rnn-bptt", by_references=True)

@@ -21,13 +21,13 @@ SCRIPT = Path(sys.modules[LSTMGates.__module__].__file__).relative_to(ROOT).with
 
 USES_MUCH = """
 from llmbook.book import check, claim, start
-run = start("rnn_lstm", profile, seed)
+run = start("recurrent", profile, seed)
 claim("rnn-cell-formula", 0.0, holds=True)
 from llmbook.figures import LSTMGates
 shown = LSTMGates
 from llmbook.models import load
 _ = load("small")
-_ = check("rnn_lstm/clip", ...)
+_ = check("recurrent/last", ...)
 """
 USES_LITTLE = """
 from llmbook.book import start
@@ -38,15 +38,15 @@ print(run.seed)
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A copy of the package with two executed chapters, `rnn_lstm` (uses much) and `attention`."""
+    """A copy of the package with two executed chapters: `recurrent` uses much."""
     root = tmp_path_factory.mktemp("tree")
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "llmbook", root / "llmbook", ignore=skip)
     (root / "requirements.txt").write_text("torch\n")
     (root / "_toc.yml").write_text(
-        "root: x\nchapters:\n- file: chapters/rnn_lstm\n- file: chapters/attention\n"
+        "root: x\nchapters:\n- file: chapters/recurrent\n- file: chapters/attention\n"
     )
-    write_chapter(root, "rnn_lstm", USES_MUCH)
+    write_chapter(root, "recurrent", USES_MUCH)
     write_chapter(root, "attention", USES_LITTLE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(root))
@@ -55,7 +55,7 @@ def tree(tmp_path_factory):
 
 
 def notebooks(root):
-    return [root / "chapters" / f"{name}.ipynb" for name in ("rnn_lstm", "attention")]
+    return [root / "chapters" / f"{name}.ipynb" for name in ("recurrent", "attention")]
 
 
 def would_run(root):
@@ -69,20 +69,20 @@ def would_run(root):
 
 
 EDITS = {  # a file of each kind: which chapters run again when it changes
-    "a module that both use": ("llmbook/book/claims.py", {"rnn_lstm", "attention"}),
-    "a module that one uses": ("llmbook/models/gpt.py", {"rnn_lstm"}),
+    "a module that both use": ("llmbook/book/claims.py", {"recurrent", "attention"}),
+    "a module that one uses": ("llmbook/models/gpt.py", {"recurrent"}),
     "a module that none uses": ("llmbook/kernels/flash_attention.py", set()),
     "the executing side": ("llmbook/book/execute.py", set()),
-    "the script of a figure": (SCRIPT.as_posix(), {"rnn_lstm"}),
-    "the checks of a chapter": ("llmbook/book/exercises/rnn_lstm.py", {"rnn_lstm"}),
+    "the script of a figure": (SCRIPT.as_posix(), {"recurrent"}),
+    "the checks of a chapter": ("llmbook/book/exercises/recurrent.py", {"recurrent"}),
     "the checks of another": ("llmbook/book/exercises/tokenization.py", set()),
-    "weights": ("llmbook/weights/small/model.safetensors", {"rnn_lstm"}),
+    "weights": ("llmbook/weights/small/model.safetensors", {"recurrent"}),
     "weights that none loads": ("llmbook/weights/encoder/model.safetensors", set()),
-    "a chapter's ledger": ("llmbook/book/ledger/rnn_lstm.json", {"rnn_lstm"}),
+    "a chapter's ledger": ("llmbook/book/ledger/recurrent.json", {"recurrent"}),
     "another chapter's ledger": ("llmbook/book/ledger/moe.json", set()),
-    "what was recorded": ("llmbook/book/recorded/rnn_lstm.json", {"rnn_lstm"}),
+    "what was recorded": ("llmbook/book/recorded/recurrent.json", {"recurrent"}),
     "what was recorded of another": ("llmbook/book/recorded/tokenization.json", set()),
-    "the requirements": ("requirements.txt", {"rnn_lstm", "attention"}),
+    "the requirements": ("requirements.txt", {"recurrent", "attention"}),
     "a notebook": ("chapters/attention.ipynb", {"attention"}),
 }
 
@@ -107,10 +107,10 @@ def test_an_edit_makes_only_the_chapters_run_again_that_used_the_file(tree, file
 
 def test_new_files_count_where_they_hide_a_used_one_and_not_elsewhere(tree):
     for file, expected in (
-        ("llmbook/models/gpt/__init__.py", {"rnn_lstm"}),  # a package hides the module beside it
+        ("llmbook/models/gpt/__init__.py", {"recurrent"}),  # a package hides the module beside it
         ("llmbook/models/brand_new.py", set()),
         ("llmbook/book/ledger/brand_new.json", set()),
-        ("llmbook/weights/brand_new/config.json", {"rnn_lstm"}),  # `load` lists what ships
+        ("llmbook/weights/brand_new/config.json", {"recurrent"}),  # `load` lists what ships
     ):
         path = tree / file
         path.parent.mkdir(exist_ok=True)
@@ -125,7 +125,7 @@ def test_new_files_count_where_they_hide_a_used_one_and_not_elsewhere(tree):
 def test_a_file_that_goes_away_counts(tree):
     script = tree / SCRIPT
     script.rename(script.with_suffix(".gone"))
-    assert SCRIPT.name in would_run(tree)["rnn_lstm"]
+    assert SCRIPT.name in would_run(tree)["recurrent"]
     script.with_suffix(".gone").rename(script)
 
 

@@ -258,7 +258,7 @@ def test_calibration_runs_each_seed_and_refuses_fewer_than_five(root, monkeypatc
     from llmbook.book.calibrate import calibrate
 
     body = (
-        'from llmbook.book import start, claim\nrun = start("rnn_lstm", profile, seed)\n'
+        'from llmbook.book import start, claim\nrun = start("recurrent", profile, seed)\n'
         'claim("rnn-bptt", measured={"x": 0.5 + seed / 10}, bounds={"x": ">= 0.45"})'
     )
     shutil.copytree(ROOT / "llmbook" / "book" / "ledger", root / "llmbook" / "book" / "ledger")

@@ -14,9 +14,9 @@ from llmbook.book.root import find_root
 ROOT = find_root(Path(__file__).parent)
 TRIES = """
 from llmbook.book.check import check
-check("rnn_lstm/clip", lambda *a: None)
-check("rnn_lstm/clip", 3.5)
-_ = check("rnn_lstm/join", ...)
+check("recurrent/last", lambda *a: None)
+check("recurrent/last", 3.5)
+_ = check("recurrent/join", ...)
 """
 
 
@@ -24,8 +24,8 @@ _ = check("rnn_lstm/join", ...)
 def folder(tmp_path_factory):
     """Three students' notebooks: bob's breaks, cyd's is none. The book lies elsewhere."""
     book, students = tmp_path_factory.mktemp("book"), tmp_path_factory.mktemp("students")
-    write_chapter(book, "rnn_lstm", "print(1)")
-    (book / "_toc.yml").write_text("root: x\nchapters:\n- file: chapters/rnn_lstm\n")
+    write_chapter(book, "recurrent", "print(1)")
+    (book / "_toc.yml").write_text("root: x\nchapters:\n- file: chapters/recurrent\n")
     (book / "requirements.txt").write_text("")
     (students / "ada.ipynb").write_text(json.dumps(code_notebook(TRIES)))
     (students / "bob.ipynb").write_text(json.dumps(code_notebook(TRIES, "1 / 0", "late = 1")))
@@ -43,9 +43,9 @@ def test_a_folder_gives_a_table_with_hints_and_an_exit_status(folder, tmp_path, 
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     ada = [row for row in rows if row["notebook"].endswith("ada.ipynb")]
     states = {row["exercise"]: row["state"] for row in ada}
-    assert set(states) == {item.id for item in exercises("rnn_lstm")}
-    assert states.pop("rnn_lstm/clip") == "not yet" and set(states.values()) == {"unanswered"}
-    hint = next(row["hint"] for row in ada if row["exercise"] == "rnn_lstm/clip")
+    assert set(states) == {item.id for item in exercises("recurrent")}
+    assert states.pop("recurrent/last") == "not yet" and set(states.values()) == {"unanswered"}
+    hint = next(row["hint"] for row in ada if row["exercise"] == "recurrent/last")
     assert "function is expected" in hint and hint in said  # of the last check, not the first
     bob = [row for row in rows if row["notebook"].endswith("bob.ipynb")]
     assert bob[0]["state"] == "not yet" and "ZeroDivisionError" in bob[-1]["hint"]
@@ -59,7 +59,7 @@ def test_a_notebook_that_runs_to_its_end_exits_0_and_strictly_only_when_all_is_r
     assert grade.main([str(folder / "ada.ipynb"), "--json"]) == 0
     printed = capsys.readouterr().out
     rows = json.loads(printed[printed.index("[\n") :])
-    assert rows[0]["exercise"] == "rnn_lstm/clip" and rows[0]["state"] == "not yet"
+    assert rows[0]["exercise"] == "recurrent/last" and rows[0]["state"] == "not yet"
     assert grade.main([str(folder / "ada.ipynb"), "--strict"]) == 1
 
 
@@ -69,13 +69,13 @@ def test_two_notebooks_of_one_name_are_two(folder, tmp_path):
         json.dumps(code_notebook(TRIES.replace("3.5", "...")))
     )
     one, two = grade.grade([folder / "ada.ipynb", tmp_path / "more/ada.ipynb"])
-    assert one.answers["rnn_lstm/clip"][0] == "not yet"
-    assert two.answers["rnn_lstm/clip"][0] == "unanswered"
+    assert one.answers["recurrent/last"][0] == "not yet"
+    assert two.answers["recurrent/last"][0] == "unanswered"
 
 
 def test_nothing_to_grade_is_an_error_that_says_so(folder, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    for path, words in ((tmp_path / "empty", "no notebooks"), ("nowhere", "one of rnn_lstm")):
+    for path, words in ((tmp_path / "empty", "no notebooks"), ("nowhere", "one of recurrent")):
         with pytest.raises(SystemExit) as stop:
             grade.main([str(path)])
         assert stop.value.code == 2 and words in capsys.readouterr().err

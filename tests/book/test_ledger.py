@@ -13,7 +13,9 @@ BIB = ROOT / "chapters" / "references.bib"
 
 FIRST_IDS = set((Path(__file__).parent / "first_ids.txt").read_text("utf-8").split())
 ROWS_PER_CHAPTER = {  # at least
-    "rnn_lstm": 39,
+    "recurrent": 15,
+    "gradients": 11,
+    "gates": 13,
     "attention": 26,
     "multi_head": 8,
     "positional_encoding": 19,

@@ -317,7 +317,7 @@ def small(tmp_path):
     if (ROOT / "_build/web").is_dir():
         shutil.copytree(ROOT / "_build/web", tmp_path / "_build/web")
     (tmp_path / "chapters/intro.md").write_text("# A small book\n\nOne chapter.\n")
-    names = ("rnn_lstm", "claims", "status", "references")
+    names = ("recurrent", "claims", "status", "references")
     (tmp_path / "_toc.yml").write_text(
         "format: jb-book\nroot: chapters/intro\nchapters:\n"
         + "".join(f"  - file: chapters/{name}\n" for name in names)
@@ -328,7 +328,9 @@ def small(tmp_path):
 def chapter(root, source):
     cells = [v4.new_markdown_cell("# A small chapter\n\n$x^2$"), v4.new_code_cell(source)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), root / "chapters/rnn_lstm.ipynb")
+    nbformat.write(
+        v4.new_notebook(cells=cells, metadata=kernel), root / "chapters/recurrent.ipynb"
+    )
 
 
 def make(root, *options, **env):
@@ -341,8 +343,8 @@ def test_a_failing_chapter_fails_the_build(small, options):
     chapter(small, "1 / 0")
     done = make(small, *options)
     assert done.returncode != 0, done.stdout
-    assert "rnn_lstm" in done.stdout and "ZeroDivisionError" in done.stdout
-    assert not (small / "_build/html/chapters/rnn_lstm.html").exists()
+    assert "recurrent" in done.stdout and "ZeroDivisionError" in done.stdout
+    assert not (small / "_build/html/chapters/recurrent.html").exists()
 
 
 @pytest.mark.slow
@@ -351,11 +353,11 @@ def test_a_change_in_the_package_reaches_the_pages_and_nothing_else_runs_again(s
     chapter(
         small,
         "from llmbook.probe import WORD\nfrom llmbook.book import start, claim\n"
-        'start("rnn_lstm")\n'
+        'start("recurrent")\n'
         'claim("rnn-cell-formula", {WORD + " measured": 1.0}, holds=True)\nprint("it is", WORD)',
     )
     page, claims = (
-        small / "_build/html/chapters/rnn_lstm.html",
+        small / "_build/html/chapters/recurrent.html",
         small / "_build/html/chapters/claims.html",
     )
     first = make(small, "-W", "-n", "--keep-going")
@@ -376,7 +378,7 @@ def test_a_change_in_the_package_reaches_the_pages_and_nothing_else_runs_again(s
     (small / "llmbook/probe.py").write_text('WORD = "after"\n')
     changed = make(small, "-W", "-n", "--keep-going")
     assert (
-        changed.returncode == 0 and "rnn_lstm, profile quick, seed 0: executing" in changed.stdout
+        changed.returncode == 0 and "recurrent, profile quick, seed 0: executing" in changed.stdout
     )
     assert "it is after" in page.read_text() and "after measured" in claims.read_text()
 
@@ -387,7 +389,7 @@ def test_texts_of_widgets_that_look_like_markup_leave_the_page_whole(small):
     chapter(small, f"import ipywidgets\nipywidgets.Select(options={texts!r})")
     done = make(small, "-W", "-n", "--keep-going")
     assert done.returncode == 0, done.stdout
-    page = (small / "_build/html/chapters/rnn_lstm.html").read_text()
+    page = (small / "_build/html/chapters/recurrent.html").read_text()
     begin = page.index('type="application/vnd.jupyter.widget-state+json"')
     state = page[page.index(">", begin) + 1 : page.index("</script>", begin)]
     assert "<" not in state
@@ -405,7 +407,7 @@ def test_without_npm_pages_load_the_pinned_files_and_the_build_says_so(small, tm
         "npm was not found, so pages load formulas and widgets from https://cdn.jsdelivr.net"
         in done.stdout
     )
-    page = (small / "_build/html/chapters/rnn_lstm.html").read_text()
+    page = (small / "_build/html/chapters/recurrent.html").read_text()
     assert "https://cdn.jsdelivr.net/npm/mathjax@3.2.2/es5/tex-chtml.js" in page
 
 
@@ -414,7 +416,7 @@ def test_buttons_appear_only_with_an_address(small):
     from llmbook.book.address import _replace, config_block
 
     chapter(small, "print(1)")
-    page = small / "_build/html/chapters/rnn_lstm.html"
+    page = small / "_build/html/chapters/recurrent.html"
     config = small / "_config.yml"
     config.write_text(_replace(config.read_text(), config_block(""), "_config.yml"))
     assert make(small, "-W", "-n", "--keep-going").returncode == 0
@@ -431,6 +433,8 @@ def test_buttons_appear_only_with_an_address(small):
         r'https://colab\.research\.google\.com/github/someone/book/blob/[^"]+', page.read_text()
     )
     assert (
-        found and found.group().endswith("/chapters/rnn_lstm.ipynb") and "/./" not in found.group()
+        found
+        and found.group().endswith("/chapters/recurrent.ipynb")
+        and "/./" not in found.group()
     )
     assert 'href="https://github.com/someone/book"' in page.read_text()

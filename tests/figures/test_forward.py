@@ -36,6 +36,7 @@ def run(expression, weights, **inputs):
         for name, x in inputs.items()
     }
     encoded = base64.b64encode(packed).decode()
+    shapes = json.loads(json.dumps(shapes, sort_keys=True))  # as a notebook's file keeps them
     program = ENGINE.read_text("utf-8") + (
         f"\nconst w = unpackWeights({json.dumps({'shapes': shapes, 'bytes': encoded})});"
         f"\nconst given = {json.dumps(given)}, {{ {', '.join(given) or '_'} }} = given;"
@@ -67,6 +68,8 @@ def test_packed_weights_come_back_as_float16_rounds_them():
     close(run("w.x", {"x": extremes}), extremes.half())
     shapes, packed = forward.pack({"a": np.zeros((2, 3)), "b": torch.ones(4)})
     assert shapes == {"a": [2, 3], "b": [4]} and len(packed) == 2 * 10
+    z, a = torch.ones(1, 2), torch.zeros(1, 2)
+    close(run("w.z", {"z": z, "a": a}), z)  # whatever order they are given in
     with pytest.raises(ValueError, match="big has values"):
         forward.pack({"big": torch.tensor([1e6])})
 

@@ -18,6 +18,152 @@ def compares(name):
     return register
 
 
+# --- recurrent networks
+
+
+@compares("recurrent/Cell")
+def _cell(Cell):
+    import numpy as np
+
+    from llmbook.recurrent import RNN
+
+    cell, xs = (
+        Cell(3, 4, 2, np.random.default_rng(1)),
+        np.random.default_rng(2).normal(size=(9, 3)),
+    )
+    layer = RNN(3, 4).double()
+    with torch.no_grad():
+        for name, weight in (("weight_ih", "W_xh"), ("weight_hh", "W_hh"), ("bias_ih", "b_h")):
+            getattr(layer, f"{name}_l0").copy_(torch.tensor(getattr(cell, weight)))
+        layer.bias_hh_l0.zero_()
+        states = layer(torch.tensor(xs)[None])[0][0]
+    ours = cell.unroll(xs, np.zeros(4))
+    close(ours, states)
+    close(cell.readout(ours), states @ torch.tensor(cell.W_hy).T + torch.tensor(cell.b_y))
+
+
+@compares("recurrent/bptt_by_lag")
+def _bptt_by_lag(build):
+    import types
+
+    import numpy as np
+
+    from llmbook.recurrent import rnn_cell
+
+    W, U, b, out = (v.numpy() for v in _draw(4, (4, 3), (4, 4), (4,), (2, 4)))
+    U = U / 3
+
+    def unroll(xs, h):
+        states = []
+        for x in xs:
+            states.append(h := np.tanh(U @ h + W @ x + b))
+        return np.array(states)
+
+    cell = types.SimpleNamespace(
+        W_hh=U, W_hy=out, unroll=unroll, readout=lambda states: states @ out.T
+    )
+    (xs,) = _draw(5, (6, 3))
+    weight, h, loss = torch.tensor(U).requires_grad_(), torch.zeros(1, 4).double(), 0.0
+    for t, x in enumerate(xs):
+        h = rnn_cell(x[None], h, torch.tensor(W), weight, torch.tensor(b))
+        if t in (2, 5):
+            loss = loss + (h @ torch.tensor(out).T).square().sum() / 2
+    (want,) = torch.autograd.grad(loss, weight)
+    by_lag = build(cell, xs.numpy(), [2, 5])
+    close(by_lag.sum(0), want, 1e-10)
+    assert by_lag.shape == (6, 4, 4) and not by_lag[5].any() == by_lag[4].any()
+
+
+@compares("recurrent/scan")
+def _scan(scan):
+    from llmbook.recurrent.scan import linear_scan
+
+    for steps in (1, 13, 16):
+        a, b = _draw(steps, (steps, 3), (steps, 3))
+        found, want = scan(a, b), linear_scan(a, b, dim=0)
+        torch.testing.assert_close(found[0], want.states)
+        assert found[1] == want.rounds
+
+
+@compares("gradients/jacobian_product")
+def _jacobian_product(build):
+    from llmbook.recurrent import rnn_cell
+
+    W, pushes, h = _draw(6, (5, 5), (4, 5), (5,))
+    still = torch.zeros(5, 5).double()
+
+    def last(h):
+        for push in pushes:
+            h = rnn_cell(push[None] * 0, h[None], still, W, push)[0]
+        return h
+
+    product, bare = build(W.numpy(), pushes.numpy(), h.numpy())
+    close(product, torch.autograd.functional.jacobian(last, h), 1e-10)
+    close(bare, torch.linalg.matrix_power(W, 4), 1e-9)
+
+
+@compares("gradients/clip_norm")
+def _clip_norm(build):
+    for limit in (0.5, 100.0):
+        weight = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+        (weight.grad,) = _draw(7, (3, 4))
+        ours = build(weight.grad.numpy().copy(), limit)
+        torch.nn.utils.clip_grad_norm_([weight], limit)
+        close(ours, weight.grad, 1e-5)
+
+
+@compares("gradients/started_as_rotation")
+def _started_as_rotation(build):
+    from llmbook.experiments import recall
+
+    torch.manual_seed(8)
+    net = recall.plain()()
+    state = torch.random.get_rng_state()
+    mine = build(net, 0.7).layer.weight_hh_l0.detach().clone()
+    torch.random.set_rng_state(state)
+    torch.nn.init.orthogonal_(net.layer.weight_hh_l0, 0.7)
+    close(mine, net.layer.weight_hh_l0.detach(), 1e-6)
+
+
+@compares("gates/lstm_step")
+def _lstm_step(build):
+    from llmbook.recurrent import lstm_cell
+
+    W, U, b, x, h, c = _draw(9, (12, 2), (12, 3), (12,), (2,), (3,), (3,))
+    want = lstm_cell(x[None], h[None], c[None], W, U, b)
+    got = build(*(v.numpy() for v in (W, U, b, x, h, c)))
+    for ours, library in zip(got, want, strict=True):
+        close(ours, library[0])
+
+
+@compares("gates/gru_step")
+def _gru_step(build):
+    from llmbook.recurrent import GRU
+
+    for after in (True, False):
+        torch.manual_seed(10)
+        layer = GRU(2, 3, reset_after=after).double()
+        (x, h) = _draw(11, (2,), (3,))
+        weights = [p.detach().numpy() for p in layer.parameters()]
+        with torch.no_grad():
+            want = layer(x[None, None], h[None, None])[1][0, 0]
+        close(build(*weights, x.numpy(), h.numpy(), reset_after=after), want)
+
+
+@compares("gates/min_gru")
+def _min_gru(build):
+    from llmbook.recurrent.scan import linear_loop, linear_scan
+
+    x, W_z, W_n = _draw(12, (7, 4), (4, 4), (4, 4))
+    z, n, h = (x @ W_z).sigmoid(), x @ W_n, torch.zeros(4).double()
+    for solve in (linear_loop, linear_scan):
+        states = build(x, W_z, W_n, lambda a, b, solve=solve: solve(a, b, dim=0).states)
+        h = torch.zeros(4).double()
+        for t in range(7):
+            h = (1 - z[t]) * h + z[t] * n[t]
+            close(states[t], h)
+
+
 # --- state spaces
 
 

@@ -1,0 +1,146 @@
+"""The chapters on recurrence: break the code under an exact claim, and the claim must not hold."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from llmbook.book.claims import ClaimError
+from llmbook.book.root import find_root
+
+matplotlib.use("Agg")
+CHAPTERS = find_root(Path(__file__).parent) / "chapters"
+
+CELL = ["setup", "class", "by-hand", "probe", "claims-cell"]
+BPTT = ["setup", "class", "by-lag", "lags", "claims-bptt"]
+CHAIN = ["setup", "class", "by-hand", "probe", "claims-cell"]
+CHAIN += ["longest", "scan", "chains", "claims-chain"]
+CLIP = ["setup", "clip", "storm", "claims-clip"]
+LSTM = ["setup", "lstm-step", "claims-cell"]
+GRU = [*LSTM, "gru-step", "race-figure", "count-figure", "claims-gru"]
+COST = [*GRU, "min-gru", "chains", "claims-cost"]
+
+# claim: its notebook, the cells it stands on (the last makes it), what is broken, and by what
+BROKEN = {
+    "rnn-cell-formula": (
+        "recurrent",
+        CELL,
+        "self.W_hh @ h + self.W_xh",
+        "self.W_hh.T @ h + self.W_xh",
+    ),
+    "rnn-bptt, product with W": (
+        "recurrent",
+        BPTT,
+        "error = cell.W_hh.T @ delta",
+        "error = cell.W_hh @ delta",
+    ),
+    "rnn-bptt, slope": (
+        "recurrent",
+        BPTT,
+        "(1 - states[s + 1] ** 2) * error",
+        "(1 - states[s] ** 2) * error",
+    ),
+    "rnn-cannot-parallelise": (
+        "recurrent",
+        CHAIN,
+        "a[offset:] * b[:-offset] + b[offset:]",
+        "a[offset:] * b[:-offset] + 2 * b[offset:]",
+    ),
+    "rnn-jacobian-product": (
+        "gradients",
+        ["setup", "product", "claim-product"],
+        "((1 - h**2)[:, None] * W_hh) @ product",
+        "(W_hh * (1 - h**2)) @ product",
+    ),
+    "rnn-gradient-clipping, always scaled": (
+        "gradients",
+        CLIP,
+        "min(1.0, c / np.linalg.norm(gradient))",
+        "(c / np.linalg.norm(gradient))",
+    ),
+    "rnn-gradient-clipping, by value": (
+        "gradients",
+        CLIP,
+        "return gradient * min(1.0, c / np.linalg.norm(gradient))",
+        "return clip_value(gradient, c / 9)",
+    ),
+    "lstm-cell-equations": (
+        "gates",
+        LSTM,
+        "c = 1 / (1 + np.exp(-f)) * c + 1 / (1 + np.exp(-i))",
+        "c = 1 / (1 + np.exp(-i)) * c + 1 / (1 + np.exp(-f))",
+    ),
+    "lstm-gru-equations": (
+        "gates",
+        GRU,
+        "z * h + (1 - z) * np.tanh(",
+        "(1 - z) * h + z * np.tanh(",
+    ),
+    "lstm-still-sequential": (
+        "gates",
+        COST,
+        "return solve(1 - z, z * (x @ W_n))",
+        "h = [x[0] * 0]\n    for a, b in zip(1 - z, z * (x @ W_n)):\n"
+        "        h.append(a * h[-1] + b)\n    return torch.stack(h[1:])",
+    ),
+}
+
+
+def cells_of(notebook, names):
+    """The sources of a notebook's cells, by their names behind the notebook's own."""
+    read = json.loads((CHAPTERS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    found = {cell["id"]: "".join(cell["source"]) for cell in read}
+    return [found[f"{notebook}-{name}"] for name in names]
+
+
+def execute(notebook, names, old=None, new=None):
+    """Run cells at `smoke` in a fresh namespace, with one piece of code changed."""
+    cells = cells_of(notebook, names)
+    if old is not None:
+        assert sum(cell.count(old) for cell in cells) == 1, f"{old!r} must occur once"
+        cells = [cell.replace(old, new) for cell in cells]
+    space = {"profile": "smoke", "seed": 0, "__name__": "chapter"}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for cell in cells:
+            exec(compile(cell, "chapter", "exec"), space)
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_claim_holds_on_the_code_as_it_is(name):
+    notebook, names, _, _ = BROKEN[name]
+    execute(notebook, names)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_claim_fails_when_the_code_under_it_is_broken(name):
+    with pytest.raises(ClaimError, match=name.split(",")[0]):
+        execute(*BROKEN[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "notebook", "cells", "part", "arm", "worse"),
+    [
+        ("rnn-explosion-easier", "gradients", CLIP, "clipping", "3/40/clipped", "accuracy"),
+        ("lstm-gru-comparable", "gates", GRU, "counting", "GRU", None),
+    ],
+)
+def test_a_claim_on_recorded_runs_fails_when_they_say_otherwise(
+    monkeypatch, name, notebook, cells, part, arm, worse
+):
+    from llmbook.experiments import recurrent
+
+    told = recurrent.over_seeds
+
+    def otherwise(asked, which):
+        found = told(asked, which)
+        if (asked, which) != (part, arm):
+            return found
+        return {s: {**v, worse: 1.0} if worse else [40] * len(v) for s, v in found.items()}
+
+    monkeypatch.setattr(recurrent, "over_seeds", otherwise)
+    with pytest.raises(ClaimError, match=name):
+        execute(notebook, cells)
