@@ -16,8 +16,8 @@ from llmbook.training.config import TrainConfig
 from llmbook.training.log import Log
 from llmbook.training.loop import train
 
-SUM_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
-SUM_DIGITS, SUM_STEPS = 6, 500
+SUM_WIDTHS = (2, 3, 4, 5, 6, 8)
+SUM_DIGITS, SUM_STEPS = 6, 400
 
 
 def sums(n, generator):

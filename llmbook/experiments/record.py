@@ -27,7 +27,10 @@ EXPERIMENTS = {
     "families_table": ("families.table", "what the three families make of the same tasks"),
     "multi30k": ("multi30k", "an English to German Transformer, and its BLEU; under an hour"),
     "recurrent": ("recurrent", "what a recurrent network carries, and how far; twenty minutes"),
-    "scaling": ("scaling", "small models in many sizes, on texts of many lengths; under an hour"),
+    "scaling": (
+        "scaling",
+        "small models in many sizes, on texts of many lengths; fifteen minutes",
+    ),
     "small_chat": ("small_chat", "the small model that follows instructions; ten minutes"),
     "sft": ("sft", "what supervised fine-tuning gives, in many short runs; twenty minutes"),
     "splits": ("splits", "how published tokenizers cut twenty texts; nothing is trained"),

@@ -1,11 +1,12 @@
 """Small models in many sizes: the sweep behind the chapter on scaling laws.
 
-    rates    each size at five learning rates, on 0.5 M bytes: the best one is used from then on
-    sweep    each size on 0.5 to 4 M bytes of documentation, each run with a schedule of its own
+    rates    each size at four learning rates, on 0.5 M bytes: the best one is used from then on
+    sweep    each size on 0.5 to 2 M bytes of documentation, the smallest on 4 M too; each run has
+             a schedule of its own
     ngram    the model to beat: Kneser–Ney, counted on the same bytes
     seeds    one point of the sweep with other seeds: what a difference means
-    widths   widths 16 to 96 at several rates, with standard and with maximal-update rules
-    repeat   some sizes for 0.5 M bytes: twenty times over 25,000, or once over 0.5 M
+    widths   widths 16 to 64 at several rates, with standard and with maximal-update rules
+    repeat   some sizes for 0.25 M bytes: twenty times over 12,500, or once over all
     students a small model taught by the text, and by the book's own model on the same text
     sums     widths 2 to 8 on sums of six digits without carry: one task, three measures
     public   published scores of base models by compute, summed up (where the tables are at hand)
@@ -15,8 +16,8 @@ nats, until they have read a million, and on the way from there to longer contex
 follows no power law; in bytes the way is smooth from half a million on.
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
-`python -m llmbook record scaling` records all of it, in less than an hour of one core; `--minutes`
-stops it after the run in which they are over, and the next call goes on.
+`python -m llmbook record scaling` records all of it, in about fifteen minutes of one core;
+`--minutes` stops it after the run in which they are over, and the next call goes on.
 """
 
 import json
@@ -24,6 +25,7 @@ import math
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -45,18 +47,19 @@ CONTEXT, BATCH = 32, 32  # tokens of a window, windows of a batch
 # width: layers; heads of 16 throughout
 SIZES = {16: 1, 24: 1, 32: 2, 48: 2, 64: 3, 96: 3}
 TOKENS = (500_000, 1_000_000, 2_000_000, 4_000_000)
-RATES = (0.01, 0.02, 0.04, 0.08, 0.16)
+LONG, LONG_UP_TO = 4_000_000, 24  # the longest texts are read by sizes up to this width
+RATES = (0.01, 0.02, 0.04, 0.08)
 TUNED_ON = 500_000  # tokens on which the rates are compared
-SEEDS = (1, 2, 3, 4, 5)
-SEEDS_AT = (48, 500_000)
-WIDTHS = (16, 32, 64, 96)
-WIDTH_RATES = tuple(2.0**k for k in range(-10, -3))
-WIDTH_TOKENS = 200_000
-ORDERS = (2, 3, 4, 6)
-REPEATED = (25_000, 500_000)  # tokens of the texts that `repeat` reads
-REPEAT_SIZES = (24, 32, 48, 64)
-REPEAT_TOKENS = 500_000
-STUDENT_TOKENS = 250_000
+SEEDS, FEW_SEEDS = (1, 2, 3, 4, 5), (1, 2, 3)
+SEEDS_AT = (24, 500_000)
+WIDTHS = (16, 32, 64)
+WIDTH_RATES = tuple(2.0**k for k in range(-9, -4))
+WIDTH_TOKENS = 100_000
+ORDERS = (3, 6)
+REPEATED = (12_500, 250_000)  # tokens of the texts that `repeat` reads
+REPEAT_SIZES = (24, 32, 48)
+REPEAT_TOKENS = 250_000
+STUDENT_TOKENS = 50_000
 STUDENT_RATE = 0.02
 WARMUP = 0.05  # share of the steps
 HELD_OUT = 4096  # windows of held-out text
@@ -75,7 +78,10 @@ class Text:
 def read_text(size="full"):
     """The documentation in bytes, a zero before and after each document."""
     sides = [documentation(split, size) for split in ("train", "validation")]
-    streams = [pack((list(document.text.encode()) for document in side), 0) for side in sides]
+    streams = [
+        pack((np.frombuffer(document.text.encode(), np.uint8) for document in side), 0)
+        for side in sides
+    ]
     about = {"train": sides[0].card(), "validation": sides[1].card(), "tokens": len(streams[0])}
     return Text(*streams, 256, about)
 
@@ -298,6 +304,8 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf):
     rates = best_rates(asked["rates"].values())
     for tokens in TOKENS:
         for width, layers in SIZES.items():
+            if tokens >= LONG and width > LONG_UP_TO:
+                continue
             key = f"{width}/{tokens}/{rates[width]}"
             make("sweep", key, run_point, text, width, layers, tokens, rates[width])
     for tokens in TOKENS:
@@ -317,12 +325,12 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf):
             where = (width, SIZES[width], REPEAT_TOKENS, rates[width])
             key = f"{width}/{length}/{rates[width]}"
             make("repeat", key, run_point, text, *where, source=text.train[:length])
-    for seed in SEEDS:
+    for seed in FEW_SEEDS:
         for distilled in (False, True):
             key = f"{seed}/{'model' if distilled else 'text'}"
             make("students", key, run_student, subwords, distilled, seed)
     for width in SUM_WIDTHS:
-        for seed in SEEDS:
+        for seed in FEW_SEEDS:
             make("sums", f"{width}/{seed}", run_sums, width, seed)
     if available("emergence"):
         make("public", "base models", public_scores)

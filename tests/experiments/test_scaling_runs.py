@@ -87,6 +87,7 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
         "TOKENS": (2_048,),
         "TUNED_ON": 2_048,
         "SEEDS": (1,),
+        "FEW_SEEDS": (1,),
         "SEEDS_AT": (16, 2_048),
         "WIDTHS": (16,),
         "WIDTH_RATES": (4e-3,),
@@ -144,6 +145,22 @@ def test_bytes_are_the_text_with_a_zero_around_each_document():
     from llmbook.data import documentation
 
     assert next(iter(documentation("validation", "quick"))).text.startswith(first)
+
+
+def test_what_ships_is_the_recording_that_the_code_asks_for(monkeypatch):
+    """Every run that would be made is there, in order: nothing is trained, nothing is written."""
+    content = {part: dict(runs) for part, runs in json.loads(scaling.OUT.read_text()).items()}
+    monkeypatch.setattr(scaling, "available", lambda name: False)
+    empty = scaling.Text(torch.zeros(0), torch.zeros(0), 256, {})
+    scaling.record(content, pytest.fail, empty, empty, until=0.0)
+    assert set(scaling.recorded()) == {*PARTS, "public", "_run"}
+
+
+def test_in_the_recording_more_text_and_more_parameters_are_better():
+    runs = {(r["width"], r["tokens"]): r["loss"] for r in scaling.recorded()["sweep"]}
+    for (width, tokens), loss in runs.items():
+        assert all(other < loss for (w, t), other in runs.items() if w > width and t == tokens)
+        assert all(other < loss for (w, t), other in runs.items() if w == width and t > tokens)
 
 
 def _without_seconds(runs):

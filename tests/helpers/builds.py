@@ -1,9 +1,13 @@
 """What notebooks build, held to the library: one comparison a name, raising where they differ."""
 
+import math
+from dataclasses import astuple
+
 import torch
 import torch.nn.functional as F
 
 from llmbook import moe, positions
+from llmbook.scaling import PUBLISHED
 
 COMPARISONS = {}
 
@@ -222,6 +226,23 @@ def _ssd_matrix(ssd_matrix):
     delta, a = delta.abs(), torch.tensor([-0.4], dtype=torch.float64)
     want = semiseparable(delta[None, :, None], a, B[None, :, None], C[None, :, None])[0, 0]
     torch.testing.assert_close(ssd_matrix(delta, a, B, C), want)
+
+
+# --- scaling laws
+
+
+@compares("scaling/law_loss")
+def _law_loss(law_loss):
+    for law in PUBLISHED.values():
+        for n, d in ((1e8, 3e9), (7e10, 1.4e12)):
+            assert law_loss(n, d, *astuple(law)) == law.loss(n, d)
+
+
+@compares("scaling/best_size")
+def _best_size(best_size):
+    for law in PUBLISHED.values():
+        for flops in (1e18, 3e23):
+            assert math.isclose(best_size(flops, *astuple(law)), law.optimum(flops)[0])
 
 
 # --- positions
