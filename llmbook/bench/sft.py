@@ -9,31 +9,49 @@ The gate: the gradient of the first update, of the embedding and of every block'
 ours in float64.
 """
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
 from llmbook.alignment import chat, sft
+from llmbook.alignment.lora import LoRA, LoRAConfig
 from llmbook.bench.race import relative_error, run_pair
 from llmbook.data.verifiable import SEEN, mixture
 from llmbook.models import load
+from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.pretrained import SHIPPED
 from llmbook.models.pretrained.layout import slots
 from llmbook.tokenization import BPETokenizer
 from llmbook.training import TrainConfig, Update
 
 TOLERANCE = 1e-4
+GPT2 = {"vocab_size": 50257, "max_len": 1024, "d_model": 768, "n_layers": 12, "n_heads": 12}
 SIZES = {"quick": (16, 128), "cpu": (32, 256), "gpu": (256, 256)}  # conversations, tokens of a row
 
 
 def add_arguments(parser):
     """How many conversations an update sees."""
     parser.add_argument("--size", choices=list(SIZES), help="default: cpu; quick: quick")
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="no race: peak memory of LoRA against all weights, at GPT-2's smallest shape",
+    )
 
 
 def run(options, report):
     """Race one size; `report` prints and records."""
+    if options.memory:
+        peaks = {rank: _in_a_fresh_process(rank) for rank in (0, 8)}
+        print(
+            f"GPT-2's 124 M shape, batch 1, 128 tokens, AdamW: peak above the weights "
+            f"{peaks[0] / 2**20:,.0f} MiB for all weights, {peaks[8] / 2**20:,.0f} MiB for LoRA "
+            f"of rank 8, {peaks[8] / peaks[0]:.0%}"
+        )
+        return
     gpu = options.device.type == "cuda"
     size = options.size or ("quick" if options.quick else "gpu" if gpu else "cpu")
     conversations, row = SIZES[size]
@@ -67,6 +85,34 @@ def _race(case, conversations, row, options):
         repeats=options.repeats,
         warmup=options.warmup,
     )
+
+
+def peak_of_updates(rank, updates=2):
+    """Bytes by which some updates raise the peak of this process's memory; rank 0: all weights.
+
+    Read from the system: in a fresh process, the weights in it and nothing trained yet.
+    """
+    import resource
+
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**GPT2)).train()
+    if rank:
+        model = LoRA(model, LoRAConfig(rank=rank, alpha=2.0 * rank))
+    config = TrainConfig(steps=10, warmup=0, batch_size=1, precision="float32")
+    update = Update(model, config, sft.sft_loss, sft.count_answer_tokens)
+    ids = torch.randint(GPT2["vocab_size"], (1, 129))
+    batch = (ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), torch.ones(1, 128).long())
+    with open("/proc/self/statm", encoding="ascii") as file:
+        before = int(file.read().split()[1]) * resource.getpagesize()
+    for _ in range(updates):
+        update(batch)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+
+def _in_a_fresh_process(rank):
+    code = f"from llmbook.bench.sft import peak_of_updates as f; print(f({rank}))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return int(done.stdout)
 
 
 def load_double(model):

@@ -7,7 +7,6 @@
     labels      a small clean set, a large one with wrong answers, a large clean one
     masks       what is left out of the loss, or the end token left out: what is lost
     manner      two ways of answering in some proportion: in which one does the model answer?
-    summaries   a function's signature and its documented summary: which of twenty?
 
 A run is a function of its key, so that a killed recording goes on with the next key.
 """
@@ -21,11 +20,11 @@ import torch
 
 from llmbook.alignment import chat, sft
 from llmbook.alignment.lora import LoRA, LoRAConfig
-from llmbook.data.corpus import documentation, question_answers
+from llmbook.data.corpus import documentation
 from llmbook.data.packing import Windows, pack
 from llmbook.data.verifiable import SEEN, UNSEEN, examples, mixture
 from llmbook.decoding import generate
-from llmbook.evaluation import base_nats, base_text, choice_rank, examine, questions
+from llmbook.evaluation import base_nats, base_text, examine, questions
 from llmbook.experiments.record import RECORDED
 from llmbook.experiments.small_chat import start
 from llmbook.models import load
@@ -286,37 +285,6 @@ def manner_run(share, seed, steps=70):
     }
 
 
-# --- signature and summary: what pre-training knows
-
-
-def summaries_run(seed, steps=150, n=60):
-    """Rank of a function's own summary among 20, before and after tuning on other functions."""
-    model, tokenizer = start(seed)
-    draw = random.Random(number(seed, "summaries"))
-    pairs = {side: question_answers(side, "quick") for side in ("train", "validation")}
-    short = {
-        side: [(q, a) for _, q, a in pairs[side] if len(tokenizer.encode(q + a, ())) < ROW - 8]
-        for side in pairs
-    }
-    asked = draw.sample(short["validation"], min(n, len(short["validation"])))
-    answers = [a for _, a in short["validation"]]
-    tests = [(q, [a, *draw.sample([x for x in answers if x != a], 19)]) for q, a in asked]
-    before = [choice_rank(model, tokenizer, q, choices) for q, choices in tests]
-    shown = [
-        chat.encode(tokenizer, chat.from_triplet(q, "", a), max_len=ROW) for q, a in short["train"]
-    ]
-    loss = fit(model, shown, steps, seed)
-    after = [choice_rank(model, tokenizer, q, choices) for q, choices in tests]
-    return {
-        "pairs": len(shown),
-        "loss": loss,
-        "first of 20, before": statistics.fmean(rank == 1 for rank in before),
-        "first of 20, after": statistics.fmean(rank == 1 for rank in after),
-        "mean rank, before": statistics.fmean(before),
-        "mean rank, after": statistics.fmean(after),
-    }
-
-
 # --- the record
 
 
@@ -340,7 +308,6 @@ def points():
     yield "mixing", "base/1", (untuned,)
     for share in SHARES:
         yield "mixing", f"{share}/1", (mixing_run, share, 1)
-    yield "summaries", "1", (summaries_run, 1)
 
 
 def recorded_runs():

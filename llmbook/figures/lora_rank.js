@@ -40,8 +40,8 @@ function render({ model, el }) {
       h("div", { style: `width:${half}px` }, curve(half, "seen", "exact answers (share)", 1.02))));
     ui.say(`Rank <b>${row.rank}</b>: ${whole(row.trained)} of ${whole(full.trained)} weights are trained `
       + `(${(100 * row.trained / full.trained).toPrecision(2)}%); loss ${row.loss.toFixed(2)}, exact `
-      + `<b>${(100 * row.seen).toFixed(0)}%</b>. Dashed: all weights, ${full.loss.toFixed(2)} and `
-      + `${(100 * full.seen).toFixed(0)}%.`);
+      + `<b>${(100 * row.seen).toFixed(0)}%</b>, old text ${row.nats.toFixed(1)} nats a token. Dashed: all weights, `
+      + `${full.loss.toFixed(2)}, ${(100 * full.seen).toFixed(0)}% and ${full.nats.toFixed(1)}.`);
   }
   return redraw(model, ui.body, ["place"], draw);
 }

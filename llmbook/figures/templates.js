@@ -58,17 +58,27 @@ function encoded(get) {
   return { out, said };
 }
 
+const TALKS = [
+  { system: "", question: "Last word: red owl", answer: "owl", again: "In capitals", second: "OWL" },
+  { system: "Answer in English.", question: "Sum: 3 + 4", answer: "7", again: "", second: "" },
+  { system: "", question: "Is it late?", answer: "It is ten to nine.", again: "Thanks!", second: "With pleasure." },
+];
+
 function render({ model, el }) {
   const ui = frame(model, el, "What does the loss count of your conversation?");
   const get = (name) => model.get(name);
   const inputs = FIELDS.map(([name, role]) => {
     const field = h("input", { type: "text", maxlength: 60, "aria-label": `${role} says (${name})`, "data-name": name,
-      placeholder: HINTS[name], style: "flex:1;min-width:0;font:inherit;padding:.25rem .5rem;color:inherit;"
+      placeholder: HINTS[name], style: "flex:1 1 0;width:0;min-width:0;font:inherit;padding:.25rem .5rem;color:inherit;"
         + "background:var(--well);border:1px solid var(--line);border-radius:6px",
       oninput: () => put(model, { [name]: field.value }) });
     return [name, field, h("label", { style: "display:flex;gap:.6rem;align-items:center;margin:0 0 .3rem" },
       h("span", { style: "flex:0 0 5.2rem;color:var(--soft)" }, role), field)];
   });
+  const other = button("Another conversation", () => {
+    talk = (talk + 1) % TALKS.length;
+    put(model, TALKS[talk]);
+  }, { "data-name": "other" });
   const counted = choice({ label: "The loss counts", name: "counted",
     options: [["answers", "every answer"], ["last answer", "the last answer"], ["everything", "everything"]],
     input: (x) => put(model, { counted: x }) });
@@ -76,8 +86,9 @@ function render({ model, el }) {
     input: (x) => put(model, { end: x }) });
   const special = choice({ label: "The template's marks are", name: "special",
     options: [[true, "tokens of their own"], [false, "plain text"]], input: (x) => put(model, { special: x }) });
-  ui.controls.append(h("div", { style: "flex-basis:100%" }, inputs.map(([, , node]) => node)),
-    counted.node, end.node, special.node);
+  ui.controls.append(h("div", { style: "flex:1 1 100%;min-width:0" }, inputs.map(([, , node]) => node)),
+    counted.node, end.node, special.node, h("div", { class: "walk" }, other));
+  let talk = 0;
   const row = h("div", { role: "img", style: "display:flex;flex-wrap:wrap;gap:4px 3px;align-content:flex-start;min-height:7rem" });
   ui.body.append(row);
 
@@ -92,8 +103,8 @@ function render({ model, el }) {
         + `background:${t.counts ? "color-mix(in srgb, var(--green) 26%, var(--paper))" : "var(--well)"};`
         + `border:1px solid ${t.counts ? "var(--green)" : "var(--line)"}` },
     h("span", { style: "white-space:pre;font-family:monospace;font-size:14px;overflow-wrap:anywhere;"
-      + `color:var(--${t.mark ? "purple" : "ink"})` }, t.text),
-    h("span", { style: "font-size:12px;color:var(--soft)" }, t.counts ? "counts" : "–"))));
+      + `color:var(--${t.mark && !t.counts ? "purple" : "ink"})` + (t.mark ? ";font-weight:650" : "") }, t.text),
+    h("span", { style: `font-size:12px;color:var(--${t.counts ? "ink" : "soft"})` }, t.counts ? "counts" : "–"))));
     Object.assign(ui.readout.dataset, { tokens: out.length, counted: count });
     const silent = !said.some(([role]) => role === "assistant");
     const forgets = count && !get("end") ? " A model tuned so never learns to stop." : "";

@@ -417,3 +417,59 @@ def _within_capacity(build):
     limited = moe.limit_capacity(routing, 1.0)  # 15 tokens an expert
     assert limited.dropped > 0
     assert torch.equal(build(routing.chosen, 4, 15), limited.chosen >= 0)
+
+
+# --- supervised fine-tuning
+
+
+@compares("sft/shifted")
+def _shifted(shifted):
+    from llmbook.alignment.chat import Encoded
+    from llmbook.alignment.sft import targets_of
+
+    for counts in ([False, True, False, True, True], [True, False, False, False, True]):
+        encoded = Encoded([5, 3, 9, 7, 2], counts)
+        assert shifted(encoded.ids, encoded.counts) == targets_of(encoded)[1]
+
+
+@compares("sft/answer_loss")
+def _answer_loss(build):
+    from llmbook.losses import IGNORED, next_token_loss
+
+    (logits,) = _draw(4, (2, 6, 11))
+    targets = torch.tensor([[3, 0, IGNORED, 10, 1, 2], [IGNORED, IGNORED, 4, 4, IGNORED, 0]])
+    close(build(logits, targets), next_token_loss(logits, targets))
+
+
+@compares("sft/wilson")
+def _wilson(build):
+    from llmbook.evaluation import wilson
+
+    for right, n in ((0, 10), (7, 10), (63, 64)):
+        close(torch.tensor(build(right, n)), torch.tensor(wilson(right, n)), 1e-4)
+
+
+@compares("sft/documents_mask")
+def _documents_mask(build):
+    from llmbook.models.gpt import GPT, GPTConfig
+
+    model = GPT(GPTConfig(vocab_size=5, max_len=12, d_model=4, n_layers=1, n_heads=1))
+    numbers = torch.tensor([1, 1, 1, 2, 3, 3, 3, 3, 0, 0])
+    places = model.places_of_documents(torch.zeros(1, 10, dtype=torch.int64), numbers[None])
+    library = places.mask[0, 0] & torch.ones(10, 10).tril().bool()  # attention's causal one
+    assert torch.equal(build(numbers), library)
+
+
+@compares("sft/changed")
+def _changed(build):
+    from llmbook.alignment.lora import LoRA, LoRAConfig
+    from llmbook.models.gpt import GPT, GPTConfig
+
+    model = GPT(GPTConfig(vocab_size=5, max_len=12, d_model=4, n_layers=1, n_heads=1)).double()
+    lora = LoRA(model, LoRAConfig(rank=3, alpha=5.0, targets=("ffn.up",)))
+    (name,) = lora.names
+    A, B = lora.A[name.replace(".", "/")], lora.B[name.replace(".", "/")]
+    with torch.no_grad():
+        B.copy_(_draw(6, tuple(B.shape))[0])
+        library = dict(lora.merged().named_parameters())[name]
+        close(build(dict(model.named_parameters())[name], A, B, 5.0), library)

@@ -220,7 +220,7 @@ FIGURES = {
     ),
     "templates": (
         lambda: TemplateExplorer(BPETokenizer.load(SHIPPED / "small")),
-        [{"counted": "everything"}, {"end": False, "system": "Be brief."}, {"special": False}],
+        [{"special": False}, {"end": False, "system": "Be brief."}, {"counted": "everything"}],
     ),
     "tiles": (
         lambda: TiledSoftmax(),
