@@ -432,18 +432,19 @@ def points():
     """Every run of the record, the chapter's first: (part, key, function and arguments)."""
     for seed in SEEDS:
         yield "base", f"{seed}", (lambda seed: standing(base_model(seed)), seed)
+        for reward, beta in (("exact", 0.0), ("sloppy", 0.0), ("sloppy", 0.1)):
+            key = f"{reward}/{beta:g}/grpo/{seed}"
+            yield "grpo", key, (grpo_run, reward, beta, "grpo", seed)
         yield "spend", f"{seed}", (spend_run, seed)
-        for reward in REWARDS:
-            for beta in (0.0, 0.1):
-                key = f"{reward}/{beta:g}/grpo/{seed}"
-                yield "grpo", key, (grpo_run, reward, beta, "grpo", seed)
-        for arm in hops.ARMS:
+        for arm in ("once", "written"):
             yield "written", f"{arm}/{seed}", (written_run, arm, seed)
-        yield "tool", f"masked/{seed}", (tool_run, True, seed)
         if seed == SEEDS[0]:
             for reward in REWARDS:
                 yield "samples", reward, (samples_run, reward, seed)
     for seed in SEEDS:
+        yield "written", f"dots/{seed}", (written_run, "dots", seed)
+        yield "tool", f"masked/{seed}", (tool_run, True, seed)
+        yield "grpo", f"exact/0.1/grpo/{seed}", (grpo_run, "exact", 0.1, "grpo", seed)
         for form in ("dr_grpo", "dapo", "gspo"):
             yield "grpo", f"exact/0/{form}/{seed}", (grpo_run, "exact", 0.0, form, seed)
         yield "tool", f"unmasked/{seed}", (tool_run, False, seed)
