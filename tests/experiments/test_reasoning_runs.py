@@ -200,3 +200,17 @@ def test_standing_counts_what_it_samples(novice):
     found = lab.standing(novice, n=5, samples=8)
     assert len(found["right counts"]) == 5 and found["sound"] <= found["right"]
     assert found["right pass@8"] == sum(c > 0 for c in found["right counts"]) / 5
+
+
+def test_the_record_has_five_seeds_of_what_the_chapter_reads():
+    runs = lab.recorded_runs()
+    for seed in lab.SEEDS:
+        assert runs["base"][str(seed)]["right counts"] and runs["spend"][str(seed)]["free"]
+        assert all(f"{arm}/{seed}" in runs["written"] for arm in hops.ARMS)
+        for key in ("exact/0", "sloppy/0", "sloppy/0.1"):
+            found = runs["grpo"][f"{key}/grpo/{seed}"]
+            assert len(found["curves"]["reward"]) == lab.RL_STEPS
+            assert found["after"]["right"] == pytest.approx(
+                sum(found["after"]["right counts"]) / (lab.EXAM * lab.SAMPLES)
+            )
+    assert set(runs["samples"]) == set(lab.REWARDS)

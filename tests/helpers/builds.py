@@ -473,3 +473,39 @@ def _changed(build):
         B.copy_(_draw(6, tuple(B.shape))[0])
         library = dict(lora.merged().named_parameters())[name]
         close(build(dict(model.named_parameters())[name], A, B, 5.0), library)
+
+
+# --- reasoning
+
+
+@compares("reasoning/pass_at_k")
+def _pass_at_k(build):
+    from llmbook.experiments.reasoning import pass_at_k
+
+    for n, c, k in ((9, 4, 3), (64, 1, 64), (5, 0, 2), (5, 5, 1)):
+        assert build(n, c, k) == pass_at_k(n, c, k)
+
+
+@compares("reasoning/advantages")
+def _advantages(build):
+    from llmbook.alignment.grpo import group_advantages
+
+    rewards = torch.randn(12, generator=torch.Generator().manual_seed(1))
+    for scale in (True, False):
+        close(build(rewards, 4, scale), group_advantages(rewards, 4, scale), 1e-6)
+
+
+@compares("reasoning/grpo_loss")
+def _grpo_loss(build):
+    from llmbook.alignment.grpo import FORMS, GRPOConfig, grpo_loss
+
+    g = torch.Generator().manual_seed(2)
+    old, moved, reference = -torch.rand(3, 6, 5, generator=g)
+    mask = torch.arange(5) < torch.tensor([5, 1, 3, 4, 2, 5])[:, None]
+    advantages = torch.randn(6, generator=g)
+    for form in FORMS:
+        for beta in (0.0, 0.3):
+            config = GRPOConfig(form, beta=beta, max_new_tokens=7)
+            want, _ = grpo_loss(moved, old, advantages, mask, config, reference)
+            how = {"longest": 7, "beta": beta, "reference": reference}
+            close(build(moved, old, advantages, mask, form, **how), want, 1e-5)
