@@ -503,7 +503,7 @@ def reward_run(start, seed):
     else:
         decoder = load("small") if start == "base" else None
         decoder = decoder if decoder is None else tuned(decoder)
-    model = learn_reward(rows, decoder, seed, steps=REWARD.steps // 2)
+    model = learn_reward(rows, decoder, seed, steps=REWARD.steps // 3)
     return {
         "seen": accuracy(model, rows[:60])[0],
         "new": accuracy(model, compared("validation"))[0],
