@@ -542,7 +542,7 @@ SIZES = (1, 4, 16)  # of best-of-n
 def points():
     """Every run of the record: (part, key, function and arguments)."""
     yield "start", "weights", (start_run,)
-    for seed in SEEDS:
+    for seed in SEEDS[:4]:
         for start in STARTS:
             yield "reward", f"{start}/{seed}", (reward_run, start, seed)
     for seed in SEEDS:

@@ -85,10 +85,10 @@ function render({ model, el }) {
           x: v < 0 ? middle - w : middle, y: y + 17, width: w, height: 12, rx: 2,
           fill: `color-mix(in srgb, var(--${v < 0 ? "orange" : "blue"}) 45%, var(--paper))`,
           stroke: `var(--${v < 0 ? "orange" : "blue"})` }),
+        s("line", { class: "axis", x1: middle, x2: middle, y1: y + 14, y2: y + 32 }),
         s("text", { x: v < 0 ? middle - w - 6 : middle + w + 6, y: y + 28,
           "text-anchor": v < 0 ? "end" : "start" }, fixed(2)(v)));
     });
-    svg.append(s("line", { class: "axis", x1: middle, x2: middle, y1: 4, y2: height }));
     ui.body.replaceChildren(svg);
     const right = labels.filter(([w, l]) => scores[w] > scores[l]).length;
     const p = 1 / (1 + Math.exp(scores[b] - scores[a]));

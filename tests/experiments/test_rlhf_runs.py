@@ -95,3 +95,19 @@ def test_what_ships_is_small_and_is_a_model_that_answers_and_one_that_judges():
 def test_best_of_one_is_the_policy_itself():
     found = lab.best_of(1, lab.reward_model(), prompts=lab.held_out()[:8])
     assert found["kl"] == 0 and found["true"] == found["oracle"]
+
+
+def test_the_record_has_every_reward_model_and_begins_from_what_ships():
+    runs = lab.recorded_runs()
+    for part, key, _ in lab.points():
+        if part != "policy" and part != "best":
+            assert key in runs[part], (part, key)
+    found = lab.accuracy(lab.reward_model(), lab.compared("validation"))[0]
+    assert found == pytest.approx(runs["start"]["weights"]["accuracy"], abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_recorded_reward_model_is_the_one_that_is_trained_here():
+    found = lab.reward_run("sft", 1)
+    recorded = lab.recorded_runs()["reward"]["sft/1"]
+    assert found["new"] == pytest.approx(recorded["new"], abs=0.08)

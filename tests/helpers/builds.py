@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from llmbook import moe, positions
+from llmbook.alignment import reward
+from llmbook.models.gpt import GPT, GPTConfig
+from llmbook.models.heads import DecoderHead
 from llmbook.scaling import PUBLISHED
 
 COMPARISONS = {}
@@ -252,6 +255,35 @@ def close(ours, library, tolerance=1e-12):
     torch.testing.assert_close(
         torch.as_tensor(ours).double(), library.double(), rtol=0, atol=tolerance
     )
+
+
+@compares("rlhf_rewards/pairs_of")
+def _pairs_of(build):
+    ranks = torch.tensor([[0, 1, 1, 2], [3, 2, 1, 0]])
+    assert torch.equal(build(ranks), reward.pairs_of(ranks))
+
+
+@compares("rlhf_rewards/bradley_terry")
+def _bradley_terry(build):
+    a, b = torch.randn(7, dtype=torch.float64), torch.randn(7, dtype=torch.float64)
+    close(build(a, b), reward.bradley_terry(a, b))
+
+
+@compares("rlhf_rewards/ranking_loss")
+def _ranking_loss(build):
+    scores = torch.randn(5, 4, dtype=torch.float64)
+    ranks = torch.tensor([[0, 1, 2, 3], [0, 0, 1, 2], [3, 1, 2, 0], [1, 1, 1, 0], [0, 3, 3, 3]])
+    close(build(scores, ranks), reward.ranking_loss(scores, ranks))
+
+
+@compares("rlhf_rewards/RewardModel")
+def _reward_model(build):
+    decoder = GPT(GPTConfig(vocab_size=11, max_len=16, d_model=16, n_layers=2, n_heads=2)).eval()
+    ours, library = build(decoder), DecoderHead(decoder, 1)
+    library.output.load_state_dict(ours.head.state_dict())
+    ids = torch.randint(11, (3, 9))
+    mask = torch.arange(9) < torch.tensor([[9], [4], [1]])
+    close(ours(ids, mask), library.at_the_end(ids, mask)[:, 0], 1e-5)
 
 
 @compares("positional_encoding/Head")
