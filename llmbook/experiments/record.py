@@ -42,7 +42,7 @@ EXPERIMENTS = {
     "rlhf": ("rlhf", "from demonstrations to a reward model and policies; half an hour"),
     "mamba": ("mamba", "what a state of fixed size can do; a quarter of an hour"),
     "reasoning": ("reasoning", "written steps, many samples, GRPO; ten minutes"),
-    "inference": ("inference", "smaller caches, usable windows, students; twenty minutes"),
+    "inference": ("inference", "smaller caches, usable windows, students; ten minutes"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
 

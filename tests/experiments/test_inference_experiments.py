@@ -1,12 +1,16 @@
 """The recorded runs on inference: the task's answers, what is cached, the students' losses."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from llmbook.experiments import inference
+from llmbook.experiments import distil, inference
 from llmbook.models import load
+from llmbook.models.gpt import GPT
+from llmbook.models.pretrained import SHIPPED
 from llmbook.seeds import generator
 
 KEYS = inference.KEYS
@@ -99,11 +103,11 @@ def test_latent_attention_is_attention_over_keys_and_values_made_of_what_it_cach
 
 def test_both_divergences_are_zero_at_the_teacher_and_differ_elsewhere():
     a, b = torch.randn(2, 3, 5, 7)
-    assert inference.forward_kl(a, a).abs() < 1e-6 and inference.reverse_kl(a, a).abs() < 1e-6
+    assert distil.forward_kl(a, a).abs() < 1e-6 and distil.reverse_kl(a, a).abs() < 1e-6
     p, q = b.softmax(-1), a.softmax(-1)
     wanted = F.kl_div(q.log(), p, reduction="none").sum(-1).mean()
-    torch.testing.assert_close(inference.forward_kl(a, b), wanted)
-    torch.testing.assert_close(inference.reverse_kl(a, b), inference.forward_kl(b, a))
+    torch.testing.assert_close(distil.forward_kl(a, b), wanted)
+    torch.testing.assert_close(distil.reverse_kl(a, b), distil.forward_kl(b, a))
 
 
 class _Text:
@@ -113,11 +117,11 @@ class _Text:
 @pytest.mark.parametrize("kind", ["text", "teacher", "own"])
 def test_every_way_to_teach_a_student_lowers_its_loss(kind):
     teacher = load("small").eval()
-    model = inference.student(0)
+    model = distil.student(0)
     gen = generator(0, "t")
-    x, y = inference.windows(_Text.train, gen)
+    x, y = distil.windows(_Text.train, gen)
     before = model(x)
-    inference.train_student(model, kind, _Text, teacher, generator(0, "s"), 6, 4e-3)
+    distil.train_student(model, kind, _Text, teacher, generator(0, "s"), 6, 4e-3)
     assert not torch.equal(before, model(x))
     if kind == "text":
         losses = [F.cross_entropy(z.flatten(0, 1), y.flatten()) for z in (before, model(x))]
@@ -132,16 +136,35 @@ def test_a_student_s_first_token_is_judged_behind_its_prompt(monkeypatch):
     def fit(model, batch, loss, steps, rate):
         x, y = batch(0)
         logits = y.clone()
-        logits[:, : inference.PROMPT - 1] += torch.randn(1, inference.PROMPT - 1, 384)
+        logits[:, : distil.PROMPT - 1] += torch.randn(1, distil.PROMPT - 1, 384)
         seen["loss"], seen["x"] = loss(logits, y).item(), x
 
-    monkeypatch.setattr(inference, "fit", fit)
+    monkeypatch.setattr(distil, "fit", fit)
     teacher = load("small").eval()
-    inference.train_student(inference.student(0), "own", _Text, teacher, generator(0, "s"), 1, 1)
-    assert abs(seen["loss"]) < 1e-6 and seen["x"].shape == (inference.ROWS, inference.WINDOW)
+    distil.train_student(distil.student(0), "own", _Text, teacher, generator(0, "s"), 1, 1)
+    assert abs(seen["loss"]) < 1e-6 and seen["x"].shape == (distil.ROWS, distil.WINDOW)
 
 
 def test_every_point_of_the_record_has_a_key_of_its_own():
     keys = [(part, key) for part, key, _ in inference.points()]
     assert len(set(keys)) == len(keys)
     assert {part for part, _ in keys} == {"recall", "distil", "draft"}
+
+
+def test_the_recorded_runs_are_those_of_the_present_arms():
+    runs = inference.recorded_runs()
+    assert {(p, k) for p, k, _ in inference.points()} == {
+        (part, key) for part in ("recall", "distil", "draft") for key in runs[part]
+    }
+    for found in runs["recall"].values():
+        for stage in ("trained short", "and briefly long"):
+            assert len(found[stage]) == len(inference.LENGTHS)
+            assert all(len(row) == len(inference.DEPTHS) for row in found[stage])
+
+
+def test_the_shipped_draft_is_the_student_that_the_record_tells_of():
+    draft = load("draft")
+    assert isinstance(draft, GPT) and draft.config.vocab_size == load("small").config.vocab_size
+    told = json.loads((SHIPPED / "draft" / "card.json").read_text(encoding="utf-8"))
+    assert f"{draft.n_parameters:,} parameters" in told["model"]
+    assert told["loss"] == inference.recorded_runs()["draft"]["0"]["loss"]
