@@ -91,7 +91,7 @@ function render({ model, el }) {
     }
     view.area.append(s("line", { x1: view.px(Math.log2(here)), x2: view.px(Math.log2(here)),
       y1: view.py(0), y2: view.py(1), stroke: "var(--soft)", "stroke-dasharray": "2 4" }));
-    const key = h("p", { class: "note" }, kinds.map(([, label, hue, dash]) => [h("span",
+    const key = h("p", { class: "note" }, kinds.flatMap(([, label, hue, dash]) => [h("span",
       { style: "white-space:nowrap;margin-right:1em" }, h("span", { style: `color:var(--${hue})`
         + ";font-weight:650" }, dash === undefined ? "— " : dash === "7 3" ? "– – " : "··· "), label),
     " "]));

@@ -34,7 +34,7 @@ class PassAtK(Interactive):
     verifier = traitlets.Float(1.0).tag(sync=True)
     alike = traitlets.Bool(True).tag(sync=True)
 
-    def __init__(self, rates=(0.9, 0.6, 0.4, 0.1), k=8, verifier=1.0, alike=True, **options):
+    def __init__(self, rates=(0.8, 0.6, 0.4, 0.1), k=8, verifier=1.0, alike=True, **options):
         rates = [float(check_range("rates", rate, 0, 1)) for rate in rates]
         if not 1 <= len(rates) <= MOST_QUESTIONS:
             raise ValueError(f"rates must be 1 to {MOST_QUESTIONS} numbers: got {len(rates)}")

@@ -98,6 +98,8 @@ def test_the_browser_computes_what_python_computes(open_widget):
         )
         want = figure.reading()
         assert told == pytest.approx([want["pass"], want["majority"], want["best"]], abs=2e-6)
+    key = " ".join(page.page.locator(".note").first.text_content().split())
+    assert key == "— any is right (pass@k) – – the verifier's choice ··· the majority"
 
 
 @in_browser
