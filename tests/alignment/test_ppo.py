@@ -158,12 +158,9 @@ def slope(at, h=1e-6):
     return found
 
 
-@pytest.mark.parametrize("baseline", ["none", "values"])
-@pytest.mark.parametrize("lam", [1.0, 0.0])
-def test_the_gradient_is_that_of_the_penalised_expected_reward(baseline, lam):
+@pytest.mark.parametrize("lam, baseline", [(1.0, "none"), (1.0, "values"), (0.0, "values")])
+def test_the_gradient_is_that_of_the_penalised_expected_reward(lam, baseline):
     """Every answer as often as it is likely. λ = 1 takes any baseline, λ = 0 the true one."""
-    if lam == 0 and baseline == "none":
-        pytest.skip("one step of bootstrapping from nothing is no estimate of the return")
     answers = every_answer(2, 2).repeat_interleave(torch.tensor([1, 3, 3, 9]), 0)
     model, (ids, mask, targets) = Table(QUARTER), as_batch(answers)
     ours = answer_token_log_probs(model, ids, mask, targets)

@@ -57,7 +57,10 @@ def test_every_row_of_the_existing_chapters_is_settled_exactly_once():
 def test_every_trained_claim_is_calibrated_with_room(path, book):
     past = recorded(path.stem)
     _, trained = collect([executed_path(path)])
-    assert trained and len(past.get("_run", {}).get("seeds", [])) >= 3, (
+    if not trained:  # its rows are counted, or settled by an experiment's recorded seeds
+        assert past == {}
+        return
+    assert len(past.get("_run", {}).get("seeds", [])) >= 3, (
         f"run: python -m llmbook calibrate {path.stem}"
     )
     assert set(past) - {"_run"} == set(trained), f"run: python -m llmbook calibrate {path.stem}"

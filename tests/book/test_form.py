@@ -145,6 +145,11 @@ def test_it_runs_within_its_time(path, book):
 
 # --- on the page
 
+DRAWN = """() => {
+  const asked = document.querySelectorAll('script[type$="jupyter.widget-view+json"]');
+  const there = [...document.querySelectorAll('.llm-ia')];
+  return there.length >= asked.length && there.every(e => e.clientHeight > 20);
+}"""
 MEASURES = """() => {
   const top = document.querySelector('.bd-article').getBoundingClientRect();
   const pictures = [...document.querySelectorAll('.llm-ia, .llm-figure')]
@@ -159,8 +164,7 @@ def test_the_page_is_short_and_begins_with_a_figure(path, book, browser):
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.goto((book / f"chapters/{path.stem}.html").resolve().as_uri())
     page.wait_for_load_state("load")
-    for script in range(page.locator(".widget-subarea").count()):
-        page.locator(".widget-subarea").nth(script).locator("svg").first.wait_for()
+    page.wait_for_function(DRAWN)
     found = page.evaluate(MEASURES)
     page.close()
     assert found["height"] <= form.SCREENS * 900

@@ -59,8 +59,9 @@ class Page(HTMLParser):
 
 
 def written(book):
-    """The pages that the book's table of contents names."""
-    return sorted((book / "chapters").glob("*.html"))
+    """The pages that the book's table of contents names; none that only leads to another."""
+    pages = sorted((book / "chapters").glob("*.html"))
+    return [page for page in pages if 'http-equiv="refresh"' not in page.read_text("utf-8")]
 
 
 # --- what the markup says
@@ -153,6 +154,7 @@ RENDERED = """() => {
 }"""
 SETTLED = """() => Promise.resolve(window.MathJax?.startup?.promise)
   .then(() => new Promise(done => setTimeout(done, 150)))"""
+OPENED = "() => document.querySelectorAll('details').forEach(d => { d.open = true; })"
 OUTSIDE = """() => {
   const inBox = (e) => { for (let p = e.parentElement; p; p = p.parentElement)
     if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX)
@@ -191,6 +193,7 @@ def watched(context, base):
 def look(page, wrong, sizes, theme):
     """Add to `wrong` what a reader would miss at each of the window sizes."""
     page.wait_for_load_state("load")
+    page.evaluate(OPENED)  # what is folded is measured too: while closed it has no place
     page.evaluate(SETTLED)
     for size in sizes:
         page.set_viewport_size(size)
