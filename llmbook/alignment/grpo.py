@@ -24,18 +24,11 @@ from dataclasses import dataclass
 import torch
 
 from llmbook import checks
-from llmbook.alignment.collapse import Collapsed, Watch
+from llmbook.alignment.collapse import Watch
 from llmbook.alignment.kl import ESTIMATORS, kl_estimate
-from llmbook.alignment.rollouts import (
-    NotFinite,
-    answer_token_log_probs,
-    check_reference,
-    reference_log_probs,
-    roll_out,
-    scores,
-)
+from llmbook.alignment.on_policy import OnPolicy
+from llmbook.alignment.rollouts import answer_token_log_probs, check_reference, reference_log_probs
 from llmbook.losses import IGNORED, count_targets
-from llmbook.seeds import generator
 from llmbook.training.loop import count_rows
 
 FORMS = ("grpo", "dr_grpo", "dapo", "gspo")
@@ -134,7 +127,7 @@ def grpo_loss(log_probs, old_log_probs, advantages, mask, config, reference_log_
     return (terms.sum(-1) / lengths).mean(), told
 
 
-class GRPO:
+class GRPO(OnPolicy):
     """A policy's groups and loss for the training engine.
 
         grpo = GRPO(model, prompts_at, reward, config, log=log)
@@ -154,36 +147,10 @@ class GRPO:
             check_reference(model, reference)
         self.model, self.prompts_at, self.reward, self.config = model, prompts_at, reward, config
         self.reference, self.log, self.watch = reference, log, watch or Watch()
-        self.rollouts, self._kept = None, None  # of the last step that sampled
+        self.writer, self.answers = model, config.group
 
-    def batch_at(self, step):
-        """The tensors of a step: fresh rollouts where step % passes == 0, else the last ones."""
-        if step % self.config.passes == 0:
-            self._kept = self._sample(step)
-        elif self._kept is None:
-            raise ValueError(
-                f"together must be passes={self.config.passes}: got step {step} first"
-            )
-        return self._kept
-
-    def sample(self, step):
-        """The rollouts of a step; a policy that writes with tools at hand has its own."""
-        return roll_out(
-            self.model,
-            self.prompts_at(step),
-            self.config.group,
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=self.config.temperature,
-            seed=generator(self.config.seed, "rollouts", step),
-        )
-
-    def _sample(self, step):
+    def _batch(self, step, rollouts, rewards):
         config = self.config
-        try:
-            self.rollouts = rollouts = self.sample(step)
-        except NotFinite as error:
-            raise Collapsed(str(error), step) from error
-        rewards = scores(self.reward, rollouts, step)
         reference, kl = rollouts.log_probs, None
         if self.reference is not None:
             reference = reference_log_probs(self.reference, rollouts, config.temperature)

@@ -19,18 +19,12 @@ import torch
 from torch import nn
 
 from llmbook import checks
-from llmbook.alignment.collapse import Collapsed, Watch
+from llmbook.alignment.collapse import Watch
 from llmbook.alignment.kl import ESTIMATORS, kl_estimate
-from llmbook.alignment.rollouts import (
-    NotFinite,
-    check_reference,
-    reference_log_probs,
-    roll_out,
-    scores,
-)
+from llmbook.alignment.on_policy import OnPolicy
+from llmbook.alignment.rollouts import check_reference, reference_log_probs
 from llmbook.decoding.generate import evaluating
 from llmbook.losses import IGNORED, log_probs
-from llmbook.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -169,7 +163,7 @@ def value_loss(values, old_values, returns, mask, clip=0.2):
     return 0.5 * torch.where(mask, error, 0.0).sum() / mask.sum()
 
 
-class PPO:
+class PPO(OnPolicy):
     """A policy's rollouts and loss for the training engine.
 
         ppo = PPO(model, reference, prompts_at, reward, config, log=log)
@@ -186,32 +180,10 @@ class PPO:
         self.model, self.reference, self.config = model, reference, config
         self.prompts_at, self.reward = prompts_at, reward
         self.log, self.watch = log, watch or Watch()
-        self.rollouts, self._kept = None, None
+        self.writer, self.answers = model.policy, config.answers
 
-    def batch_at(self, step):
-        """The tensors of a step: fresh rollouts where step % passes == 0, else the last ones."""
-        if step % self.config.passes == 0:
-            self._kept = self._sample(step)
-        elif self._kept is None:
-            raise ValueError(
-                f"together must be passes={self.config.passes}: got step {step} first"
-            )
-        return self._kept
-
-    def _sample(self, step):
+    def _batch(self, step, rollouts, final):
         config = self.config
-        try:
-            self.rollouts = rollouts = roll_out(
-                self.model.policy,
-                self.prompts_at(step),
-                config.answers,
-                max_new_tokens=config.max_new_tokens,
-                temperature=config.temperature,
-                seed=generator(config.seed, "rollouts", step),
-            )
-        except NotFinite as error:
-            raise Collapsed(str(error), step) from error
-        final = scores(self.reward, rollouts, step)
         old, mask, width = rollouts.log_probs, rollouts.mask, rollouts.targets.shape[1]
         reference = reference_log_probs(self.reference, rollouts, config.temperature)
         with torch.no_grad(), evaluating(self.model):

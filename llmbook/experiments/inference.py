@@ -9,8 +9,7 @@ core, and writes one of these, the weights `draft`. Every run is a function of i
 Shapes: b texts, t tokens, h heads, g key/value heads, d numbers a head.
 """
 
-import json
-import time
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from torch import nn
 from llmbook.data.folders import write_json
 from llmbook.experiments import distil
 from llmbook.experiments.mamba import fit
-from llmbook.experiments.record import RECORDED
+from llmbook.experiments.record import RECORDED, recorded
 from llmbook.layers import FeedForward, RMSNorm
 from llmbook.models import load
 from llmbook.models.pretrained import SHIPPED
@@ -224,7 +223,7 @@ def recall_run(arm, seed, steps=RECALL_STEPS, long_steps=LONG_STEPS):
 
 def recorded_runs():
     """What is recorded: {part: {key: found}}; empty where nothing is."""
-    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
+    return recorded(OUT)
 
 
 def points():
@@ -241,16 +240,19 @@ def run(options, record):
     """Make every run that the record lacks, writing it after each."""
     from llmbook.experiments.moe import read_text
 
-    text = teacher = None
-    for part, key, function in points():
-        runs = record.content.setdefault(part, {})
-        if key in runs:
-            continue
-        if text is None:
-            text, teacher = read_text(), load("small").eval()
-        began = time.process_time()
-        runs[key] = function(text, teacher)
-        record.save()
+    text = functools.cache(read_text)  # read only where a run is missing
+    teacher = functools.cache(lambda: load("small").eval())
+
+    def keep(part, key, found):
         if part == "draft":
-            write_json(SHIPPED / "draft" / "card.json", distil.card(runs[key], text, record))
-        print(part, key, f"{time.process_time() - began:.0f} s", flush=True)
+            write_json(SHIPPED / "draft" / "card.json", distil.card(found, text(), record))
+        return found
+
+    record.make_missing(
+        (
+            (part, key, (lambda f=function: f(text(), teacher()),))
+            for part, key, function in points()
+        ),
+        keep,
+        tell=lambda found: str(found)[:80],
+    )

@@ -18,7 +18,6 @@ Every run is a function of its key, so that a killed recording goes on with the 
 `python -m llmbook record mamba` records all of it: a quarter of an hour of one core.
 """
 
-import json
 import math
 import time
 
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from llmbook.experiments.record import RECORDED
+from llmbook.experiments.record import RECORDED, recorded
 from llmbook.layers import RMSNorm
 from llmbook.positions import Rotary
 from llmbook.seeds import generator
@@ -359,16 +358,13 @@ def points():
 
 def recorded_runs():
     """What is recorded: {part: {key: found}}; empty where nothing is."""
-    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
+    return recorded(OUT)
 
 
 def run(options, record):
     """Make every run that the record lacks, writing it after each."""
-    for part, key, (function, *arguments) in points():
-        runs = record.content.setdefault(part, {})
-        if key in runs:
-            continue
-        found = function(*arguments)
-        runs[key] = found[0] if isinstance(found, tuple) else found
-        record.save()
-        print(part, key, runs[key], flush=True)
+
+    def keep(part, key, found):
+        return found[0] if isinstance(found, tuple) else found  # the numbers, without the model
+
+    record.make_missing(points(), keep)

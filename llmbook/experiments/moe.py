@@ -409,9 +409,8 @@ def run(options, record):
     for part in options.only or PARTS:
         arms, seeds, function = make[part]
         runs = record.content.get(part, {})
-        for seed in [
-            s for s in seeds if s in (options.seeds or SEEDS)
-        ]:  # seed by seed, so that a recording cut short has whole rows
+        # seed by seed, so that a recording cut short has whole rows
+        for seed in (s for s in seeds if s in (options.seeds or SEEDS)):
             for arm in arms:
                 key = f"{arm}/{seed}"
                 if key not in runs:

@@ -13,7 +13,6 @@ Every run is a function of its key, so that a killed recording goes on with the 
 import copy
 import dataclasses
 import functools
-import json
 import math
 
 import torch
@@ -23,7 +22,7 @@ from llmbook.alignment.grpo import GRPO, GRPOConfig
 from llmbook.alignment.rollouts import Rollouts, roll_out
 from llmbook.decoding.generate import evaluating
 from llmbook.experiments import hops
-from llmbook.experiments.record import RECORDED
+from llmbook.experiments.record import RECORDED, recorded
 from llmbook.losses import IGNORED
 from llmbook.seeds import generator
 from llmbook.training import Log, TrainConfig, train
@@ -452,15 +451,9 @@ def points():
 
 def recorded_runs():
     """What is recorded: {part: {key: found}}; empty where nothing is."""
-    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
+    return recorded(OUT)
 
 
 def run(options, record):
     """Make every run that the record lacks, writing it after each."""
-    for part, key, (function, *arguments) in points():
-        runs = record.content.setdefault(part, {})
-        if key in runs:
-            continue
-        runs[key] = function(*arguments)
-        record.save()
-        print(part, key, str(runs[key])[:150], flush=True)
+    record.make_missing(points(), tell=lambda found: str(found)[:150])

@@ -47,6 +47,11 @@ EXPERIMENTS = {
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
 
 
+def recorded(path):
+    """What a recording holds: {part: {key: found}}, and `_run`; empty where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 class Recording:
     """A JSON file of what was measured, with where, when and by which command.
 
@@ -74,6 +79,21 @@ class Recording:
         """Record everything at once, `_run` tells how it came about."""
         self.content = {**values, "_run": self.about(**about)}
         self._save()
+
+    def make_missing(self, points, keep=None, tell=str):
+        """Make every run that the file lacks, writing it after each: killed, one run is lost.
+
+        points: (part, key, (function, *arguments)) of each, in order. keep(part, key, found): what
+        is kept under content[part][key] of what the function returns; all of it when None.
+        tell(kept): what is printed of it.
+        """
+        for part, key, (function, *arguments) in points:
+            runs = self.content.setdefault(part, {})
+            if key not in runs:
+                found = function(*arguments)
+                runs[key] = found if keep is None else keep(part, key, found)
+                self.save()
+                print(part, key, tell(runs[key]), flush=True)
 
     def save(self):
         """Write `content`, to which runs were added by key; `_run` tells how it came about.

@@ -10,8 +10,6 @@ Every run is a function of its key, so that a killed recording goes on with the 
 `python -m llmbook record recurrent` records all of it: twenty minutes of one core.
 """
 
-import json
-
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load, save
@@ -21,7 +19,7 @@ from llmbook.data import batches, documentation
 from llmbook.data.tasks import anbn, reversal
 from llmbook.experiments import recall
 from llmbook.experiments.recall import SEEDS, Reader, accuracy, fit
-from llmbook.experiments.record import RECORDED
+from llmbook.experiments.record import RECORDED, recorded
 from llmbook.models.pretrained import SHIPPED
 from llmbook.recurrent import GRU, LSTM, RNN
 from llmbook.tokenization.characters import CharacterTokenizer
@@ -269,7 +267,7 @@ SHIPS = {"language/RNN/1": "characters", "holding/recall/1": "recall"}
 
 def recorded_runs():
     """What is recorded: {part: {key: found}}; empty where nothing is."""
-    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
+    return recorded(OUT)
 
 
 def over_seeds(part, name):
@@ -281,15 +279,13 @@ def over_seeds(part, name):
 
 def run(options, record):
     """Make every run that the record lacks, writing it after each."""
-    for part, key, (function, *arguments) in points():
-        runs = record.content.setdefault(part, {})
-        if key in runs:
-            continue
-        found = function(*arguments)
-        if isinstance(found, tuple):
-            found, model = found
-            if f"{part}/{key}" in SHIPS:
-                ship(SHIPS[f"{part}/{key}"], model)
-        runs[key] = found
-        record.save()
-        print(part, key, str(runs[key])[:80], flush=True)
+
+    def keep(part, key, found):
+        if not isinstance(found, tuple):
+            return found
+        numbers, model = found
+        if f"{part}/{key}" in SHIPS:
+            ship(SHIPS[f"{part}/{key}"], model)
+        return numbers
+
+    record.make_missing(points(), keep, tell=lambda found: str(found)[:80])

@@ -41,7 +41,7 @@ from llmbook.alignment.reward import (
 )
 from llmbook.alignment.rollouts import reference_log_probs, roll_out
 from llmbook.data.corpus import documentation, question_answers
-from llmbook.experiments.record import RECORDED
+from llmbook.experiments.record import RECORDED, recorded
 from llmbook.losses import IGNORED
 from llmbook.models import load
 from llmbook.models.heads import DecoderHead
@@ -467,7 +467,7 @@ def curves(history, every=1):
 
 def recorded_runs():
     """What is recorded: {part: {key: found}}; empty where nothing is."""
-    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
+    return recorded(OUT)
 
 
 @functools.cache
@@ -554,10 +554,6 @@ def points():
 
 def run(options, record):
     """Make every run that the record lacks, writing it after each."""
-    for part, key, (function, *arguments) in points():
-        runs = record.content.setdefault(part, {})
-        if key in runs:
-            continue
-        runs[key] = function(*arguments)
-        record.save()
-        print(part, key, {k: v for k, v in runs[key].items() if k != "curves"}, flush=True)
+    record.make_missing(
+        points(), tell=lambda found: {k: v for k, v in found.items() if k != "curves"}
+    )

@@ -11,7 +11,6 @@
 A run is a function of its key, so that a killed recording goes on with the next key.
 """
 
-import json
 import random
 import statistics
 from dataclasses import replace
@@ -25,7 +24,7 @@ from llmbook.data.packing import Windows, pack
 from llmbook.data.verifiable import SEEN, UNSEEN, examples, mixture
 from llmbook.decoding import generate
 from llmbook.evaluation import base_nats, base_text, examine, questions
-from llmbook.experiments.record import RECORDED
+from llmbook.experiments.record import RECORDED, recorded
 from llmbook.experiments.small_chat import start
 from llmbook.models import load
 from llmbook.models.pretrained import SHIPPED
@@ -312,15 +311,9 @@ def points():
 
 def recorded_runs():
     """What is recorded: {part: {key: found}}; empty where nothing is."""
-    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
+    return recorded(OUT)
 
 
 def run(options, record):
     """Make every run that the record lacks, writing it after each."""
-    for part, key, (function, *arguments) in points():
-        runs = record.content.setdefault(part, {})
-        if key in runs:
-            continue
-        runs[key] = function(*arguments)
-        record.save()
-        print(part, key, runs[key], flush=True)
+    record.make_missing(points())

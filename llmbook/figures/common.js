@@ -52,10 +52,9 @@ function frame(model, el, title) {
   const say = (markup) => {
     readout.innerHTML = markup;
     const text = readout.textContent;
+    if (text === before) return;  // spoken already, or about to be
     clearTimeout(timer);
-    if (before !== undefined && text !== before) {
-      timer = setTimeout(() => { spoken.textContent = text; }, 500);
-    }
+    if (before !== undefined) timer = setTimeout(() => { spoken.textContent = text; }, 500);
     before = text;
   };
   return { root, controls, body, readout, say };

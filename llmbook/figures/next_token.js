@@ -87,8 +87,6 @@ const STOPS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 0];
 
 function render({ model, el }) {
   const ui = frame(model, el, "What comes next?");
-  let said = null;
-  const tell = (markup) => { if (markup !== said) ui.say(said = markup); }; // saying it again would silence it
   const get = (name) => model.get(name), stored = { texts: get("texts"), ids: get("ids") };
   const vocabulary = get("vocabulary"), canRead = Boolean(get("weights_name"));
   const logs = get("packed").map((rows) => rows.map(unpacked));
@@ -282,7 +280,7 @@ function render({ model, el }) {
     Object.assign(ui.readout.dataset, { entropy, kept: kept.length, best: order[0],
       surprise: answer === null ? "" : surprise(place + 1), drawn: drawn ?? "", live: live ? 1 : "" });
     const quote = (id) => `“${safe(visible(vocabulary[id]))}”`;
-    tell(`After “${safe(visible(tokens[place]))}” the model expects <b>${quote(order[0])}</b> most. `
+    ui.say(`After “${safe(visible(tokens[place]))}” the model expects <b>${quote(order[0])}</b> most. `
       + `Entropy <b>${bits(Math.max(0, entropy))}</b> bits, as of ${format(2 ** entropy)} equal choices; `
       + `${kept.length} of ${vocabulary.length} tokens left. `
       + (answer === null ? "The text ends here. "

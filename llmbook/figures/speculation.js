@@ -16,8 +16,6 @@ const ROUNDS = 1000;
 
 function render({ model, el }) {
   const ui = frame(model, el, "Guess, check, correct");
-  let said = null;
-  const tell = (markup) => { if (markup !== said) ui.say(said = markup); }; // saying it again would silence it
   const get = (name) => model.get(name), cases = get("cases");
   let dice = [], tally = null;
   // p of the model, q of the draft, what both have, and what a rejected guess is replaced from
@@ -93,7 +91,7 @@ function render({ model, el }) {
     const agree = both.reduce((a, b) => a + b, 0), name = (i) => `“${plain(seen(tokens[i]))}”`;
     Object.assign(ui.readout.dataset, { agree, limit: one?.limit ?? "", accepted: one ? Number(one.accepted) : "",
       token: one ? one.token : "", guess: one ? one.guess : "" });
-    tell([
+    ui.say([
       () => `A guess stands with probability Σ min(p, q) = <b>${share(agree)}</b>. ` + (tally
         ? `Of ${format(ROUNDS)} guesses ${tally.accepted} stood; the dots lie on blue, not on orange.`
         : "Let the draft guess."),

@@ -7,7 +7,7 @@ import torch
 
 from llmbook.experiments import record, small
 from llmbook.experiments.families import table
-from llmbook.experiments.record import EXPERIMENTS, main, recording
+from llmbook.experiments.record import EXPERIMENTS, main, recorded, recording
 
 
 def test_a_record_grows_part_by_part_and_tells_of_each(tmp_path):
@@ -80,6 +80,27 @@ def test_seconds_are_those_of_the_part(tmp_path, monkeypatch):
         run.write("b", 1)
     assert run.content["_runs"]["a"]["seconds"] == 7
     assert run.content["_runs"]["b"]["seconds"] == 3
+
+
+def test_only_missing_runs_are_made_and_each_is_written_at_once(tmp_path, capsys):
+    path, made = tmp_path / "runs.json", []
+
+    def run(x):
+        made.append(x)
+        if x == 3:
+            raise KeyboardInterrupt
+        return {"x": x}, "a model"
+
+    points = [("part", str(x), (run, x)) for x in (1, 2, 3)]
+    for asked in ([1, 2, 3], [3]):  # the second time only what the first lost
+        made.clear()
+        with recording(path, "again", keep=True) as record, pytest.raises(KeyboardInterrupt):
+            record.make_missing(points, keep=lambda part, key, found: found[0])
+        assert made == asked
+        kept = recorded(path)
+        assert kept["part"] == {"1": {"x": 1}, "2": {"x": 2}} and "_run" in kept
+    assert capsys.readouterr().out == "part 1 {'x': 1}\npart 2 {'x': 2}\n"
+    assert recorded(tmp_path / "none.json") == {}
 
 
 # --- the command

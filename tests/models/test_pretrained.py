@@ -380,7 +380,7 @@ def test_an_index_that_does_not_describe_its_shards_is_refused(sharded):
     "path",
     [
         "../secret.safetensors",
-        "/tmp/secret.safetensors",
+        "/elsewhere/secret.safetensors",
         "a/b.safetensors",
         "..",
         "..\\secret.safetensors",
