@@ -1,130 +1,17 @@
-"""The selective scan as a small compiled loop for CPUs: built once, where a C compiler is there.
+"""The selective scan as a small compiled loop for CPUs: `compiled_scan.c`, see `llmbook.native`.
 
-`compiled_scan.c` is plain C. It is compiled for this machine's own vector instructions into the
-cache folder, under a name made of its text, the flags and the processor, and called through
-ctypes, with one thread for each share of the channels. `why_not()` says what keeps it from being
-there. `LLMBOOK_COMPILER` names another compiler, or `none` to do without.
+One thread for each share of the channels. `why_not()` says what keeps it from being there.
 """
 
-import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-LANES = 32  # channels of a block: whole vectors on every machine
+from llmbook.native import LANES, Loops, in_shares
+
 STRETCH = 32  # tokens between two kept states
-_SOURCE = Path(__file__).with_name("compiled_scan.c")
-_FLAGS = "-O3 -march=native -fPIC -std=gnu11 -fopenmp-simd -fno-math-errno -fno-trapping-math"
-
-# exp for the float loop: 2ⁿ · exp(r) with |r| ≤ ln 2 / 2 and a polynomial of degree 6, no branch,
-# so that it vectorises; relative error below 3e-7. Below −87 it gives 0 where exp is denormal.
-_HEAD = """
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-#include <stdint.h>
-#define W %d
-static inline float exponential_float(float x) {
-  float kept = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-  float n = kept * 1.44269504f + 12582912.0f;
-  n -= 12582912.0f;
-  float r = kept - n * 0.693359375f + n * 2.12194440e-4f;
-  float p = 1.3930436e-3f;
-  p = p * r + 8.3606483e-3f;
-  p = p * r + 4.1666482e-2f;
-  p = p * r + 1.6666554e-1f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  union { int32_t i; float f; } two = {((int32_t)n + 127) << 23};
-  float out = p * two.f;
-  out = x < -87.0f ? 0.0f : out;
-  return x > 88.0f ? INFINITY : out;
-}
-static inline double exponential_double(double x) { return exp(x); }
-"""
-_PER_TYPE = """
-#define REAL {real}
-#define NAME(f) f##_{real}
-{body}
-#undef REAL
-#undef NAME
-"""
-_TYPES = {torch.float32: "float", torch.float64: "double"}
-
-
-def why_not():
-    """Reason why the compiled loop cannot run on this machine, or None. The first call builds."""
-    return _library()[1]
-
-
-def compiler():
-    """The C compiler that builds it, as a path, or None."""
-    named = os.environ.get("LLMBOOK_COMPILER", "").strip()
-    if named.lower() == "none":
-        return None
-    names = [named] if named else [os.environ.get("CC", "cc"), "gcc", "clang"]
-    return next(filter(None, map(shutil.which, names)), None)
-
-
-def source():
-    """The whole C text, for float and for double."""
-    body = _SOURCE.read_text(encoding="utf-8")
-    parts = [_PER_TYPE.format(real=real, body=body) for real in _TYPES.values()]
-    return _HEAD % LANES + "".join(parts)
-
-
-@functools.cache
-def _library():
-    """(the loaded library, None), or (None, why there is none)."""
-    program = compiler()
-    if program is None:
-        return None, "there is no C compiler (cc, gcc or clang; LLMBOOK_COMPILER names one)"
-    text = source()
-    machine = f"{platform.machine()} {_processor()}"
-    name = hashlib.sha256("\n".join([text, _FLAGS, program, machine]).encode()).hexdigest()[:20]
-    try:
-        path = _built(program, text, f"scan-{name}.so")
-        return ctypes.CDLL(str(path)), None
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        detail = getattr(error, "stderr", "") or str(error)
-        return None, f"building it with {program} failed: {detail.strip()[-300:]}"
-
-
-def _built(program, text, name):
-    from llmbook.data.folders import cache_folder
-
-    folder = cache_folder() / "compiled"
-    path = folder / name
-    if path.is_file():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        code, made = Path(work, "scan.c"), Path(work, "scan.so")
-        code.write_text(text, encoding="utf-8")
-        command = [program, *_FLAGS.split(), "-shared", str(code), "-o", str(made), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        made.replace(path)  # whole, or not there: another process may build at the same time
-    return path
-
-
-def _processor():
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor()
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-    return " ".join([line for line in lines if line.startswith(("model name", "flags"))][:2])
-
-
-# --- the calls
+LOOPS = Loops(Path(__file__).with_name("compiled_scan.c"), "the compiled scan")
+why_not = LOOPS.why_not
 
 
 def forward(u, delta, A, B, C, initial, starts):
@@ -140,9 +27,9 @@ def forward(u, delta, A, B, C, initial, starts):
 
     def run(first, end, _):
         tensors = (u, delta, A, B, C, initial, starts, y, kept, last)
-        _call("forward", u.dtype, tensors, (*sizes, first, end))
+        LOOPS.call("forward", u.dtype, tensors, (*sizes, first, end))
 
-    _in_shares(run, blocks)
+    in_shares(run, blocks)
     return y, last, kept
 
 
@@ -159,28 +46,9 @@ def backward(u, delta, A, B, C, starts, kept, dy, dlast):
     def run(first, end, share):
         read = (u, delta, A, B, C, starts, kept, dy, dlast)
         written = (du, ddelta, dA, dB[share], dC[share], dinitial)
-        _call("backward", u.dtype, (*read, *written), (*sizes, first, end))
+        LOOPS.call("backward", u.dtype, (*read, *written), (*sizes, first, end))
 
-    _in_shares(run, blocks)
+    in_shares(run, blocks)
     if shares == 1:
         return du, ddelta, dA, dB[0], dC[0], dinitial
     return du, ddelta, dA, dB.sum(0), dC.sum(0), dinitial
-
-
-def _in_shares(run, blocks):
-    """run(first block, last + 1, share) for each share of the blocks, side by side."""
-    shares = min(torch.get_num_threads(), blocks)
-    bounds = [blocks * i // shares for i in range(shares + 1)]
-    if shares == 1:
-        run(0, blocks, 0)
-        return
-    # ctypes lets go of Python's lock during a call, so threads are enough.
-    with ThreadPoolExecutor(shares) as pool:
-        list(pool.map(run, bounds[:-1], bounds[1:], range(shares)))
-
-
-def _call(name, dtype, tensors, sizes):
-    function = getattr(_library()[0], f"{name}_{_TYPES[dtype]}")
-    pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
-    if function(*pointers, *map(ctypes.c_long, sizes)):
-        raise MemoryError(f"the compiled scan could not get its working memory in {name}")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from llmbook import native
 from llmbook.ssm import compiled, document_starts, explain_backend, selective_scan, selective_step
 from llmbook.ssm.scan import BACKENDS
 
@@ -192,7 +193,7 @@ def test_no_tokens_give_no_output_and_the_state_back():
 def test_auto_takes_the_compiled_loop_and_does_without_a_compiler(monkeypatch):
     u, A = torch.randn(1, 9, 3), -torch.ones(3, 2)
     monkeypatch.setenv("LLMBOOK_COMPILER", "none")
-    compiled._library.cache_clear()
+    native._library.cache_clear()
     try:
         choice = explain_backend(u, A)
         assert choice.backend == "loop"
@@ -200,13 +201,13 @@ def test_auto_takes_the_compiled_loop_and_does_without_a_compiler(monkeypatch):
         with pytest.raises(ValueError, match="backend='compiled' cannot run this scan"):
             selective_scan(u, u.abs(), A, u[..., :2], u[..., :2], backend="compiled")
     finally:
-        compiled._library.cache_clear()
+        native._library.cache_clear()
     monkeypatch.delenv("LLMBOOK_COMPILER")
-    if compiled.compiler():
+    if native.compiler():
         assert explain_backend(u, A).backend == "compiled"
         assert "not triton:" in str(explain_backend(u, A))
     assert explain_backend(u[:, :1], A).backend == "reference"
-    compiled._library.cache_clear()
+    native._library.cache_clear()
 
 
 def test_a_compiler_that_fails_is_told(monkeypatch, tmp_path):
@@ -215,11 +216,11 @@ def test_a_compiler_that_fails_is_told(monkeypatch, tmp_path):
     broken.chmod(0o755)
     monkeypatch.setenv("LLMBOOK_COMPILER", str(broken))
     monkeypatch.setenv("LLMBOOK_CACHE", str(tmp_path / "cache"))
-    compiled._library.cache_clear()
+    native._library.cache_clear()
     try:
         assert "no such flag" in compiled.why_not()
     finally:
-        compiled._library.cache_clear()
+        native._library.cache_clear()
 
 
 U, DT, RATE, BC = torch.zeros(2, 7, 3), torch.ones(2, 7, 3), -torch.ones(3, 4), torch.ones(2, 7, 4)

@@ -1,0 +1,149 @@
+"""Small loops in C for CPUs: built once, where a C compiler is there, and called through ctypes.
+
+A module keeps its loop in a `.c` file beside it, written for a number REAL with names NAME(f).
+It is compiled for float and for double, for this machine's own vector instructions, into the
+cache folder, under a name made of its text, the flags and the processor. `LLMBOOK_COMPILER` names
+another compiler, or `none` to do without. Such a loop is never the only way: what it computes has
+a plain twin in torch.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+LANES = 32  # numbers of a block: whole vectors on every machine
+_FLAGS = "-O3 -march=native -fPIC -std=gnu11 -fopenmp-simd -fno-math-errno -fno-trapping-math"
+
+# exp for the float loop: 2ⁿ · exp(r) with |r| ≤ ln 2 / 2 and a polynomial of degree 6, no branch,
+# so that it vectorises; relative error below 3e-7. Below −87 it gives 0 where exp is denormal.
+_HEAD = """
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <stdint.h>
+#define W %d
+static inline float exponential_float(float x) {
+  float kept = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+  float n = kept * 1.44269504f + 12582912.0f;
+  n -= 12582912.0f;
+  float r = kept - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.3930436e-3f;
+  p = p * r + 8.3606483e-3f;
+  p = p * r + 4.1666482e-2f;
+  p = p * r + 1.6666554e-1f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  union { int32_t i; float f; } two = {((int32_t)n + 127) << 23};
+  float out = p * two.f;
+  out = x < -87.0f ? 0.0f : out;
+  return x > 88.0f ? INFINITY : out;
+}
+static inline double exponential_double(double x) { return exp(x); }
+"""
+_PER_TYPE = """
+#define REAL {real}
+#define NAME(f) f##_{real}
+{body}
+#undef REAL
+#undef NAME
+"""
+_TYPES = {torch.float32: "float", torch.float64: "double"}
+
+
+class Loops:
+    """The C functions of one source file, built at the first use; `why_not()` tells if they can.
+
+    what: what is built, for error messages ("the scan").
+    """
+
+    def __init__(self, source, what):
+        self.source, self.what = Path(source), what
+
+    def why_not(self):
+        """Reason why the loops cannot run on this machine, or None. The first call builds."""
+        return _library(self.source)[1]
+
+    def call(self, name, dtype, tensors, sizes):
+        """Run the function `name` for numbers of `dtype`: pointers (None is NULL), then longs.
+
+        All tensors contiguous, on the CPU. Raises MemoryError where the function returns not 0.
+        """
+        function = getattr(_library(self.source)[0], f"{name}_{_TYPES[dtype]}")
+        pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
+        if function(*pointers, *map(ctypes.c_long, sizes)):
+            raise MemoryError(f"{self.what} could not get its working memory in {name}")
+
+
+def in_shares(run, n):
+    """run(first, last + 1, share) for even shares of 0 … n − 1, a thread each."""
+    shares = max(1, min(torch.get_num_threads(), n))
+    bounds = [n * i // shares for i in range(shares + 1)]
+    if shares == 1:
+        run(0, n, 0)
+        return
+    # ctypes lets go of Python's lock during a call, so threads are enough.
+    with ThreadPoolExecutor(shares) as pool:
+        list(pool.map(run, bounds[:-1], bounds[1:], range(shares)))
+
+
+def compiler():
+    """The C compiler that builds it, as a path, or None."""
+    named = os.environ.get("LLMBOOK_COMPILER", "").strip()
+    if named.lower() == "none":
+        return None
+    names = [named] if named else [os.environ.get("CC", "cc"), "gcc", "clang"]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@functools.cache
+def _library(source):
+    """(the loaded library, None), or (None, why there is none)."""
+    program = compiler()
+    if program is None:
+        return None, "there is no C compiler (cc, gcc or clang; LLMBOOK_COMPILER names one)"
+    body = source.read_text(encoding="utf-8")
+    parts = [_PER_TYPE.format(real=real, body=body) for real in _TYPES.values()]
+    text = _HEAD % LANES + "".join(parts)
+    machine = f"{platform.machine()} {_processor()}"
+    name = hashlib.sha256("\n".join([text, _FLAGS, program, machine]).encode()).hexdigest()[:20]
+    try:
+        path = _built(program, text, f"{source.stem}-{name}.so")
+        return ctypes.CDLL(str(path)), None
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        detail = getattr(error, "stderr", "") or str(error)
+        return None, f"building it with {program} failed: {detail.strip()[-300:]}"
+
+
+def _built(program, text, name):
+    from llmbook.data.folders import cache_folder
+
+    folder = cache_folder() / "compiled"
+    path = folder / name
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        code, made = Path(work, "loops.c"), Path(work, "loops.so")
+        code.write_text(text, encoding="utf-8")
+        command = [program, *_FLAGS.split(), "-shared", str(code), "-o", str(made), "-lm"]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        made.replace(path)  # whole, or not there: another process may build at the same time
+    return path
+
+
+def _processor():
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return platform.processor()
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    return " ".join([line for line in lines if line.startswith(("model name", "flags"))][:2])
