@@ -201,6 +201,22 @@ function lstm(x, { weight_ih, weight_hh, bias_ih, bias_hh }, state = null, held 
   return { h: states, c: cells, gates };
 }
 
+// One layer of a GRU over the rows of x, gates stacked r, z, n as in PyTorch, from the state h on
+// (1, n); backwards: from the last row to the first. Returns the states, a row a step.
+function gru(x, { weight_ih, weight_hh, bias_ih, bias_hh }, { h = null, backwards = false } = {}) {
+  const n = weight_hh.cols, input = linear(x, weight_ih, bias_ih), states = matrix(x.rows, n);
+  let state = h ?? matrix(1, n);
+  for (let i = 0; i < x.rows; i++) {
+    const t = backwards ? x.rows - 1 - i : i, a = row(input, t), b = linear(state, weight_hh, bias_hh).data;
+    state = each(state, (old, j) => {
+      const r = sigmoid(a[j] + b[j]), z = sigmoid(a[n + j] + b[n + j]);
+      return z * old + (1 - z) * Math.tanh(a[2 * n + j] + r * b[2 * n + j]);
+    });
+    states.data.set(state.data, t * n);
+  }
+  return states;
+}
+
 // The weights that a figure computes with: from its own state (a notebook), or on a page from the
 // script that pages share, loaded when it is first wanted. Resolves to what unpackWeights gives.
 const weightsOf = (() => {

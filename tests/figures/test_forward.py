@@ -161,6 +161,22 @@ def test_lstm_states_cells_and_gates_and_a_state_carried_over():
     close(run(halves, weights, x=x)["h"], want[0, 3:])
 
 
+def test_gru_states_forwards_backwards_and_from_a_state():
+    layer = torch.nn.GRU(3, 5, batch_first=True, bidirectional=True).double()
+    weights = {k: v.detach().half() for k, v in layer.state_dict().items()}
+    layer.load_state_dict({k: v.double() for k, v in weights.items()})
+    x, h = rounded(7, 3, seed=5), rounded(2, 5, seed=6)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    with torch.no_grad():
+        want, started = layer(x[None])[0][0], layer(x[None], h[:, None])[0][0]
+    for tail, side, way in (("_l0", 0, "false"), ("_l0_reverse", 1, "true")):
+        held = {name: weights[name + tail] for name in names}
+        columns = slice(5 * side, 5 * side + 5)
+        close(run(f"gru(x, w, {{ backwards: {way} }})", held, x=x), want[:, columns])
+        got = run(f"gru(x, w, {{ h, backwards: {way} }})", held, x=x, h=h[side : side + 1])
+        close(got, started[:, columns])
+
+
 @pytest.mark.parametrize("held", [{"f": 0.5}, {"i": 0.0, "o": 1.0}, {"h": 0}])
 def test_a_held_gate_acts_from_the_second_step_on(held):
     layer = torch.nn.LSTM(3, 5, batch_first=True).double()
