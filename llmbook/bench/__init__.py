@@ -17,6 +17,7 @@ RACES = {
     "training": "an update of our training loop against nanoGPT's, from a checkout you name",
     "loading": "a folder of a gigabyte read and written, against transformers",
     "sft": "a packed update of supervised fine-tuning against trl's trainer",
+    "alignment": "a GRPO iteration and a DPO update against trl's trainers",
     "decoding": "greedy decoding with a cache against transformers' generate",
     "tokenization": "byte-level BPE against the tokenizers library: training and encoding",
 }

@@ -70,10 +70,10 @@ def _race(case, conversations, row, options):
         steps=10**9, schedule="constant", warmup=0, lr=1e-4, precision="float32", batch_size=1
     )
     peer, theirs, their_loss = _trl(model, tokenizer, examples, row, options.device)
-    truth = _gradient(load_double(model), lambda m: sft.sft_loss(m, *batch))
+    truth = gradient_of(load_double(model), lambda m: sft.sft_loss(m, *batch))
     errors = {
-        "ours": relative_error([_gradient(model, lambda m: sft.sft_loss(m, *batch))], [truth]),
-        "trl": relative_error([_their_gradient(model, theirs, their_loss)], [truth]),
+        "ours": relative_error([gradient_of(model, lambda m: sft.sft_loss(m, *batch))], [truth]),
+        "trl": relative_error([their_gradient(model, theirs, their_loss)], [truth]),
     }
     update = Update(model.train(), config, sft.sft_loss, sft.count_answer_tokens)
     return run_pair(
@@ -122,7 +122,7 @@ def load_double(model):
     return copy.deepcopy(model).double()
 
 
-def _gradient(model, loss):
+def gradient_of(model, loss):
     """The gradient of every matrix in the blocks, and of the embedding, as one vector."""
     model.zero_grad()
     loss(model).backward()
@@ -131,7 +131,8 @@ def _gradient(model, loss):
     return torch.cat(found)
 
 
-def _their_gradient(model, theirs, loss):
+def their_gradient(model, theirs, loss):
+    """The same of a model of transformers, in our order."""
     theirs.zero_grad()
     loss().backward()
     held, table = dict(theirs.named_parameters()), {}

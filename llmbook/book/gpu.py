@@ -82,7 +82,8 @@ def steps(smoke=False, nanogpt=None):
         if race in RACES:
             peer = ("--nanogpt", nanogpt) if race == "training" and nanogpt else ()
             command = (*llmbook, "bench", race, *size, *peer, "--json", "{out}/race.json")
-            listed.append(Step(f"race: {race}", minutes, command, _read_race))
+            needs = _PEERS.get(race, ())
+            listed.append(Step(f"race: {race}", minutes, command, _read_race, modules=needs))
     preset = "smoke" if smoke else "shakespeare"
     listed.append(
         Step(
@@ -104,7 +105,9 @@ _MINUTES = {
     "scan": 2,
     "decoding": 2,
     "training": 2,
+    "alignment": 2,
 }
+_PEERS = {"alignment": ("trl", "datasets")}  # races that can't be run without
 
 
 def _kernel_tests():

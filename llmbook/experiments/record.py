@@ -40,7 +40,7 @@ EXPERIMENTS = {
         "extrapolation",
         "positions trained on 32 tokens, tested on 256; ten minutes",
     ),
-    "rlhf": ("rlhf", "from demonstrations to a reward model and policies; half an hour"),
+    "rlhf": ("rlhf.runs", "from demonstrations to a reward model and policies; an hour"),
     "mamba": ("mamba", "what a state of fixed size can do; under an hour"),
     "reasoning": ("reasoning", "written steps, many samples, GRPO; ten minutes"),
     "inference": ("inference", "smaller caches, usable windows, students; ten minutes"),

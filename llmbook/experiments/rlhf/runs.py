@@ -1,0 +1,90 @@
+"""RLHF's record: `python -m llmbook record rlhf`, an hour of one core.
+
+Every run is a function of its key, so that a killed recording goes on with the next key, and
+`--parts` makes some of it.
+"""
+
+from llmbook.experiments.record import RECORDED, recorded
+from llmbook.experiments.rlhf import limits, policies
+from llmbook.experiments.rlhf.measured import best_of, measure, prefilled
+from llmbook.experiments.rlhf.rewards import (
+    compared,
+    reward_model,
+    reward_run,
+    sft_model,
+    start_run,
+)
+from llmbook.models import load
+
+OUT, GOES_ON = RECORDED / "rlhf_runs.json", True
+SEEDS = (1, 2, 3, 4, 5)
+STARTS = ("fresh", "base", "sft")  # of a reward model
+METHODS = ("base", "sft", "dpo", "online", "grpo", "ppo", "ppo, KL in the loss")
+PARTS = ("start", "reward", "policy", "best", "pressed", "rounds")
+BETAS = (0.0, 0.1, 0.3)  # of the runs under pressure
+
+
+def recorded_runs():
+    """What is recorded: {part: {key: found}}; empty where nothing is."""
+    return recorded(OUT)
+
+
+def make_policy(method, seed):
+    """(policy, history or None) of a method that the table names."""
+    proxy = reward_model()
+    return {
+        "base": lambda: (load("small"), None),
+        "sft": lambda: (sft_model(), None),
+        "dpo": lambda: policies.dpo(compared(), seed),
+        "online": lambda: policies.online_dpo(proxy, seed),
+        "grpo": lambda: policies.grpo(proxy, seed),
+        "ppo": lambda: policies.ppo(proxy, seed),
+        "ppo, KL in the loss": lambda: policies.ppo(proxy, seed, kl_in="loss", kl="k3"),
+    }[method]()
+
+
+def policy_run(method, seed):
+    """A policy by one method: what it is worth, its first words given too, and its curves."""
+    proxy = reward_model()
+    _, against = measure(sft_model(), proxy, seed + 100)
+    policy, history = make_policy(method, seed)
+    found = {**measure(policy, proxy, seed, against)[0], "prefilled": prefilled(policy, seed)}
+    return found if history is None else {**found, "curves": policies.curves(history)}
+
+
+def best_run(seed):
+    """Best-of-k by the recorded reward model."""
+    proxy = reward_model()
+    return best_of(proxy, seed, measure(sft_model(), proxy, seed + 100)[1])
+
+
+def points():
+    """Every run of the record: (part, key, function and arguments)."""
+    yield "start", "weights", (start_run,)
+    for seed in SEEDS[:4]:
+        for start in STARTS:
+            yield "reward", f"{start}/{seed}", (reward_run, start, seed)
+    for seed in SEEDS:
+        for method in METHODS:
+            yield "policy", f"{method}/{seed}", (policy_run, method, seed)
+        yield "best", str(seed), (best_run, seed)
+    for seed in SEEDS:
+        for beta in BETAS:
+            yield "pressed", f"{beta}/{seed}", (limits.pressed, beta, seed)
+    for seed in SEEDS:
+        yield "rounds", f"one/{seed}", (limits.one_round, seed)
+        yield "rounds", f"two/{seed}", (limits.two_rounds, seed)
+        yield "rounds", f"long/{seed}", (limits.one_round, seed, limits.PER_WORD)
+
+
+def add_arguments(parser):
+    """The options of this recording."""
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="these alone")
+
+
+def run(options, record):
+    """Make every run that the record lacks, writing it after each."""
+    record.make_missing(
+        (point for point in points() if point[0] in options.parts),
+        tell=lambda found: {k: v for k, v in found.items() if k not in ("curves", "examples")},
+    )
