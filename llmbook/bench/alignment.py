@@ -15,9 +15,6 @@ probabilities that rollouts keep, against a pass over the whole answers in float
 import dataclasses
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
 
 import torch
 
@@ -26,6 +23,17 @@ from llmbook.alignment.grpo import GRPO, GRPOConfig
 from llmbook.alignment.rollouts import pad_left, reference_log_probs, roll_out
 from llmbook.bench.race import relative_error, run_pair
 from llmbook.bench.sft import gradient_of, load_double, their_gradient
+from llmbook.bench.trl_peer import (
+    Clock,
+    Size,
+    TheirIteration,
+    library_of,
+    questions,
+    settings_of,
+    share_of_vowels,
+    trl_and_datasets,
+    update_of,
+)
 from llmbook.data.corpus import question_answers
 from llmbook.decoding import generate
 from llmbook.models import load
@@ -35,16 +43,6 @@ from llmbook.tokenization import BPETokenizer
 from llmbook.training import TrainConfig, Update
 
 TOLERANCE = 1e-4
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """Answers an iteration, in groups; tokens of each; pairs of a DPO update."""
-
-    rows: int
-    group: int
-    tokens: int
-    pairs: int
 
 
 SIZES = {"quick": Size(8, 4, 8, 4), "cpu": Size(32, 8, 32, 16), "gpu": Size(512, 8, 96, 128)}
@@ -86,16 +84,6 @@ def subject(device):
     model = load("small")
     model.config = dataclasses.replace(model.config, eos_id=None)
     return model.to(device), BPETokenizer.load(SHIPPED / "small")
-
-
-def share_of_vowels(completions, **_):
-    """A reward that costs nothing to compute: the share of vowels in each text."""
-    return [sum(c in "aeiou" for c in text) / max(1, len(text)) for text in completions]
-
-
-def questions(n):
-    """n prompts, texts."""
-    return [f"{pair.name}:" for pair in question_answers("train", "quick")[:n]]
 
 
 def _settings(group=1):
@@ -160,68 +148,10 @@ class Iteration:
 
     def parts(self):
         """Seconds of one more iteration: {"rollout", "reward", "update"}."""
-        clock = _Clock()
+        clock = Clock()
         self.grpo.sample = clock.timed("rollout", self.grpo.sample)
         self.grpo.reward = clock.timed("reward", self.grpo.reward)
         return clock.parts(self)
-
-
-class TheirIteration:
-    """trl's side: `iteration()` is one `training_step` of its GRPOTrainer and an update."""
-
-    def __init__(self, model, tokenizer, size, seed=0):
-        trl, datasets = _trl()
-        self.model, library, folder = _library(model, tokenizer)
-        texts = [t for t in questions(size.rows // size.group) for _ in range(size.group)]
-        self.rows = [{"prompt": text} for text in texts]
-        args = trl.GRPOConfig(
-            **_common(folder, model, size.rows, seed),
-            num_generations=size.group,
-            max_completion_length=size.tokens,
-            generation_kwargs={"min_new_tokens": size.tokens},
-            beta=0.0,
-            loss_type="grpo",
-            temperature=1.0,
-        )
-        self.trainer = trl.GRPOTrainer(
-            model=self.model,
-            reward_funcs=share_of_vowels,
-            args=args,
-            train_dataset=datasets.Dataset.from_list(self.rows),
-            processing_class=library,
-        )
-        self.update = _their_update(self.trainer, self.model, lambda: self.rows)
-
-    def __call__(self):
-        """One iteration."""
-        self.update()
-
-    def parts(self):
-        """Seconds of one more iteration: {"rollout", "reward", "update"}."""
-        clock, trainer = _Clock(), self.trainer
-        trainer._generate = clock.timed("rollout", trainer._generate)
-        trainer._calculate_rewards = clock.timed("reward", trainer._calculate_rewards)
-        return clock.parts(self)
-
-
-class _Clock:
-    def __init__(self):
-        self.seconds = {}
-
-    def timed(self, name, function):
-        def run(*args, **kwargs):
-            begin = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.seconds[name] = time.perf_counter() - begin
-
-        return run
-
-    def parts(self, whole):
-        self.timed("update", whole)()
-        self.seconds["update"] -= self.seconds["rollout"] + self.seconds["reward"]
-        return self.seconds
 
 
 def _grpo(case, size, options):
@@ -271,19 +201,19 @@ class _Given:
 def _dpo(case, size, options):
     model, tokenizer = subject(options.device)
     reference, _ = subject(options.device)
-    trl, datasets = _trl()
+    trl, datasets = trl_and_datasets()
     pairs = question_answers("train", "quick")[: size.pairs + 1]
     rows = [
         {"prompt": f"{a.name}:", "chosen": " " + a.answer[:80], "rejected": " " + b.answer[:80]}
         for a, b in zip(pairs, pairs[1:], strict=False)
     ]
-    their_model, library, folder = _library(model, tokenizer)
+    their_model, library, folder = library_of(model, tokenizer)
     args = trl.DPOConfig(
-        **_common(folder, model, size.pairs, options.seed), beta=0.1, max_length=None
+        **settings_of(folder, model, size.pairs, options.seed), beta=0.1, max_length=None
     )
     trainer = trl.DPOTrainer(
         model=their_model,
-        ref_model=_library(model, tokenizer)[0],
+        ref_model=library_of(model, tokenizer)[0],
         args=args,
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=library,
@@ -309,70 +239,13 @@ def _dpo(case, size, options):
         "ours": relative_error([gradient_of(model, loss)], [truth]),
         "trl": relative_error([their_gradient(model, their_model, their_loss)], [truth]),
     }
-    theirs = _their_update(trainer, their_model, lambda: dict(collated))
+    theirs = update_of(trainer, their_model, lambda: dict(collated))
     return _race(
         case,
         {"ours": lambda: update(with_reference(reference, ours)), "trl": theirs},
         errors,
         options,
     )
-
-
-# --- trl's trainers
-
-
-def _trl():
-    try:
-        import datasets
-        import trl
-    except ImportError as error:
-        raise ValueError("this race needs trl: pip install llmbook[oracles]") from error
-    return trl, datasets
-
-
-def _library(model, tokenizer):
-    """The same model and tokenizer in transformers, and the folder they were read from."""
-    import transformers
-
-    folder = Path(tempfile.mkdtemp())
-    model.save(folder)
-    tokenizer.save(folder)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    library = transformers.AutoTokenizer.from_pretrained(folder)
-    library.eos_token = library.pad_token = "<|endoftext|>"
-    return theirs.to(next(model.parameters()).device), library, folder
-
-
-def _common(folder, model, rows, seed):
-    return {
-        "output_dir": str(folder / "out"),
-        "per_device_train_batch_size": rows,
-        "gradient_accumulation_steps": 1,
-        "use_cpu": next(model.parameters()).device.type == "cpu",
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "learning_rate": 1e-5,
-        "weight_decay": 0.1,
-        "logging_strategy": "no",
-        "save_strategy": "no",
-        "report_to": [],
-        "seed": seed,
-    }
-
-
-def _their_update(trainer, model, batch):
-    """One update of a trainer as a function: its step, clipping, its optimiser's step."""
-    trainer.create_optimizer_and_scheduler(10**6)
-    trainer.current_gradient_accumulation_steps = 1  # its own loop would set it
-    model.train()
-
-    def update():
-        trainer.training_step(model, batch(), None)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
-
-    return update
 
 
 # --- memory
