@@ -31,7 +31,7 @@ def questions(n):
 
 
 class Clock:
-    """Times the parts of one iteration: functions wrapped by `timed`, and the rest of the whole."""
+    """Times the parts of one iteration: what is wrapped by `timed`, and the rest."""
 
     def __init__(self):
         self.seconds = {}

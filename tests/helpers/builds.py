@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from llmbook import moe, positions
-from llmbook.alignment import reward
+from llmbook.alignment import dpo, kl, ppo, reward
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.heads import DecoderHead
 from llmbook.scaling import PUBLISHED
@@ -284,6 +284,53 @@ def _reward_model(build):
     ids = torch.randint(11, (3, 9))
     mask = torch.arange(9) < torch.tensor([[9], [4], [1]])
     close(ours(ids, mask), library.at_the_end(ids, mask)[:, 0], 1e-5)
+
+
+def answers(rows=4, tokens=7):
+    """Random log-probabilities of two policies, advantages and a mask with padding."""
+    ours, theirs, advantages = torch.randn(3, rows, tokens, dtype=torch.float64)
+    mask = torch.arange(tokens) < torch.tensor([[7], [1], [4], [6]])[:rows]
+    return *(torch.where(mask, x, 0.0) for x in (ours, theirs, advantages)), mask
+
+
+@compares("rlhf/kl_estimate")
+def _kl_estimate(build):
+    ours, theirs, _, _ = answers()
+    for kind in kl.ESTIMATORS:
+        close(build(ours, theirs, kind), kl.kl_estimate(ours, theirs, kind))
+
+
+@compares("rlhf/token_rewards")
+def _token_rewards(build):
+    ours, theirs, _, mask = answers()
+    final = torch.randn(4, dtype=torch.float64)
+    close(build(final, ours, theirs, mask, 0.3), ppo.token_rewards(final, ours, theirs, mask, 0.3))
+
+
+@compares("rlhf/gae")
+def _gae(build):
+    rewards, values, _, mask = answers()
+    for gamma, lam in ((1.0, 0.95), (0.9, 0.0), (1.0, 1.0)):
+        found, want = (
+            build(rewards, values, mask, gamma, lam),
+            ppo.gae(rewards, values, mask, gamma, lam),
+        )
+        for one, other in zip(found, want, strict=True):
+            close(one, other)
+
+
+@compares("rlhf/clipped_loss")
+def _clipped_loss(build):
+    ours, old, advantages, mask = answers()
+    close(
+        build(ours, old, advantages, mask), ppo.clipped_policy_loss(ours, old, advantages, mask)[0]
+    )
+
+
+@compares("rlhf/dpo_loss")
+def _dpo_loss(build):
+    ours, theirs = torch.randn(2, 5, 2, dtype=torch.float64)
+    close(build(ours, theirs, 0.3), dpo.dpo_loss(ours, theirs, 0.3)[0])
 
 
 @compares("positional_encoding/Head")
