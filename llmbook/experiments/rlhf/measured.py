@@ -83,7 +83,7 @@ def measure(policy, proxy, seed=0, against=None, prompts=None, n=ANSWERS):
     return found, rewards
 
 
-def prefilled(policy, seed=0, beginning=BEGINNING, prompts=None, n=ANSWERS):
+def prefilled(policy, seed=0, beginning=BEGINNING, prompts=None, n=ANSWERS // 2):
     """Answers whose first words are given: their true reward, and how many are negative."""
     begun = tokenizer().encode(beginning)
     prompts = [prompt + begun for prompt in prompts or held_out()]
@@ -99,7 +99,7 @@ def prefilled(policy, seed=0, beginning=BEGINNING, prompts=None, n=ANSWERS):
     }
 
 
-def best_of(proxy, seed=0, against=None, prompts=None, n=64):
+def best_of(proxy, seed=0, against=None, prompts=None, n=32):
     """Best-of-k by the reward model, for k = 1, 2, 4 … of n answers a prompt.
 
     Lists by k of true, proxy, oracle (where the true best is taken), kl (at most
@@ -113,7 +113,7 @@ def best_of(proxy, seed=0, against=None, prompts=None, n=64):
     true = torch.tensor(true, dtype=torch.float64).view(-1, n)
     scored, order = torch.cat(scored).view(-1, n).sort(-1)
     picked, best = true.gather(1, order), true.sort(-1).values
-    sizes = [k for k in (1, 2, 4, 8, 16, 32) if k <= n]
+    sizes = [k for k in (1, 2, 4, 8, 16) if k <= n]
     found = {"k": sizes, "kl": [round(math.log(k) - (k - 1) / k, 4) for k in sizes]}
     columns = {"true": picked, "proxy": scored, "oracle": best}
     if against is not None:

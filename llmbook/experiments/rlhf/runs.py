@@ -4,6 +4,8 @@ Every run is a function of its key, so that a killed recording goes on with the 
 `--parts` makes some of it.
 """
 
+import functools
+
 from llmbook.experiments.record import RECORDED, recorded
 from llmbook.experiments.rlhf import limits, policies
 from llmbook.experiments.rlhf.measured import best_of, measure, prefilled
@@ -21,7 +23,7 @@ SEEDS = (1, 2, 3, 4, 5)
 STARTS = ("fresh", "base", "sft")  # of a reward model
 METHODS = ("base", "sft", "dpo", "online", "grpo", "ppo", "ppo, KL in the loss")
 PARTS = ("start", "reward", "policy", "best", "pressed", "rounds")
-BETAS = (0.0, 0.1, 0.3)  # of the runs under pressure
+BETAS = (0.0, 0.1)  # of the runs under pressure
 
 
 def recorded_runs():
@@ -43,19 +45,23 @@ def make_policy(method, seed):
     }[method]()
 
 
+@functools.cache
+def opponent():
+    """The true rewards of the SFT model's answers, which every policy is compared with."""
+    return measure(sft_model(), reward_model(), 100)[1]
+
+
 def policy_run(method, seed):
     """A policy by one method: what it is worth, its first words given too, and its curves."""
-    proxy = reward_model()
-    _, against = measure(sft_model(), proxy, seed + 100)
     policy, history = make_policy(method, seed)
-    found = {**measure(policy, proxy, seed, against)[0], "prefilled": prefilled(policy, seed)}
+    found, _ = measure(policy, reward_model(), seed, opponent())
+    found["prefilled"] = prefilled(policy, seed)
     return found if history is None else {**found, "curves": policies.curves(history)}
 
 
 def best_run(seed):
     """Best-of-k by the recorded reward model."""
-    proxy = reward_model()
-    return best_of(proxy, seed, measure(sft_model(), proxy, seed + 100)[1])
+    return best_of(reward_model(), seed, opponent())
 
 
 def points():
