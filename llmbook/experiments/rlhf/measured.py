@@ -20,7 +20,7 @@ from llmbook.experiments.rlhf.world import (
 )
 from llmbook.seeds import generator
 
-ANSWERS = 8  # a name
+ANSWERS = 4  # a name
 BEGINNING = " Raise an"  # put into the policy's mouth
 
 
@@ -83,7 +83,7 @@ def measure(policy, proxy, seed=0, against=None, prompts=None, n=ANSWERS):
     return found, rewards
 
 
-def prefilled(policy, seed=0, beginning=BEGINNING, prompts=None, n=ANSWERS // 2):
+def prefilled(policy, seed=0, beginning=BEGINNING, prompts=None, n=ANSWERS):
     """Answers whose first words are given: their true reward, and how many are negative."""
     begun = tokenizer().encode(beginning)
     prompts = [prompt + begun for prompt in prompts or held_out()]
@@ -99,7 +99,7 @@ def prefilled(policy, seed=0, beginning=BEGINNING, prompts=None, n=ANSWERS // 2)
     }
 
 
-def best_of(proxy, seed=0, against=None, prompts=None, n=32):
+def best_of(proxy, seed=0, against=None, prompts=None, n=16):
     """Best-of-k by the reward model, for k = 1, 2, 4 … of n answers a prompt.
 
     Lists by k of true, proxy, oracle (where the true best is taken), kl (at most

@@ -1,9 +1,10 @@
 """Step 3 of RLHF: policies by DPO, online DPO, GRPO and PPO, and what each of them costs.
 
-What a method costs is counted in passes of the small model over an answer: writing one, judging
-it, or reading it with the reference is one each; an update is three, since backward costs two. All
-methods get the same number of passes, so a method that reads its answers more often sees fewer.
-The rate of each was chosen among (1, 2, 4) · 1e-4 with the seeds 101 and 102, for its true reward.
+Like the models they start from, policies and the value network are trained in their last two
+blocks. What a method costs is counted in passes of the small model over an answer: writing one,
+judging it, or reading it with the reference is one each; an update is one and, backward through
+two blocks of six, two thirds. All methods get the same number of passes, so a method that reads
+its answers more often sees fewer. Rates were chosen with seed 101, by the true reward.
 """
 
 import statistics
@@ -15,21 +16,21 @@ from llmbook.alignment.dpo import DPO, OnlineDPO, preference_batch, with_referen
 from llmbook.alignment.grpo import GRPO, GRPOConfig
 from llmbook.alignment.ppo import PPO, ActorCritic, PPOConfig
 from llmbook.alignment.reward import score_rollouts
-from llmbook.experiments.rlhf.rewards import reward_model, sft_model
+from llmbook.experiments.rlhf.rewards import reward_model, sft_model, tuned
 from llmbook.experiments.rlhf.world import LONGEST_ANSWER, demonstrations, true_rewards
 from llmbook.seeds import generator
 from llmbook.training import Log, TrainConfig, train
 
 ROWS = 32  # answers a step
-PASSES = 40 * ROWS * 6  # what a method may spend
-UPDATE = 3
+PASSES = 28 * ROWS * 14 / 3  # what a method may spend
+UPDATE = 1 + 2 * 2 / 6
 COST = {  # passes an answer: written, judged, read by the reference, learned from
     "dpo": 1 + UPDATE,
     "online": 1 + 1 + (1 + UPDATE) / 2,  # it learns from two answers of four
     "grpo": 1 + 1 + 1 + UPDATE,
     "ppo": 1 + 1 + 1 + 1 + 2 * (UPDATE + UPDATE),  # the critic reads too, and both learn twice
 }
-RATES = {"dpo": 1.5e-4, "online": 1.5e-4, "grpo": 1.5e-4, "ppo": 1.5e-4}
+RATES = {"dpo": 3e-4, "online": 3e-4, "grpo": 6e-4, "ppo": 6e-4}
 BETA = {"dpo": 0.1, "online": 0.1, "grpo": 0.05, "ppo": 0.05}
 
 
@@ -75,7 +76,7 @@ def grpo(proxy, seed, steps=None, *, lr=None, start=None, log=None, **changes):
 
     start: the policy that learns, the SFT model when None; the reference is that one always.
     """
-    model, log = start or sft_model(), log or Log(progress=False)
+    model, log = start or tuned(sft_model()), log or Log(progress=False)
     how = {"beta": BETA["grpo"], "kl": "k3", "kl_weighted": True, "group": 8}
     config = GRPOConfig.of("grpo", **(how | changes), seed=seed, max_new_tokens=LONGEST_ANSWER)
     runner = GRPO(
@@ -93,7 +94,9 @@ def grpo(proxy, seed, steps=None, *, lr=None, start=None, log=None, **changes):
 
 def ppo(proxy, seed, steps=None, *, lr=None, log=None, **changes):
     """A policy by PPO, the critic started from the reward model, two updates a batch."""
-    model, log = ActorCritic(sft_model(), reward_model()), log or Log(progress=False)
+    critic = reward_model()
+    tuned(critic.decoder)
+    model, log = ActorCritic(tuned(sft_model()), critic), log or Log(progress=False)
     how = {"beta": BETA["ppo"], "passes": 2, "value_clip": None} | changes
     config = PPOConfig(**how, seed=seed, max_new_tokens=LONGEST_ANSWER)
     runner = PPO(
@@ -120,7 +123,7 @@ def pairs_of(rows):
 
 def dpo(rows, seed, steps=None, *, beta=None, lr=None, log=None):
     """A policy by DPO on the comparisons themselves: no reward model, no sampling."""
-    model, reference, log = sft_model(), sft_model(), log or Log(progress=False)
+    model, reference, log = tuned(sft_model()), sft_model(), log or Log(progress=False)
     pairs = pairs_of(rows)
 
     def batch(step):
@@ -136,7 +139,7 @@ def dpo(rows, seed, steps=None, *, beta=None, lr=None, log=None):
 
 def online_dpo(proxy, seed, steps=None, *, beta=None, lr=None, log=None):
     """DPO on the policy's own answers, the best and the worst of four by the reward model."""
-    model, log = sft_model(), log or Log(progress=False)
+    model, log = tuned(sft_model()), log or Log(progress=False)
     runner = OnlineDPO(
         model,
         sft_model(),
