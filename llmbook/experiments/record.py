@@ -42,6 +42,14 @@ EXPERIMENTS = {
     ),
     "rlhf": ("rlhf.runs", "from demonstrations to a reward model and policies; an hour"),
     "mamba": ("mamba", "what a state of fixed size can do; under an hour"),
+    "transformer": (
+        "transformer",
+        "the Transformer without its parts, where its norms stand; a quarter of an hour",
+    ),
+    "todays_decoder": (
+        "todays_decoder",
+        "from GPT's block to today's, one change at a time; five minutes",
+    ),
     "reasoning": ("reasoning", "written steps, many samples, GRPO; ten minutes"),
     "inference": ("inference", "smaller caches, usable windows, students; ten minutes"),
 }
