@@ -89,7 +89,16 @@ class MultiHeadAttention(nn.Module):
         return q, kv, kv
 
     def forward(
-        self, x, context=None, *, mask=None, bias=None, causal=False, positions=None, cache=None
+        self,
+        x,
+        context=None,
+        *,
+        mask=None,
+        bias=None,
+        causal=False,
+        positions=None,
+        cache=None,
+        texts=None,
     ):
         """Attend from x to itself, or to context: (batch, tokens, d_model) → the same.
 
@@ -101,7 +110,12 @@ class MultiHeadAttention(nn.Module):
         cache (a `KVCache`): in self-attention, x's keys and values are added and all held are
         attended to; in cross-attention the first call fills it with context's and later ones reuse
         those.
+
+        texts: `Texts` whose tokens are x, one row without padding (llmbook/ragged.py): each text
+        is attended to alone. mask is then a list, one for each of their groups.
         """
+        if texts is not None:
+            return self.merge(self._apart(x, texts, mask, causal, positions))
         heads = self.heads(
             x, context, mask=mask, bias=bias, causal=causal, positions=positions, cache=cache
         )
@@ -111,19 +125,19 @@ class MultiHeadAttention(nn.Module):
         self, x, context=None, *, mask=None, bias=None, causal=False, positions=None, cache=None
     ):
         """What each head found, before they are merged: (batch, n_heads, tokens, head_dim)."""
-        q, k, v = self.project(x, context, positions=positions, cache=cache)
-        dropout = self.dropout if self.training else 0.0
-        return attention(
-            q,
-            k,
-            v,
-            mask=mask,
-            bias=bias,
-            causal=causal,
-            scale=self.scale,
-            dropout=dropout,
-            backend=self.backend,
+        qkv = self.project(x, context, positions=positions, cache=cache)
+        return self._attend(*qkv, mask=mask, bias=bias, causal=causal)
+
+    def _apart(self, x, texts, masks, causal, positions):
+        """`heads` of the texts that share the row x, group by group."""
+        groups = zip(*map(texts.apart, self.project(x, positions=positions)), masks, strict=True)
+        return texts.together(
+            [self._attend(*qkv, mask=mask, causal=causal) for *qkv, mask in groups]
         )
+
+    def _attend(self, q, k, v, **masks):
+        dropout = self.dropout if self.training else 0.0
+        return attention(q, k, v, scale=self.scale, dropout=dropout, backend=self.backend, **masks)
 
     def weights(self, x, context=None, *, mask=None, bias=None, causal=False, positions=None):
         """The attention weights of every head: (batch, n_heads, tokens, keys)."""

@@ -18,7 +18,7 @@ ORDER = (
     (
         "ideas and data",
         "attention multihead positions layers cache losses recurrent moe ssm quantization ngram "
-        "tokenization scaling data native".split(),
+        "tokenization scaling data native ragged".split(),
     ),
     ("whole networks", ["models"]),
     ("decoding", ["decoding"]),

@@ -87,6 +87,11 @@ class LoRA(nn.Module):
         return self.base.config
 
     @property
+    def tokenizer_file(self):
+        """The decoder's, or None."""
+        return getattr(self.base, "tokenizer_file", None)
+
+    @property
     def names(self):
         """The adapted matrices, as the decoder names them."""
         return [key.replace("/", ".") for key in self.A]

@@ -17,6 +17,7 @@ from llmbook.decoding.generate import evaluating
 from llmbook.decoding.generation_config import end_ids
 from llmbook.decoding.writer import Writer, unwrapped
 from llmbook.losses import IGNORED, log_probs
+from llmbook.models.pretrained.files import read_json
 from llmbook.seeds import as_generator
 
 
@@ -158,27 +159,40 @@ def reference_log_probs(reference, rollouts, temperature=1.0):
         return answer_token_log_probs(reference, *rollouts.batch(), temperature)
 
 
-def check_reference(policy, reference, tokenizers=None):
+def check_reference(policy, reference):
     """Raise ValueError unless the reference reads the policy's tokens as the policy does.
 
-    A reference with another tokenizer would score other words under the same ids. A model knows
-    its number of tokens only; tokenizers, the policy's and the reference's, are compared id by id.
+    A reference with another tokenizer would score other words under the same ids. Every model
+    knows how many tokens it has; what they are is compared where both were loaded from folders
+    with a tokenizer.json, or are copies of such models.
     """
-    sizes = unwrapped(policy).config.vocab_size, unwrapped(reference).config.vocab_size
-    if sizes[0] != sizes[1]:
+    models = [unwrapped(model) for model in (policy, reference)]
+    ours, theirs = (model.config.vocab_size for model in models)
+    if ours != theirs:
         raise ValueError(
-            f"reference must have the policy's tokenizer: got vocab_size {sizes[1]}, the policy's "
-            f"is {sizes[0]}"
+            f"reference must have the policy's tokenizer: got vocab_size {theirs}, the policy's "
+            f"is {ours}"
         )
-    if tokenizers is not None:
-        ours, theirs = tokenizers
-        for token in range(sizes[0]):
-            words = ours.decode([token]), theirs.decode([token])
-            if words[0] != words[1]:
-                raise ValueError(
-                    f"reference must have the policy's tokenizer: got {words[1]!r} for id "
-                    f"{token}, the policy's is {words[0]!r}"
-                )
+    files = [getattr(model, "tokenizer_file", None) for model in models]
+    if None in files or files[0] == files[1]:
+        return
+    ours, theirs = map(_words, files)
+    for token in sorted(ours.keys() | theirs.keys()):
+        if ours.get(token) != theirs.get(token):
+            raise ValueError(
+                f"reference must have the policy's tokenizer: id {token} is "
+                f"{theirs.get(token)!r} in {files[1]}, {ours.get(token)!r} in {files[0]}"
+            )
+
+
+def _words(path):
+    """{id: token} of a tokenizer.json; a Unigram's vocabulary is a list of (token, score)."""
+    content = read_json(path)
+    vocab = content.get("model", {}).get("vocab", {})
+    if isinstance(vocab, list):
+        vocab = {token: i for i, (token, _) in enumerate(vocab)}
+    added = {token["id"]: token["content"] for token in content.get("added_tokens", ())}
+    return {i: token for token, i in vocab.items()} | added
 
 
 def scores(reward, rollouts, step):

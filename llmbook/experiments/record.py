@@ -33,7 +33,7 @@ EXPERIMENTS = {
         "small models in many sizes, on texts of many lengths; fifteen minutes",
     ),
     "small_chat": ("small_chat", "the small model that follows instructions; ten minutes"),
-    "sft": ("sft", "what supervised fine-tuning gives, in many short runs; twenty minutes"),
+    "sft": ("sft.runs", "what supervised fine-tuning gives, in many short runs; an hour"),
     "splits": ("splits", "how published tokenizers cut twenty texts; nothing is trained"),
     "moe": ("moe", "mixtures of experts beside dense layers; under half an hour"),
     "extrapolation": (
@@ -50,7 +50,7 @@ EXPERIMENTS = {
         "todays_decoder",
         "from GPT's block to today's, one change at a time; five minutes",
     ),
-    "reasoning": ("reasoning", "written steps, many samples, GRPO; ten minutes"),
+    "reasoning": ("reasoning.runs", "written steps, many samples, GRPO; half an hour"),
     "inference": ("inference", "smaller caches, usable windows, students; ten minutes"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"

@@ -109,9 +109,9 @@ def _of(tokenizer, names):
 class LoRARank(Interactive):
     """What a LoRA's rank costs and reaches, from recorded runs; all weights beside it.
 
-    runs: {rank: what `llmbook.experiments.sft.lora_run` found}, 0 for all weights. d_model: of the
-    square that the picture shows. place: which rank is shown first. Raises ValueError without a
-    run of all weights and two ranks.
+    runs: {rank: what `lora_run` of llmbook/experiments/sft/weights.py found}, 0 for all weights.
+    d_model: of the square that the picture shows. place: which rank is shown first. Raises
+    ValueError without a run of all weights and two ranks.
     """
 
     script = "lora_rank.js"

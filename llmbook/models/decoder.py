@@ -17,6 +17,7 @@ from llmbook.checks import tensor, token_ids
 from llmbook.losses import IGNORED, next_token_loss
 from llmbook.models.common import init_normal, run_layer, token_mask
 from llmbook.models.pretrained import Pretrained
+from llmbook.ragged import Texts
 
 
 class Places(NamedTuple):
@@ -27,11 +28,14 @@ class Places(NamedTuple):
     joined with its causal one.
     kept: bool (batch, tokens), False at padding, or None: for layers that mix or count tokens
     without attention (a state, a router).
+    texts: `Texts`, or None: where given, the batch is one row without padding, and mask a list,
+    one for each of their groups.
     """
 
     positions: torch.Tensor
-    mask: torch.Tensor | None
+    mask: torch.Tensor | list | None
     kept: torch.Tensor | None
+    texts: Texts | None = None
 
 
 class Decoder(Pretrained, nn.Module):
@@ -78,7 +82,16 @@ class Decoder(Pretrained, nn.Module):
 
     # --- the call
 
-    def forward(self, input_ids, attention_mask=None, *, cache=None, extras=None, documents=None):
+    def forward(
+        self,
+        input_ids,
+        attention_mask=None,
+        *,
+        cache=None,
+        extras=None,
+        documents=None,
+        wanted=None,
+    ):
         """Logits of the next token at every position: (batch, tokens, vocab_size).
 
         input_ids (batch, tokens) int64. attention_mask (batch, tokens so far): 1 or True for
@@ -86,13 +99,20 @@ class Decoder(Pretrained, nn.Module):
         `new_cache`, filled with earlier tokens; input_ids are then the new ones only. extras: a
         list, to which what the blocks give besides is added. documents (batch, tokens) int64, in
         attention_mask's place: several texts in a row, numbered from 1, 0 at padding; a token sees
-        its own text alone, and each text counts its places from 0. Raises TypeError or ValueError
-        for ids that are no tokens, a text that is too long, and a mask of another shape.
+        its own text alone, and each text counts its places from 0; logits are 0 at padding, which
+        costs nothing. wanted: bool (batch, tokens), the places whose logits are asked for: (n,
+        vocab_size) in their order, instead of all. Raises TypeError or ValueError for ids that are
+        no tokens, a text that is too long, and a mask of another shape.
         """
-        hidden, found = self._run(input_ids, attention_mask, cache, documents)
+        hidden, found, kept = self._run(input_ids, attention_mask, cache, documents)
         if extras is not None:
             extras += found
-        return self.head(hidden)
+        if wanted is not None:
+            return self.head(hidden[wanted] if kept is None else hidden[0, wanted[kept]])
+        logits = self.head(hidden)
+        if kept is None:
+            return logits
+        return logits.new_zeros(*kept.shape, logits.shape[-1]).index_put((kept,), logits[0])
 
     def hidden(self, input_ids, attention_mask=None, *, cache=None):
         """The final normalised hidden states: (batch, tokens, d_model)."""
@@ -107,10 +127,12 @@ class Decoder(Pretrained, nn.Module):
         vocab_size = self.config.vocab_size
         token_ids("targets", targets, vocab_size=vocab_size, ignored=IGNORED)
         extras = []  # by a call of the model, for those who wrap it: FSDP gathers its weights then
-        logits = self(input_ids, attention_mask, extras=extras, documents=documents)
-        loss = next_token_loss(logits, targets)
-        kept = token_mask(attention_mask, *input_ids.shape)
-        kept = kept if documents is None else documents > 0
+        asked = {"extras": extras}
+        if documents is not None:  # conversations, say, of which most tokens do not count
+            asked |= {"documents": documents, "wanted": targets != IGNORED}
+            targets = targets[asked["wanted"]]
+        loss = next_token_loss(self(input_ids, attention_mask, **asked), targets)
+        kept = token_mask(attention_mask, *input_ids.shape)  # with documents no padding is left
         return loss + self.extra_loss(extras, kept) if extras else loss
 
     def new_cache(self, batch, max_len):
@@ -120,7 +142,12 @@ class Decoder(Pretrained, nn.Module):
         return Caches(block.new_cache(batch, max_len) for block in self.blocks)
 
     def _run(self, input_ids, attention_mask=None, cache=None, documents=None):
-        """Final hidden states, and what the blocks gave besides: one entry a block."""
+        """Final hidden states; what the blocks gave besides, one entry a block; where tokens were.
+
+        With documents the hidden states are those of one row, of the tokens alone, and the last is
+        bool (batch, tokens), True at these; else None.
+        """
+        kept = None
         token_ids("input_ids", input_ids, vocab_size=self.config.vocab_size)
         if documents is None:
             places = self.places(input_ids, attention_mask, 0 if cache is None else cache.length)
@@ -128,13 +155,15 @@ class Decoder(Pretrained, nn.Module):
             if attention_mask is not None or cache is not None:
                 raise ValueError("documents take the place of attention_mask and cache: give one")
             places = self.places_of_documents(input_ids, documents)
+            kept = places.texts.kept
+            input_ids = input_ids[kept][None]
         x, extras = self.embed(input_ids, places), []
         for i, block in enumerate(self.blocks):
             x = run_layer(self, block, x, places, None if cache is None else cache[i])
             if isinstance(x, tuple):
                 x, extra = x
                 extras.append(extra)
-        return self.norm(x), extras
+        return self.norm(x), extras, kept
 
     # --- a model's own
 
@@ -175,12 +204,9 @@ class Decoder(Pretrained, nn.Module):
                 f"a row must have at most max_len={self.max_len} tokens: got {tokens}"
             )
         tensor("documents", documents, "batch tokens", torch.int64, batch=batch, tokens=tokens)
-        at = torch.arange(tokens, device=input_ids.device)
-        begins = documents.diff(dim=-1, prepend=documents[:, :1] - 1) != 0
-        positions = at - (at * begins).cummax(-1).values  # since the latest beginning
-        same = (documents[:, :, None] == documents[:, None, :])[:, None]
-        further = self.mask(None, tokens, tokens, input_ids.device)
-        return Places(positions, same if further is None else same & further, documents > 0)
+        texts = Texts(documents)
+        masks = [self.mask(None, n, n, input_ids.device) for n in texts.longest]
+        return Places(texts.positions[None], masks, None, texts)
 
     def mask(self, kept, tokens, total, device):
         """Which of the `total` tokens so far the last `tokens` may see, besides the causal mask.

@@ -66,7 +66,9 @@ class Block(nn.Module):
 
     def forward(self, x, places, cache=None):
         """x (batch, tokens, d_model) → the same; see `Decoder` for places and cache."""
-        attended = self.attention(self.norm1(x), mask=places.mask, causal=True, cache=cache)
+        attended = self.attention(
+            self.norm1(x), mask=places.mask, causal=True, cache=cache, texts=places.texts
+        )
         x = x + self.dropout(attended)
         return x + self.dropout(self.ffn(self.norm2(x)))
 

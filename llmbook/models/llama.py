@@ -150,7 +150,12 @@ class Block(nn.Module):
     def forward(self, x, places, cache=None):
         """x (batch, tokens, d_model) → the same; see `Decoder` for places and cache."""
         x = x + self.attention(
-            self.norm1(x), mask=places.mask, causal=True, positions=places.positions, cache=cache
+            self.norm1(x),
+            mask=places.mask,
+            causal=True,
+            positions=places.positions,
+            cache=cache,
+            texts=places.texts,
         )
         return x + self.ffn(self.norm2(x))
 

@@ -1,6 +1,8 @@
 """Rollouts: what is scored is what was sampled, and nothing behind the end token is."""
 
+import copy
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -8,6 +10,8 @@ from helpers.alignment_subject import END, VOCAB, tiny_policy
 from torch import nn
 
 from llmbook.alignment.collapse import Collapsed, Watch
+from llmbook.alignment.grpo import GRPO, GRPOConfig
+from llmbook.alignment.lora import LoRA, LoRAConfig
 from llmbook.alignment.rollouts import (
     NotFinite,
     answer_token_log_probs,
@@ -19,6 +23,7 @@ from llmbook.alignment.rollouts import (
 )
 from llmbook.decoding import generate
 from llmbook.losses import IGNORED
+from llmbook.models import load
 from llmbook.seeds import generator
 
 PROMPTS = [[3, 4, 5], [7], [2, 9, 1, 6, 8]]
@@ -156,23 +161,41 @@ def test_a_policy_of_nan_is_named():
         sampled(model)
 
 
-def test_a_reference_of_another_tokenizer_is_refused():
-    class Words:
-        def __init__(self, words):
-            self.words = words
-
-        def decode(self, ids):
-            return self.words[ids[0]]
-
+def test_a_reference_with_another_number_of_tokens_is_refused():
     model = tiny_policy()
     other = nn.Module()
     other.reads_source, other.config = False, dataclasses.replace(model.config, vocab_size=12)
     with pytest.raises(ValueError, match="got vocab_size 12, the policy's is 11"):
         check_reference(model, other)
-    ours, theirs = Words("abcdefghijk"), Words("abcdefghijl")
-    check_reference(model, model, (ours, ours))
-    with pytest.raises(ValueError, match="got 'l' for id 10"):
-        check_reference(model, model, (ours, theirs))
+
+
+def loaded(folder, words, kind="BPE"):
+    """A model of VOCAB tokens from a folder whose tokenizer.json has these words."""
+    tiny_policy().save(folder)
+    vocab = {word: i for i, word in enumerate(words[:-1])}
+    if kind == "Unigram":
+        vocab = [[word, -1.0] for word in vocab]
+    added = [{"id": len(words) - 1, "content": words[-1]}]
+    content = {"model": {"type": kind, "vocab": vocab}, "added_tokens": added}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return load(folder)
+
+
+@pytest.mark.parametrize("kind", ["BPE", "Unigram"])
+@pytest.mark.parametrize("place", [3, VOCAB - 1])
+def test_a_reference_of_another_tokenizer_is_refused_where_both_are_known(tmp_path, kind, place):
+    ours = loaded(tmp_path / "a", "abcdefghijk")
+    same = loaded(tmp_path / "b", "abcdefghijk", kind)
+    words = list("abcdefghijk")
+    words[place] = "z"
+    other = loaded(tmp_path / "c", words, kind)
+    for reference in (ours, copy.deepcopy(ours), same, tiny_policy()):
+        check_reference(ours, reference)
+    wanted = f"id {place} is 'z' in .*c.tokenizer.json, '{'abcdefghijk'[place]}' in"
+    config = GRPOConfig(group=2, max_new_tokens=2)
+    for policy in (ours, copy.deepcopy(ours), LoRA(copy.deepcopy(ours), LoRAConfig(rank=1))):
+        with pytest.raises(ValueError, match=wanted):
+            GRPO(policy, lambda step: [[1]], lambda rollouts, step: [], config, reference=other)
 
 
 @pytest.mark.parametrize(

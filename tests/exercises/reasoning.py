@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from llmbook.experiments import reasoning as lab
+from llmbook.experiments.reasoning import chains as lab
 
 
 def all_right(n, c, k):

@@ -7,10 +7,15 @@ import pytest
 import torch
 
 from llmbook.alignment.grpo import GRPOConfig
+from llmbook.alignment.rollouts import Rollouts
+from llmbook.data import verifiable
+from llmbook.evaluation import questions
 from llmbook.experiments import hops
-from llmbook.experiments import reasoning as lab
+from llmbook.experiments.reasoning import chains as lab
+from llmbook.experiments.reasoning import chat, judges, runs, tool
 from llmbook.experiments.record import main
 from llmbook.losses import IGNORED
+from llmbook.models.pretrained import SHIPPED
 from llmbook.seeds import generator
 
 GEN = generator(0, "test")
@@ -106,20 +111,20 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_one():
         marks = [1] * c + [0] * (n - c)
         for k in range(1, n + 1):
             draws = list(itertools.combinations(marks, k))
-            assert lab.pass_at_k(n, c, k) == pytest.approx(
+            assert judges.pass_at_k(n, c, k) == pytest.approx(
                 sum(any(draw) for draw in draws) / len(draws)
             )
     for bad in ((0, 0, 1), (4, 5, 1), (4, 2, 5), (4, 2, 0)):
         with pytest.raises(ValueError):
-            lab.pass_at_k(*bad)
+            judges.pass_at_k(*bad)
 
 
 def test_the_vote_goes_to_the_most_frequent_and_of_equals_to_the_earliest():
-    assert lab.majority([3, 1, 1, 2]) == 1
-    assert lab.majority([2, 1, 1, 2]) == 2
-    assert lab.majority([None, None, 5]) == 5
-    assert lab.majority([None]) is None
-    assert lab.best_of([0.1, 0.9, 0.9]) == 1
+    assert judges.majority([3, 1, 1, 2]) == 1
+    assert judges.majority([2, 1, 1, 2]) == 2
+    assert judges.majority([None, None, 5]) == 5
+    assert judges.majority([None]) is None
+    assert judges.best_of([0.1, 0.9, 0.9]) == 1
 
 
 # --- runs
@@ -127,15 +132,15 @@ def test_the_vote_goes_to_the_most_frequent_and_of_equals_to_the_earliest():
 
 def test_a_tool_answers_with_the_symbol_four_steps_on_and_is_masked(novice):
     prompts = lab.exam("tool", 20)
-    runs = {
-        masked: lab.roll_out_with_tool(
+    rolled = {
+        masked: tool.roll_out_with_tool(
             novice, prompts, 4, max_new_tokens=8, seed=(0, "t"), masked=masked
         )
         for masked in (True, False)
     }
     found = 0
-    for row, answer in enumerate(runs[True].answers):
-        prompt = runs[True].prompts[row]
+    for row, answer in enumerate(rolled[True].answers):
+        prompt = rolled[True].prompts[row]
         here = prompt[-1]
         for place, token in enumerate(answer):
             returned = place > 0 and answer[place - 1] == hops.CALL
@@ -144,21 +149,21 @@ def test_a_tool_answers_with_the_symbol_four_steps_on_and_is_masked(novice):
                 for _ in range(hops.JUMP):
                     here = prompt[here]
                 assert token == here
-                assert runs[True].targets[row, place] == IGNORED
-                assert runs[True].log_probs[row, place] == 0
-                assert runs[False].targets[row, place] == token
+                assert rolled[True].targets[row, place] == IGNORED
+                assert rolled[True].log_probs[row, place] == 0
+                assert rolled[False].targets[row, place] == token
                 found += 1
             elif token < hops.SYMBOLS:
                 here = token
     assert found > 5
-    again = lab.roll_out_with_tool(novice, prompts, 4, max_new_tokens=8, seed=(0, "t"))
-    assert torch.equal(again.targets, runs[True].targets)
+    again = tool.roll_out_with_tool(novice, prompts, 4, max_new_tokens=8, seed=(0, "t"))
+    assert torch.equal(again.targets, rolled[True].targets)
 
 
 def test_a_rollout_without_calls_is_scored_as_the_engine_does(novice):
     from llmbook.alignment.rollouts import answer_token_log_probs
 
-    rollouts = lab.roll_out_with_tool(
+    rollouts = tool.roll_out_with_tool(
         novice, lab.exam("free", 6), 3, max_new_tokens=6, seed=(0, "u"), masked=False
     )
     with torch.no_grad():
@@ -184,7 +189,7 @@ def test_learning_changes_the_policy_alone_and_the_same_seed_learns_the_same(nov
 def test_the_record_goes_on_where_it_stopped(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(
-        lab,
+        runs,
         "points",
         lambda: [("a", str(i), (lambda i: made.append(i) or {"v": i}, i)) for i in range(3)],
     )
@@ -202,15 +207,58 @@ def test_standing_counts_what_it_samples(novice):
     assert found["right pass@8"] == sum(c > 0 for c in found["right counts"]) / 5
 
 
-def test_the_record_has_five_seeds_of_what_the_chapter_reads():
-    runs = lab.recorded_runs()
+def test_what_is_recorded_of_a_run_agrees_with_itself():
+    recorded = runs.recorded_runs()
     for seed in lab.SEEDS:
-        assert runs["base"][str(seed)]["right counts"] and runs["spend"][str(seed)]["free"]
-        assert all(f"{arm}/{seed}" in runs["written"] for arm in hops.ARMS)
-        for key in ("exact/0", "sloppy/0", "sloppy/0.1"):
-            found = runs["grpo"][f"{key}/grpo/{seed}"]
+        for key in ("exact/0", "exact/0.1", "sloppy/0", "sloppy/0.1"):
+            found = recorded["grpo"][f"{key}/{seed}"]
             assert len(found["curves"]["reward"]) == lab.RL_STEPS
             assert found["after"]["right"] == pytest.approx(
                 sum(found["after"]["right counts"]) / (lab.EXAM * lab.SAMPLES)
             )
-    assert set(runs["samples"]) == set(lab.REWARDS)
+
+
+# --- from small-chat
+
+
+def test_shuffled_rewards_are_as_many_in_each_group_and_say_nothing_of_the_answers():
+    rewards = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0] * 100
+    dealt = torch.tensor(chat.dealt_anew(rewards, 4, generator(1, "dealt")))
+    given = torch.tensor(rewards)
+    assert torch.equal(dealt.view(-1, 4).sum(-1), given.view(-1, 4).sum(-1))
+    # within groups of one or three right of four, the link is gone
+    inside = (dealt - dealt.view(-1, 4).mean(-1).repeat_interleave(4)) * (given - 0.5)
+    assert abs(inside.mean()) < 0.03
+
+
+def test_each_step_asks_new_questions_of_the_levels_fixed_before():
+    shown = chat.lessons(3, steps=5)
+    assert [len(step) for step in shown] == [chat.EACH * len(chat.TASKS)] * 5
+    assert {(e.kind, e.level) for step in shown for e in step} == set(chat.TASKS)
+    assert shown[0] != shown[1] and shown != chat.lessons(4, steps=5)
+    exam = [e for kind, level in chat.TASKS for e in questions((kind,), chat.EXAM, level=level)]
+    assert not {e.prompt for e in exam} & {e.prompt for step in shown for e in step}
+
+
+def test_levels_are_the_first_at_which_the_card_has_small_chat_under_40_percent():
+    card = json.loads((SHIPPED / "small-chat" / "card.json").read_text())
+    levels, first = card["quality"]["graded, by level"], {}
+    for level, by_kind in sorted(levels.items()):
+        for kind, share in by_kind.items():
+            if share < 0.4:
+                first.setdefault(kind, int(level))
+    assert dict(chat.TASKS).items() <= first.items() and len(chat.TASKS) == 2
+
+
+def test_an_answer_is_worth_one_only_if_it_is_exact_and_ended():
+    (example,) = verifiable.examples("mirror", 1, seed=1, level=3)
+    tokenizer, (prompt,) = chat.its_tokenizer(), chat.asked_as([example])
+    end = tokenizer.special_tokens["<|end|>"]
+    right = [*tokenizer.encode(example.answer), end]
+    rows = [right, right[:-1] + [right[0]], [*tokenizer.encode("a"), end]]
+    width = max(map(len, rows))
+    targets = torch.tensor([row + [IGNORED] * (width - len(row)) for row in rows])
+    ids = torch.tensor([prompt + [0] * (width - 1)] * len(rows))
+    ended = torch.tensor([True, False, True])
+    rollouts = Rollouts(ids, ids >= 0, targets, targets * 0.0, ended, 3)
+    assert chat.exact(rollouts, [example]) == [1.0, 0.0, 0.0]

@@ -20,6 +20,7 @@ from llmbook.models.pretrained.layout import fill, stored_tensors
 
 SHIPPED = Path(llmbook.__file__).parent / "weights"
 SHARD_BYTES = 5 * 10**9
+TOKENIZER = "tokenizer.json"
 
 _WANTED = [
     CONFIG,
@@ -36,11 +37,13 @@ class Pretrained:
 
     A class gives what follows, up to `save`. generation_config: how it asks to be decoded, the
     content of generation_config.json (or what config.json says in its place:
-    generation_in_config), or None; see llmbook/decoding/generation_config.py.
+    generation_in_config), or None; see llmbook/decoding/generation_config.py. tokenizer_file: of
+    the folder that it was loaded from, or None: which words its ids stand for.
     """
 
     generation_config = None
     generation_in_config = False
+    tokenizer_file = None
 
     @property
     def architecture(self):
@@ -121,6 +124,8 @@ def load(path_or_name, *, dtype=torch.float32, device="cpu", revision=None, arch
             raise ValueError(f"{folder / CONFIG}: {error}") from error
         fill(model, checkpoint, dtype, torch.device(device))
     model.generation_config, model.generation_in_config = generation_from(folder, stored)
+    if (folder / TOKENIZER).is_file():
+        model.tokenizer_file = folder / TOKENIZER
     return model.eval()
 
 

@@ -1,0 +1,10 @@
+"""What supervised fine-tuning gives, and what it does not: short runs from the small base model.
+
+recipe      the one recipe of all of them
+kinds       worked examples in the prompt; 1 to 16 kinds seen: answers to kinds never seen
+weights     adapters by rank and scale beside all weights; old text among the conversations
+lessons     wrong labels, a loss on other tokens, two manners of answering
+real        signatures and summaries of the documentation; 1,100 instructions by people
+judge       a model that judges answers: does it prefer the first, or the longer?
+runs        the record: `python -m llmbook record sft`
+"""
