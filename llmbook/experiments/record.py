@@ -51,6 +51,8 @@ EXPERIMENTS = {
         "from GPT's block to today's, one change at a time; five minutes",
     ),
     "reasoning": ("reasoning.runs", "written steps, many samples, GRPO; half an hour"),
+    "multi_head": ("multihead", "what heads do, and what is lost without them; four minutes"),
+    "reasoning": ("reasoning", "written steps, many samples, GRPO; ten minutes"),
     "inference": ("inference", "smaller caches, usable windows, students; ten minutes"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
