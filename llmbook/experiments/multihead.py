@@ -1,10 +1,10 @@
 """What several heads can do that one cannot, and what becomes of heads in training: recorded.
 
-    echo       random digits, of which each step names two: the one just before and the one four
-               back. One head, two, one with a bent readout, two that share keys and values.
-    ensemble   four networks of one head, averaged, against one network of two
-    loop       phrases of the documentation, repeated, read by two layers of four heads and nothing
-               else: which head looks where, before and after training; what is lost without it
+    echo    random digits, of which each step names two: the one just before and the one four back.
+            One head, two, one with a bent readout, two that share keys and values; and four
+            networks of one head, averaged, against one network of two
+    loop    phrases of the documentation, repeated, read by two layers of four heads and nothing
+            else: which head looks where, before and after training; what is lost without it
 
 Arms of one experiment have the same data, steps, rate and seeds. Every run is a function of its
 key. `python -m llmbook record multi_head` makes what the record lacks: four minutes of one core.
@@ -134,10 +134,12 @@ def compare(pair, members):
     }
 
 
-def ensemble_run(seed):
-    """`compare` of two heads with four networks of one, from four starts."""
-    members = [train_echo("one head", 100 * seed + i) for i in range(4)]
-    return compare(train_echo("two heads", seed), members)
+def echo_run(seed):
+    """`looked` for every kind, and `compare` of two heads with four networks of one."""
+    models = {kind: train_echo(kind, seed) for kind in KINDS}
+    more = [train_echo("one head", 100 * seed + i) for i in range(3)]
+    found = {kind: looked(model)[0] for kind, model in models.items()}
+    return found | {"ensemble": compare(models["two heads"], [models["one head"], *more])}
 
 
 # --- phrases in a loop
@@ -281,22 +283,25 @@ def recorded_runs():
     return recorded(OUT)
 
 
-def over_seeds(part, name=""):
-    """What was recorded of one arm, a value a seed."""
+def over_seeds(part, name=None):
+    """What was recorded of one part, or of one thing in it, a value a seed."""
     runs = recorded_runs().get(part, {})
-    keys = [f"{name}/{seed}" if name else str(seed) for seed in SEEDS]
-    return [runs[key] for key in keys if key in runs]
+    found = [runs[str(seed)] for seed in SEEDS if str(seed) in runs]
+    return found if name is None else [one[name] for one in found]
 
 
-def points():
-    """(part, key, (function, arguments…)) of every run."""
-    for seed in SEEDS:
-        for kind in KINDS:
-            yield "echo", f"{kind}/{seed}", (lambda k, s: looked(train_echo(k, s))[0], kind, seed)
-        yield "ensemble", str(seed), (ensemble_run, seed)
+def points(seeds=SEEDS):
+    """(part, key, (function, seed)) of every run."""
+    for seed in seeds:
+        yield "echo", str(seed), (echo_run, seed)
         yield "loop", str(seed), (loop_run, seed)
+
+
+def add_arguments(parser):
+    """Some of the seeds."""
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
 
 
 def run(options, record):
     """Make every run that the record lacks, writing it after each."""
-    record.make_missing(points(), tell=lambda found: str(found)[:90])
+    record.make_missing(points(options.seeds), tell=lambda found: str(found)[:90])
