@@ -21,7 +21,7 @@ STORED = {  # arm: how weights and means are kept, and how a result is rounded t
     "bfloat16": (torch.bfloat16, "nearest"),
     "bfloat16, rounded by chance": (torch.bfloat16, "chance"),
 }
-LOST_AT = (10, 20, 40, 60, 80, 100, 110, 120)  # steps, counted from 1
+LOST_AT = (10, 20, 40, 60, 80)  # steps, counted from 1
 SMALL = (torch.bfloat16, torch.float16)
 
 
