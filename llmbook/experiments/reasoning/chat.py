@@ -16,6 +16,7 @@ import torch
 from llmbook import checks
 from llmbook.alignment import sft
 from llmbook.alignment.chat import prompt_ids
+from llmbook.alignment.collapse import Collapsed
 from llmbook.alignment.grpo import GRPO, GRPOConfig
 from llmbook.alignment.rollouts import roll_out
 from llmbook.data.verifiable import SEEN, examples
@@ -72,7 +73,7 @@ def dealt_anew(rewards, n, seed):
 
 
 def from_rewards(model, shown, seed, shuffled):
-    """GRPO on the questions of each step: curves."""
+    """GRPO on the questions of each step: curves, or where and how it collapsed."""
 
     def reward(rollouts, step):
         given = exact(rollouts, shown[step])
@@ -82,7 +83,11 @@ def from_rewards(model, shown, seed, shuffled):
     config = GRPOConfig(group=GROUP, max_new_tokens=LONGEST, seed=seed)
     log = Log(progress=False)
     grpo = GRPO(model, lambda step: asked_as(shown[step]), reward, config, log=log)
-    history = by_reward(grpo, len(shown), len(shown[0]) * GROUP, RATE)
+    try:
+        history = by_reward(grpo, len(shown), len(shown[0]) * GROUP, RATE)
+    except Collapsed as error:
+        model.eval()
+        return {"collapsed": str(error)}
     return curves(history, ("reward", "length", "entropy", "equal"))
 
 
