@@ -3,16 +3,19 @@
     Qwen2:  q = W_q x + b_q (k and v alike), no bias behind the heads
     Qwen3:  q = RMSNorm(W_q x), k = RMSNorm(W_k x), each head's alone, before the rotation
 
-A bias or a norm keeps the products of queries and keys in bounds while the model learns. Source:
-Yang et al. 2024; Yang et al. 2025.
+A bias or a norm keeps the products of queries and keys in bounds while the model learns. Some
+layers, or all, may see a window of the last tokens only. Source: Yang et al. 2024; Yang et al.
+2025.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
+from llmbook.checks import whole
 from llmbook.layers import RMSNorm
 from llmbook.models import llama
+from llmbook.models.mistral import windowed
 from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
 
@@ -26,10 +29,51 @@ _DEFAULTS = {
 }
 
 
+# --- a window, layer by layer
+
+
+@dataclass(frozen=True)
+class WindowsConfig(llama.LlamaConfig):
+    """As `LlamaConfig`. window: how many tokens a token of some layers sees, itself counted.
+
+    window_layers: the numbers of those layers, from 0; all of them when None.
+    """
+
+    window: int | None = None
+    window_layers: tuple | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.window is not None:
+            whole("window", self.window, least=1)
+        elif self.window_layers is not None:
+            raise ValueError(f"window_layers needs a window: got {self.window_layers}, no window")
+        for layer in self.window_layers or ():
+            whole("window_layers", layer, least=0, most=self.n_layers - 1)
+
+    def window_of(self, layer):
+        """The window of one layer, None where it sees everything."""
+        named = self.window_layers is None or layer in self.window_layers
+        return self.window if named else None
+
+
+class WindowedBlock(llama.Block):
+    """Llama's block, its attention kept to the last `window` tokens unless that is None."""
+
+    window = None
+
+    def forward(self, x, places, cache=None):
+        """As Llama's."""
+        tokens = x.shape[1]
+        total = tokens if cache is None else tokens + cache.length
+        mask = windowed(places.mask, self.window, tokens, total, x.device)
+        return super().forward(x, places._replace(mask=mask), cache)
+
+
 # --- Qwen2
 
 
-class Qwen2Block(llama.Block):
+class Qwen2Block(WindowedBlock):
     """Llama's block with biases on queries, keys and values."""
 
     def self_attention(self, config, rotary):
@@ -41,8 +85,8 @@ class Qwen2Block(llama.Block):
 
 
 @dataclass(frozen=True)
-class Qwen2Config(llama.LlamaConfig):
-    """As `LlamaConfig`; attention_bias is that of queries, keys and values."""
+class Qwen2Config(WindowsConfig):
+    """As `WindowsConfig`; attention_bias is that of queries, keys and values."""
 
     attention_bias: bool = True
 
@@ -57,18 +101,56 @@ class Qwen2(llama.Llama):
     fields = _SHARED
     defaults = _DEFAULTS
 
+    def __init__(self, config):
+        super().__init__(config)
+        for layer, block in enumerate(self.blocks):
+            block.window = config.window_of(layer)
+
     @classmethod
     def config_from(cls, stored, checkpoint=None):
-        key = "use_sliding_window"
-        if config_json.value(key, stored.get(key, False), bool):
-            raise ValueError(f"{key} must be False, we have no other: got True")
-        kinds = config_json.value("layer_types", stored.get("layer_types"), list | None)
-        if kinds is not None and set(kinds) - {"full_attention"}:
-            raise ValueError(f"layer_types must all be full_attention: got {kinds}")
-        return super().config_from(stored, checkpoint)
+        config = super().config_from(stored, checkpoint)
+        return replace(config, **_windows_from(stored, config.n_layers))
 
     def config_to(self):
-        return {**super().config_to(), "use_sliding_window": False}
+        c = self.config
+        kinds = [_FULL if c.window_of(i) is None else _SLIDING for i in range(c.n_layers)]
+        return {
+            **super().config_to(),
+            "use_sliding_window": c.window is not None,
+            "sliding_window": c.window,
+            "layer_types": kinds,
+        }
+
+
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+
+
+def _windows_from(stored, n_layers):
+    """What config.json says of windows, as fields of `WindowsConfig`."""
+
+    def read(key, default, kind):
+        return config_json.value(key, stored.get(key, default), kind)
+
+    window = read("sliding_window", 4096, int | None)
+    window = window if read("use_sliding_window", False, bool) else None
+    first = read("max_window_layers", 28, int)
+    kinds = read("layer_types", None, list | None)
+    if kinds is None:
+        kinds = [_FULL if i < first or window is None else _SLIDING for i in range(n_layers)]
+    if len(kinds) != n_layers or any(kind not in (_FULL, _SLIDING) for kind in kinds):
+        raise ValueError(
+            f"layer_types must be {_FULL} or {_SLIDING} for each of {n_layers} layers: got {kinds}"
+        )
+    layers = tuple(i for i, kind in enumerate(kinds) if kind == _SLIDING)
+    if layers and window is None:
+        raise ValueError(
+            f"layer_types has {_SLIDING}, which needs use_sliding_window and sliding_window: got "
+            f"use_sliding_window={stored.get('use_sliding_window')!r} and "
+            f"sliding_window={stored.get('sliding_window')!r}"
+        )
+    if window is None or not layers:
+        return {}
+    return {"window": window, "window_layers": None if len(layers) == n_layers else layers}
 
 
 # --- Qwen3
@@ -87,7 +169,7 @@ class NormedRotary(nn.Module):
         return self.rotary(self.q_norm(q), self.k_norm(k), positions)
 
 
-class Qwen3Block(llama.Block):
+class Qwen3Block(WindowedBlock):
     """Llama's block with norms on queries and keys."""
 
     def self_attention(self, config, rotary):
@@ -102,7 +184,7 @@ class Qwen3(Qwen2):
 
     architecture = "Qwen3ForCausalLM"
     model_type = "qwen3"
-    config_class = llama.LlamaConfig
+    config_class = WindowsConfig
     block = Qwen3Block
     fields = {**_SHARED, "attention_bias": "attention_bias"}
     defaults = {**_DEFAULTS, "head_dim": 128}

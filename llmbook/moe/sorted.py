@@ -1,9 +1,10 @@
 """Experts sorted: slots ordered by expert, one transfer to the host, a product for each slice.
 
 What is stored for the backward pass is the input and the experts' hidden layer before its bend;
-the rest is computed again. In the backward pass products take many rows, since they are what a
-processor is good at, and what is computed number by number takes few, so that it stays in the
-cache; both write into room that is taken once. Letters: see `llmbook.moe`.
+the rest is computed again. Products take many rows of one expert, since they are what a processor
+is good at; what is computed number by number takes few, so that it stays in the cache, or a group
+of experts at once where each has few. All of it writes into room that is taken once. Letters: see
+`llmbook.moe`.
 """
 
 import itertools
@@ -93,32 +94,67 @@ def _bend_back(grad, hidden, opened, activation, gated, out):
     return out
 
 
+def _groups(blocks, rows):
+    """Blocks that follow each other, gathered while they have no more than `rows` together.
+
+    What is done number by number is done for a group at once: with a few tokens an expert it would
+    be the calls that take the time.
+    """
+    groups = []
+    for block in blocks:
+        if groups and block[2] - groups[-1][0][1] <= rows:
+            groups[-1].append(block)
+        else:
+            groups.append([block])
+    return groups
+
+
+def _span(group):
+    """The first of a group's rows, and the one behind its last."""
+    return group[0][1], group[-1][2]
+
+
+def _within(group):
+    """(expert, the slice of the group's rows that are its) for each block."""
+    first = group[0][1]
+    return [(expert, slice(start - first, end - first)) for expert, start, end in group]
+
+
 class _Sorted(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weights, in_weight, down_weight, chosen, activation, gated, on_input):
-        n_experts, width, _ = in_weight.shape
-        order, blocks = _slices(chosen, n_experts, CPU_ROWS if x.device.type == "cpu" else len(x))
+        (n_experts, width, d_model), on_cpu = in_weight.shape, x.device.type == "cpu"
+        order, blocks = _slices(chosen, n_experts, CPU_ROWS if on_cpu else len(x))
+        # On a GPU a token's rows in one sum would be added in any order: an expert at a time.
+        groups = _groups(blocks, CPU_ROWS if on_cpu else 0)
         tokens = order // max(chosen.shape[1], 1)
         high = torch.promote_types(x.dtype, torch.float32)
         scale = weights.flatten()[order].to(high)[:, None]
         stored = blocks[-1][2] if blocks else 0
-        largest = max((end - start for _, start, end in blocks), default=0)
+        largest = max((end - start for start, end in map(_span, groups)), default=0)
         training = any(ctx.needs_input_grad)
         hidden = x.new_empty(stored if training else largest, width)
+        answers = x.new_empty(largest, d_model)
         out = torch.zeros(x.shape, dtype=high, device=x.device)
-        for expert, start, end in blocks:
+        for group in groups:
+            start, end = _span(group)
             given = x.index_select(0, tokens[start:end])  # (rows, D)
             if on_input:
                 given.mul_(scale[start:end])
             raw = hidden[start:end] if training else hidden[: end - start]
-            torch.mm(given, in_weight[expert].t(), out=raw)
-            answer = (_bend(raw, activation, gated) @ down_weight[expert].t()).to(high)
-            # No token comes twice in a block, so the order of a sum is that of the experts.
+            for expert, rows in _within(group):
+                torch.mm(given[rows], in_weight[expert].t(), out=raw[rows])
+            bent = _bend(raw, activation, gated)
+            answer = answers[: end - start]
+            for expert, rows in _within(group):
+                torch.mm(bent[rows], down_weight[expert].t(), out=answer[rows])
+            answer = answer.to(high)
+            # On a CPU a token's rows are added in their order, which is that of the experts.
             out.index_add_(
                 0, tokens[start:end], answer if on_input else answer.mul_(scale[start:end])
             )
         ctx.save_for_backward(x, scale, in_weight, down_weight, hidden, order, tokens)
-        ctx.blocks, ctx.how, ctx.shape = blocks, (activation, gated, on_input), weights.shape
+        ctx.groups, ctx.how, ctx.shape = groups, (activation, gated, on_input), weights.shape
         ctx.weights_dtype = weights.dtype
         return out.to(x.dtype)
 
@@ -131,19 +167,21 @@ class _Sorted(torch.autograd.Function):
         d_x = torch.zeros(x.shape, dtype=high, device=x.device)
         d_scale = torch.zeros_like(scale)
         d_in, d_down = torch.empty_like(in_weight), torch.empty_like(down_weight)
-        largest = max((end - start for _, start, end in ctx.blocks), default=0)
+        largest = max((end - start for start, end in map(_span, ctx.groups)), default=0)
         room = [
             x.new_empty(largest, n) for n in (d_model, d_model, d_expert, d_expert, width, d_model)
         ]
         before = -1
-        for expert, start, end in ctx.blocks:
-            at, weight, rows = tokens[start:end], scale[start:end], end - start
-            given, d_answer, bent, d_bent, d_hidden, d_given = (taken[:rows] for taken in room)
+        for group in ctx.groups:
+            start, end = _span(group)
+            at, weight, blocks = tokens[start:end], scale[start:end], _within(group)
+            given, d_answer, bent, d_bent, d_hidden, d_given = (r[: end - start] for r in room)
             torch.index_select(d_out, 0, at, out=d_answer)
-            torch.mm(d_answer, down_weight[expert], out=d_bent)
+            for expert, rows in blocks:
+                torch.mm(d_answer[rows], down_weight[expert], out=d_bent[rows])
             if not on_input:
                 d_answer.mul_(weight)
-            for few in _pieces(rows, x.device):
+            for few in _pieces(end - start, x.device):
                 raw = hidden[start:end][few]
                 opened = _bend_again(raw, activation, gated, bent[few])
                 if not on_input:
@@ -155,21 +193,23 @@ class _Sorted(torch.autograd.Function):
             torch.index_select(x, 0, at, out=given)
             if on_input:
                 given.mul_(weight)
-            for d_weight, left, right in (
-                (d_in[expert], d_hidden, given),
-                (d_down[expert], d_answer, bent),
-            ):
-                if expert == before:  # a further block of the same expert
-                    d_weight.addmm_(left.t(), right)
-                else:
-                    torch.mm(left.t(), right, out=d_weight)
-            d_given = torch.mm(d_hidden, in_weight[expert], out=d_given).to(high)
+            for expert, rows in blocks:
+                for d_weight, left, right in (
+                    (d_in[expert], d_hidden[rows], given[rows]),
+                    (d_down[expert], d_answer[rows], bent[rows]),
+                ):
+                    if expert == before:  # a further block of the same expert
+                        d_weight.addmm_(left.t(), right)
+                    else:
+                        torch.mm(left.t(), right, out=d_weight)
+                torch.mm(d_hidden[rows], in_weight[expert], out=d_given[rows])
+                before = expert
+            back = d_given.to(high)
             if on_input:
-                d_scale[start:end] = (d_given * x.index_select(0, at)).sum(-1, keepdim=True)
-                d_given.mul_(weight)
-            d_x.index_add_(0, at, d_given)
-            before = expert
-        used = {expert for expert, _, _ in ctx.blocks}
+                d_scale[start:end] = (back * x.index_select(0, at)).sum(-1, keepdim=True)
+                back.mul_(weight)
+            d_x.index_add_(0, at, back)
+        used = {expert for group in ctx.groups for expert, _, _ in group}
         for expert in set(range(len(in_weight))) - used:
             d_in[expert].zero_()
             d_down[expert].zero_()

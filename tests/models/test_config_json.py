@@ -56,6 +56,7 @@ MAY_BE_NULL = {
     "num_key_value_heads",
     "head_dim",
     "sliding_window",
+    "layer_types",
     "rope_scaling",
     "rope_parameters",
     "classifier_dropout",

@@ -100,9 +100,21 @@ def qwen2(library):
     return library.Qwen2ForCausalLM(config)
 
 
-def qwen3(library):
-    config = library.Qwen3Config(**LLAMA, num_key_value_heads=2, head_dim=10, rms_norm_eps=1e-3)
+def windowed_qwen2(library):
+    windows = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    config = library.Qwen2Config(**LLAMA, **windows, num_key_value_heads=2)
+    return library.Qwen2ForCausalLM(config)
+
+
+def qwen3(library, **windows):
+    config = library.Qwen3Config(
+        **LLAMA, **windows, num_key_value_heads=2, head_dim=10, rms_norm_eps=1e-3
+    )
     return library.Qwen3ForCausalLM(config)
+
+
+def windowed_qwen3(library):
+    return qwen3(library, use_sliding_window=True, sliding_window=3, max_window_layers=0)
 
 
 EVERY = {
@@ -112,7 +124,9 @@ EVERY = {
     "Llama, tied, with biases": biased_llama,
     "Mistral": mistral,
     "Qwen2": qwen2,
+    "Qwen2, a window in the upper layers": windowed_qwen2,
     "Qwen3": qwen3,
+    "Qwen3, a window in every layer": windowed_qwen3,
     "Mamba": mamba,
     "Mamba, untied, odd sizes": odd_mamba,
     "Mamba, one state, short convolution": short_mamba,
