@@ -107,17 +107,24 @@ def compiler():
 
 @functools.cache
 def _library(source):
-    """(the loaded library, None), or (None, why there is none)."""
+    """`library` of a file's loops, for float and for double."""
+    body = source.read_text(encoding="utf-8")
+    parts = [_PER_TYPE.format(real=real, body=body) for real in _TYPES.values()]
+    return library(_HEAD % LANES + "".join(parts), source.stem)
+
+
+def library(text, stem):
+    """(the loaded library of a whole C text, None), or (None, why there is none).
+
+    stem: what the file's name in the cache folder begins with.
+    """
     program = compiler()
     if program is None:
         return None, "there is no C compiler (cc, gcc or clang; LLMBOOK_COMPILER names one)"
-    body = source.read_text(encoding="utf-8")
-    parts = [_PER_TYPE.format(real=real, body=body) for real in _TYPES.values()]
-    text = _HEAD % LANES + "".join(parts)
     machine = f"{platform.machine()} {_processor()}"
     name = hashlib.sha256("\n".join([text, _FLAGS, program, machine]).encode()).hexdigest()[:20]
     try:
-        path = _built(program, text, f"{source.stem}-{name}.so")
+        path = _built(program, text, f"{stem}-{name}.so")
         return ctypes.CDLL(str(path)), None
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         detail = getattr(error, "stderr", "") or str(error)

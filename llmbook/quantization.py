@@ -23,6 +23,7 @@ from llmbook.checks import one_of, whole
 from llmbook.multihead import MultiHeadAttention
 
 BITS = (8, 4)
+WRITTEN_OUT = 4096  # rows of a matrix that are numbers at a time
 _LARGEST = {8: 127, 4: 7}
 
 
@@ -80,7 +81,12 @@ class QuantizedLinear(nn.Module):
             y = torch._weight_int8pack_mm(flat, self.weight[rows], scale)
             y = y.view(*x.shape[:-1], -1)
             return y if bias is None else y + bias
-        return F.linear(x, self.dequantized(rows).to(x.dtype), bias)
+        first, last, _ = rows.indices(self.out_features)
+        cuts = range(first, last, WRITTEN_OUT)  # all of a vocabulary's would be the peak
+        parts = [slice(start, min(start + WRITTEN_OUT, last)) for start in cuts]
+        y = [F.linear(x, self.dequantized(part).to(x.dtype)) for part in parts]
+        y = y[0] if len(y) == 1 else torch.cat(y, -1)
+        return y if bias is None else y + bias
 
     def _fused(self, x, rows):
         """Can PyTorch's kernel take it? It reads past the end of sizes that are no multiples."""

@@ -77,6 +77,20 @@ PUBLISHED = {
     "Besiroglu et al. 2024": Law(1.8172, 482.01, 2085.43, 0.3478, 0.3658),
 }
 
+# (FLOPs, parameters): the size of lowest loss at each budget of a public table, the data set
+# "isoflops", by `valley`. Its 72 losses lie so near to curves that they look computed.
+TABLE_OPTIMA = (
+    (6e18, 6.08e8),
+    (1e19, 8.01e8),
+    (3e19, 1.41e9),
+    (6e19, 2.01e9),
+    (1e20, 2.62e9),
+    (3e20, 4.50e9),
+    (6e20, 6.57e9),
+    (1e21, 8.58e9),
+    (3e21, 1.50e10),
+)
+
 
 # --- fits
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from llmbook.scaling import PUBLISHED, Law, bootstrap, constants, fit, line, valley
+from llmbook.scaling import PUBLISHED, TABLE_OPTIMA, Law, bootstrap, constants, fit, line, valley
 
 TRUE = Law(1.5, 300.0, 800.0, 0.36, 0.31)
 
@@ -143,3 +143,18 @@ def test_a_line_and_a_valley_are_found_exactly():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message.replace("+", r"\+")):
         call()
+
+
+def test_the_table_s_best_sizes_are_the_lowest_points_of_its_parabolas():
+    from llmbook.data import available, isoflops
+
+    if not available("isoflops"):
+        pytest.skip("the table is not at hand (LLMBOOK_DATA)")
+    by_budget = {}
+    for row in isoflops():
+        by_budget.setdefault(row["compute_budget"], []).append(row)
+    for budget, best in TABLE_OPTIMA:
+        rows = by_budget.pop(budget)
+        lowest, *_ = valley(*([r[k] for r in rows] for k in ("parameters", "final_loss")))
+        assert lowest == pytest.approx(best, rel=2e-3)
+    assert not by_budget

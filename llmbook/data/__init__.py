@@ -20,6 +20,7 @@ from llmbook.data.packing import batches
 from llmbook.data.sets import (
     emergence,
     instructions,
+    isoflops,
     multi30k,
     preferences,
     sst2,
@@ -43,6 +44,7 @@ __all__ = [
     "emergence",
     "fetch",
     "instructions",
+    "isoflops",
     "multi30k",
     "preferences",
     "question_answers",

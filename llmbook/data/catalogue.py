@@ -176,6 +176,19 @@ DOWNLOADS = {
         ),
     ),
     **_files(
+        "isoflops",
+        "stanford-cs336/assignment3-scaling/24a558ee8f1078d0d44e0e3b1e8c17697e72a153/data/",
+        "MIT",
+        "{} trainings at nine budgets, each with its final loss, for scaling laws",
+        (
+            "cs336.isoflops.json",
+            "isoflops_curves.json",
+            "72",
+            7484,
+            "da6a464c3f5e5039d3f20e137dfcab3031a3d8e7ef0ac2f376f96e295d4afd27",
+        ),
+    ),
+    **_files(
         "emergence",
         "ryoungj/ObsScaling/4d6e1e43fd2635d04654aa77d1df9d5266ea0382/eval_results/",
         "Apache 2.0",

@@ -80,6 +80,15 @@ def preferences():
     return _records(fetch("instruction-data-with-preference.json"), keys)
 
 
+def isoflops():
+    """72 trainings at nine budgets: `parameters`, `compute_budget` (FLOPs) and `final_loss`.
+
+    Within a budget the losses lie so near to a curve that they look computed, not trained.
+    """
+    keys = ("parameters", "compute_budget", "final_loss")
+    return _records(fetch("cs336.isoflops.json"), keys, (int, float), "numbers")
+
+
 def emergence():
     """Base models by training compute, one task under two measures: dictionaries, sorted.
 
@@ -126,13 +135,13 @@ def _lines(path):
     return text.removesuffix("\n").split("\n")
 
 
-def _records(path, keys):
+def _records(path, keys, kind=str, kinds="strings"):
     records = json.loads(path.read_text(encoding="utf-8"))
     for number, record in enumerate(records, start=1):
-        strings = all(isinstance(value, str) for value in record.values())
-        if set(record) != set(keys) or not strings:
+        right = all(isinstance(value, kind) for value in record.values())
+        if set(record) != set(keys) or not right:
             expected = ", ".join(keys)
-            raise ValueError(f"{path}, record {number}: expected strings {expected}, got {record}")
+            raise ValueError(f"{path}, record {number}: expected {kinds} {expected}, got {record}")
     return [{key: record[key] for key in keys} for record in records]
 
 

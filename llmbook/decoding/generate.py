@@ -37,6 +37,7 @@ def generate(
     start_id=None,
     seed=0,
     use_cache=True,
+    backend="auto",
 ):
     """Continue a prompt, or write the translation of a source: int64 (batch, all tokens).
 
@@ -58,10 +59,14 @@ def generate(
     generation_config.json, whose rules are obeyed too (generation_config.py), else its config's.
     Without an end nothing stops early; without pad_id the first end pads.
 
+    backend: how a token goes through the model (backends.py): "modules", "step", "compiled", or
+    the fastest that can ("auto"); `explain_backend` says which, and why not another.
+
     The model may be compiled or wrapped, and is in evaluation mode for the call. Costs one pass
     over the prompt and one token's work each; room for the cache is made at the beginning.
     Raises TypeError or ValueError for arguments that make no sense, alone or together: ids that
-    are no tokens, an empty prompt, a text longer than the model can hold.
+    are no tokens, an empty prompt, a text longer than the model can hold, a backend that
+    cannot run.
     """
     settings = _Settings(
         max_new_tokens=max_new_tokens,
@@ -78,6 +83,7 @@ def generate(
         start_id=start_id,
         seed=seed,
         use_cache=use_cache,
+        backend=backend,
     )
     job = _Job(model, input_ids, attention_mask, settings)
     # What runs in inference mode is our own code alone: a hook may keep what it sees.
@@ -164,6 +170,7 @@ class _Settings:
     start_id: int | None = None
     seed: int = 0
     use_cache: bool = True
+    backend: str = "auto"
 
     def __post_init__(self):
         whole("max_new_tokens", self.max_new_tokens, least=1)
@@ -204,6 +211,7 @@ class _Job:
             settings.start_id,
             settings.max_new_tokens,
             settings.use_cache,
+            settings.backend,
         )
         penalty = settings.repetition_penalty
         penalty = asked(own, "repetition_penalty", 1.0) if penalty is None else penalty

@@ -18,15 +18,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmbook.cache import Caches, KVCache
+from llmbook.decoding import compiled
 from llmbook.layers import ACTIVATIONS, FeedForward, GatedFeedForward, LayerNorm, RMSNorm
 from llmbook.models import gpt, llama
 from llmbook.models.decoder import Decoder
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import Rotary
+from llmbook.quantization import QuantizedAttention
 
 _OURS = ("forward", "hidden", "_run", "places")  # what a model must not have changed
 _NORMS = (LayerNorm, RMSNorm)
 _PARTS = {"norm1", "attention", "norm2", "ffn", "dropout"}
+_ATTENTIONS = {MultiHeadAttention: {"out_proj"}, QuantizedAttention: {"packed", "out_proj"}}
 
 
 def applies(model, cache):
@@ -52,13 +55,13 @@ def applies(model, cache):
     )
 
 
-def step_for(model, cache, keep=None):
+def step_for(model, cache, keep=None, backend="step"):
     """A function `step(token)` for a filled cache: token (B,) int64 → logits (B, V).
 
     It reads one token a row and adds it to the cache, in inference mode. keep: bool (B, length),
     False at the padding of what the cache holds, or None; the tokens to come are none. The cache
     must not be reordered or cropped behind its back: ask for a new step then. For models and
-    caches that `applies` accepts.
+    caches that `applies` accepts. backend: "step", or "compiled" where its `why_not` says nothing.
     """
     held, keys = cache.length, cache[0].keys
     rows, room, device = keys.shape[0], keys.shape[2], keys.device
@@ -69,6 +72,8 @@ def step_for(model, cache, keep=None):
         bias[:, 0, 0, :held].masked_fill_(~keep[:, :held], -math.inf)
     vectors, steps = model.tokens.weight, getattr(model, "positions", None)
     turns = _rotary_tables(model.blocks[0].attention.rotate, places, keys.dtype)
+    if backend == "compiled":
+        return compiled.step_for(model, cache, turns, hidden, bias)
     # One row needs no matrix of rows: products with a vector are a little faster.
     alone = rows == 1 and device.type == "cpu" and keys.dtype.itemsize > 2 and _all_plain(model)
     layers = [
@@ -131,7 +136,10 @@ def _attention(layer, kept, bias, alone):
         mask = None if bias is None else bias.narrow(3, 0, n + 1)
         return fused(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped).view(shape)
 
-    project = _product(layer.in_proj_weight, layer.in_proj_bias, alone)
+    if isinstance(layer, QuantizedAttention):
+        project = layer.packed
+    else:
+        project = _product(layer.in_proj_weight, layer.in_proj_bias, alone)
     return project, see, _product(layer.out_proj, None, alone)
 
 
@@ -213,7 +221,9 @@ def _product(layer, bias, alone):
 
 
 def _all_plain(model):
-    layers = [model.head, *(m for block in model.blocks for m in (block.attention.out_proj,))]
+    if any(type(block.attention) is not MultiHeadAttention for block in model.blocks):
+        return False
+    layers = [model.head, *(block.attention.out_proj for block in model.blocks)]
     layers += [m for block in model.blocks for m in block.ffn.children()]
     return all(type(layer) in (nn.Linear, nn.Dropout) for layer in layers)
 
@@ -223,8 +233,7 @@ def _known(block, first):
     return (
         type(block).forward in (gpt.Block.forward, llama.Block.forward)
         and set(block._modules) <= _PARTS
-        and type(attention) is MultiHeadAttention
-        and set(attention._modules) == {"out_proj"}
+        and _ATTENTIONS.get(type(attention)) == set(attention._modules)
         and attention.rotate is first.attention.rotate
         and (attention.rotate is None or type(attention.rotate) is Rotary)
         and (attention.rotate is None or attention.rotate.layout == "half")

@@ -7,8 +7,9 @@ and begins with its start token.
 import torch
 
 from llmbook.checks import tensor, token_ids, whole
+from llmbook.decoding import backends, compiled
 from llmbook.decoding.generation_config import asked
-from llmbook.decoding.step import applies, step_for
+from llmbook.decoding.step import step_for
 
 
 class Writer:
@@ -16,10 +17,12 @@ class Writer:
 
     tokens (rows, length) int64 is the text so far; `next_logits()` what the model thinks of the
     next token; `append(token)` writes it; `reorder(rows)` is for beams, `crop` for guesses.
-    short: is the model one for the short way (step.py)?
+    backend: how a token is read, one of backends.py's; short: does anything but our own code run?
     """
 
-    def __init__(self, model, input_ids, attention_mask, start_id, max_new_tokens, use_cache):
+    def __init__(
+        self, model, input_ids, attention_mask, start_id, max_new_tokens, use_cache, backend="auto"
+    ):
         self.model, own = model, unwrapped(model)
         check_prompt(own, input_ids, attention_mask)
         self.reads_source, self.source, self.source_mask = own.reads_source, None, None
@@ -51,7 +54,9 @@ class Writer:
             self._keep = keep.new_ones(batch, room)
             self._keep[:, : self.begin] = keep
         self.length, self.read = self.begin, 0
-        self.short, self._step = applies(model, self.cache), None
+        self._asked, self._step = backend, None
+        self.backend = backends.choose(model, self.cache, backend)
+        self.short = self.backend != "modules"
 
     @property
     def tokens(self):
@@ -68,9 +73,7 @@ class Writer:
         if not self.short:
             return self.new_logits()[:, -1].float()
         if self.read and self.read == self.length - 1:
-            if self._step is None:
-                self._step = step_for(self.model, self.cache, self.keep)
-            logits = self._step(self._text.select(1, self.read))
+            logits = self.step(self._text.select(1, self.read))
         else:  # the last token's alone: all tokens' would be the largest tensor of the call
             new = self._text[:, self.read : self.length]
             hidden = self.model.hidden(new, self.keep, cache=self.cache)
@@ -82,6 +85,9 @@ class Writer:
         """Logits behind each token not read before: (rows, new tokens, vocab_size)."""
         start = 0 if self.cache is None else self.read
         new = self._text[:, start : self.length]
+        if self.backend == "compiled" and start and 1 == len(new) and new.numel() <= compiled.ROWS:
+            self.read = self.length
+            return self.step.several(new[0])[None]
         if self.reads_source:
             # The cache holds what the source came to: it is read once.
             source, mask = (self.source, self.source_mask) if start == 0 else (None, None)
@@ -90,6 +96,13 @@ class Writer:
             logits = self.model(new, self.keep, cache=self.cache)
         self.read = self.length
         return logits
+
+    @property
+    def step(self):
+        """The short step over this cache, made when it is first needed."""
+        if self._step is None:
+            self._step = step_for(self.model, self.cache, self.keep, self.backend)
+        return self._step
 
     def append(self, token):
         """Write one token in each row: (rows,) int64."""
@@ -100,13 +113,13 @@ class Writer:
         """Go back to the first `length` tokens, in the cache too."""
         self.length = length
         if self.read > length:
-            self.read, self._step = length, None
+            self.read = length
             if self.cache is not None:
                 self.cache.crop(length)
 
     def reorder(self, rows):
         """Let row i continue row rows[i]; the number of rows may change."""
-        self._text = self._text[rows]
+        before, self._text = len(self._text), self._text[rows]
         self._keep = None if self._keep is None else self._keep[rows]
         if self.source is not None:
             self.source = self.source[rows]
@@ -114,6 +127,8 @@ class Writer:
         if self.cache is not None:
             self.cache.reorder(rows)
             self._step = None
+            if len(rows) != before:
+                self.backend = backends.choose(self.model, self.cache, self._asked)
 
 
 def unwrapped(model):

@@ -51,7 +51,10 @@ EXPERIMENTS = {
         "from GPT's block to today's, one change at a time; five minutes",
     ),
     "reasoning": ("reasoning.runs", "written steps, many samples, GRPO; half an hour"),
-    "inference": ("inference", "smaller caches, usable windows, students; ten minutes"),
+    "multi_head": ("multihead", "what heads do, and what is lost without them; four minutes"),
+    "inference": ("inference", "smaller caches, usable windows, students; half an hour"),
+    "pretraining": ("pretraining", "one thing changed at a time in a small run; ten minutes"),
+    "relatives": ("relatives", "three ways to cut words, trained alike; a few minutes"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
 

@@ -8,10 +8,10 @@ function inWords(x) {
 }
 
 function map(width, systems, chosen, pick) {
-  const view = chart({ width, height: 300, x: [2018, 2026], y: [7.4, 12.6], log: true, left: 50,
+  const view = chart({ width, height: 300, x: [2018, 2027], y: [7.4, 12.8], log: true, left: 50,
     xlabel: "year of publication", ylabel: "parameters" });
   const none = view.py(7.75), labels = [];
-  view.svg.append(s("line", { class: "grid", x1: view.px(2018), x2: view.px(2026), y1: none - 14, y2: none - 14,
+  view.svg.append(s("line", { class: "grid", x1: view.px(2018), x2: view.px(2027), y1: none - 14, y2: none - 14,
     "stroke-dasharray": "2 4" }), s("text", { class: "soft", x: view.px(2018) + 6, y: none + 4 }, "size not published"));
   systems.forEach(([name, month, size], i) => {
     const x = view.px(years(month)), y = size ? view.py(Math.log10(size)) : none;

@@ -139,6 +139,16 @@ SYSTEMS = (
         "qwen2025qwen3",
     ),
     (
+        "Kimi K2",
+        "2025-07",
+        1.04e12,
+        32e9,
+        15.5e12,
+        "A trillion parameters, trained with Muon on 15.5 trillion tokens without a spike.",
+        "Open weights; data and code of the training are not.",
+        "kimi2025k2",
+    ),
+    (
         "gpt-oss-120b",
         "2025-08",
         116.8e9,
@@ -147,6 +157,46 @@ SYSTEMS = (
         "Open weights in four bits, reasoning at three levels of effort.",
         "Data and number of tokens are not published.",
         "openai2025gptoss",
+    ),
+    (
+        "GLM-5",
+        "2026-02",
+        744e9,
+        40e9,
+        28.5e12,
+        "Twice GLM-4.5's size, sparse attention, and long tasks of programming as the aim.",
+        "What the sparse attention forgoes is judged by its own authors' benchmarks.",
+        "glm2026glm5",
+    ),
+    (
+        "DeepSeek-V4-Pro",
+        "2026-04",
+        1.6e12,
+        49e9,
+        32e12,
+        "A million tokens of context with a tenth of V3.2's cache: most keys are compressed.",
+        "“More than 32 trillion” tokens is all that is told of their number.",
+        "deepseekai2026deepseekv4",
+    ),
+    (
+        "Kimi K3",
+        "2026-07",
+        2.8e12,
+        104e9,
+        None,
+        "2.5 times as efficient as K2 in scaling: linear attention, 16 of 896 experts a token.",
+        "We found no number of training tokens; the 2.5 is the authors' own measure.",
+        "kimi2026k3",
+    ),
+    (
+        "Kimi K3.1 Pro",
+        "2026-10",
+        2.8e12,
+        104e9,
+        None,
+        "K3 once more: all that is better comes from reinforcement learning after training.",
+        "Weights are published; compute of the reinforcement learning is not.",
+        "kimi2026k31",
     ),
 )
 
@@ -162,7 +212,7 @@ class Timeline(Interactive):
 
     script = "timeline.js"
     alt = traitlets.Unicode(
-        "Language models from 2018 to 2025 by date and number of parameters; choosing one shows "
+        "Language models from 2018 to 2026 by date and number of parameters; choosing one shows "
         "what was reported, what is disputed, and the source. Below, one family of small models "
         "by compute, under a measure that can be switched."
     ).tag(sync=True)

@@ -360,6 +360,9 @@ def test_readers_give_plain_values(pinned):
     small, large = data.emergence()
     assert (small["model"], small["flops"], small["bleu"]) == ("a/small", 2e21, 0.05)
     assert (large["match"], large["bleu"], large["addition"]) == (0.5, 0.6, 1.0)
+    run = {"parameters": 5, "compute_budget": 6e18, "final_loss": 7.2}
+    pinned("cs336.isoflops.json", json.dumps([run]))
+    assert data.isoflops() == [run]
     judged = {"rejected": "no", **task, "chosen": "2"}
     pinned("instruction-data-with-preference.json", json.dumps([judged]))
     assert data.preferences() == [judged]

@@ -6,14 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from torch import nn
 
-from llmbook.experiments import distil, inference
+from llmbook.decoding import generate
+from llmbook.experiments import distil, heads, inference
 from llmbook.models import load
 from llmbook.models.gpt import GPT
 from llmbook.models.pretrained import SHIPPED
 from llmbook.seeds import generator
 
 KEYS = inference.KEYS
+PARTS = {"recall", "distil", "heads", "draft"}
 
 
 def test_a_key_that_comes_again_has_its_value():
@@ -145,17 +148,50 @@ def test_a_student_s_first_token_is_judged_behind_its_prompt(monkeypatch):
     assert abs(seen["loss"]) < 1e-6 and seen["x"].shape == (distil.ROWS, distil.WINDOW)
 
 
+def test_text_written_with_draft_heads_is_the_greedy_one_in_fewer_passes():
+    model, ids = load("small").eval(), torch.tensor([[0, 70, 80, 90, 100]])
+    torch.manual_seed(0)
+    some = heads.DraftHeads(model)
+    wanted = generate(model, ids, max_new_tokens=60, eos_id=())
+    nn.init.normal_(some.maps[1].weight, std=0.3)  # a head that guesses wrong, between two
+    text, passes = heads.write_ahead(model, some, ids, 60)
+    assert torch.equal(text, wanted) and passes <= 60
+    wild = heads.DraftHeads(model)
+    for one in wild.maps:
+        nn.init.normal_(one.weight, std=5.0)
+    text, passes = heads.write_ahead(model, wild, ids, 60)
+    assert torch.equal(text, wanted) and passes > 45
+    wanted = generate(model, ids, max_new_tokens=252, eos_id=())  # to the last place there is
+    assert torch.equal(heads.write_ahead(model, some, ids, 252)[0], wanted)
+
+
+def test_draft_heads_learn_the_token_so_far_behind_the_next_and_the_model_nothing():
+    class Counting:  # each token is the one before it plus one
+        train = validation = torch.arange(5000) % 7 + 40
+
+    model = load("small").eval()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    some = heads.DraftHeads(model, 2)
+    with torch.no_grad():
+        fresh = heads.right_guesses(some, Counting, rows=8)
+    heads.train_heads(some, Counting, generator(0, "h"), steps=40, rate=1e-2)
+    assert min(heads.right_guesses(some, Counting, rows=8)) > 0.9 > max(fresh)
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+    assert sum(p.numel() for p in some.parameters()) == 2 * 128 * 128
+
+
 def test_every_point_of_the_record_has_a_key_of_its_own():
     keys = [(part, key) for part, key, _ in inference.points()]
     assert len(set(keys)) == len(keys)
-    assert {part for part, _ in keys} == {"recall", "distil", "draft"}
+    assert {part for part, _ in keys} == PARTS
 
 
-def test_the_recorded_runs_are_those_of_the_present_arms():
+def test_what_is_recorded_is_what_the_present_code_makes_of_every_arm():
     runs = inference.recorded_runs()
-    assert {(p, k) for p, k, _ in inference.points()} == {
-        (part, key) for part in ("recall", "distil", "draft") for key in runs[part]
-    }
+    held = {(part, key) for part in PARTS for key in runs.get(part, ())}
+    assert held <= {(part, key) for part, key, _ in inference.points()}
+    assert {key.rsplit("/", 1)[0] for key in runs["recall"]} == set(inference.ARMS)
+    assert runs["distil"] and runs["draft"]
     for found in runs["recall"].values():
         for stage in ("trained short", "and briefly long"):
             assert len(found[stage]) == len(inference.LENGTHS)

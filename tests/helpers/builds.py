@@ -432,6 +432,42 @@ def _rounded(build):
         torch.testing.assert_close(build(w, bits, group), want)
 
 
+@compares("inference/fit_turns")
+def _fit_turns(build):
+    turns = [("system", "abc")] + [(who, "x" * n) for n in (5, 4, 3, 2, 1) for who in ("user",)]
+    turns = [turns[0], *((("user", "assistant")[i % 2], t) for i, (_, t) in enumerate(turns[1:]))]
+    for first in (turns, turns[1:]):
+        kept = first[:1] if first is turns else []
+        rest = first[len(kept) :]
+        for limit in range(4, 25):
+            fits = [
+                kept + rest[i:]
+                for i in range(0, len(rest), 2)
+                if sum(len(text) for _, text in kept + rest[i:]) <= limit
+            ]
+            if fits:
+                assert build(list(first), limit, len) == fits[0]
+    try:
+        build(turns, 3, len)
+    except ValueError as error:
+        assert "too long" in str(error)
+    else:
+        raise AssertionError("a question that is too long must be refused")
+
+
+@compares("inference/guess_ahead")
+def _guess_ahead(build):
+    from llmbook.experiments.heads import DraftHeads
+
+    model = GPT(GPTConfig(23, 10, 16, 1, 2))
+    some = DraftHeads(model, 4)
+    for one in some.maps:
+        torch.nn.init.normal_(one.weight)
+    (h,) = _draw(3, (5, 16))
+    got = build(h.float(), [one.weight for one in some.maps], model.head)
+    assert torch.equal(torch.stack(list(got)), some(h.float()).argmax(-1))
+
+
 @compares("inference/verify")
 def _verify(build):
     from llmbook.decoding.speculative import acceptance, residual

@@ -1,0 +1,118 @@
+"""What else decodes: our own step in C, in 8 bits, and llama.cpp's Q8_0 on the same weights.
+
+For llama.cpp the weights are written as a GGUF file (`gguf`) and read by `llama-cpp-python`, both
+of the extra `bench`; where they are not, the race says "not installed".
+"""
+
+import importlib.util
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+NOT_INSTALLED = "llama.cpp: not installed (pip install 'llmbook[bench]')"
+
+
+def installed():
+    """Whether llama.cpp can be raced here."""
+    return all(importlib.util.find_spec(name) for name in ("gguf", "llama_cpp"))
+
+
+def llama_cpp(model, threads, folder=None):
+    """A function (ids, new) → list of new ids, greedily, by llama.cpp with Q8_0 weights of a GPT.
+
+    model: a `GPT` with activation "gelu_tanh"; ids: a list. Matrices whose rows are no multiple of
+    32 stay in float32, as llama.cpp's own conversion leaves them.
+    """
+    import llama_cpp
+
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        path = Path(work, "model.gguf")
+        write_gguf(model, path)
+        engine = llama_cpp.Llama(
+            str(path),
+            n_ctx=model.config.max_len,
+            n_threads=threads,
+            n_threads_batch=threads,
+            verbose=False,
+            use_mmap=False,
+        )
+
+    def run(ids, new):
+        engine.reset()
+        engine.eval(ids)
+        written = []
+        for _ in range(new):
+            written.append(engine.sample(temp=0.0, top_k=1, repeat_penalty=1.0))
+            engine.eval(written[-1:])
+        return written
+
+    return run
+
+
+def write_gguf(model, path):
+    """Write a GPT as llama.cpp's "gpt2" in Q8_0: blocks of 32 in 8 bits with a float16 scale."""
+    import gguf
+
+    config, out = model.config, gguf.GGUFWriter(str(path), "gpt2")
+    out.add_context_length(config.max_len)
+    out.add_embedding_length(config.d_model)
+    out.add_feed_forward_length(model.blocks[0].ffn.up.out_features)
+    out.add_block_count(config.n_layers)
+    out.add_head_count(config.n_heads)
+    out.add_layer_norm_eps(model.norm.eps)
+    out.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    out.add_tokenizer_model("no_vocab")
+    out.add_vocab_size(config.vocab_size)
+    for name, tensor in gguf_tensors(model):
+        values = tensor.detach().float().numpy()
+        kind = gguf.GGMLQuantizationType.F32
+        if values.ndim == 2 and values.shape[1] % 32 == 0 and name != "position_embd.weight":
+            kind = gguf.GGMLQuantizationType.Q8_0
+            values = gguf.quants.quantize(np.ascontiguousarray(values), kind)
+        out.add_tensor(name, values, raw_dtype=kind)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
+def gguf_tensors(model):
+    """(llama.cpp's name, tensor) of every weight of a GPT."""
+    yield "token_embd.weight", model.tokens.weight
+    yield "position_embd.weight", model.positions.weight
+    yield "output.weight", model.head.weight
+    for name, layer in (("output_norm", model.norm),):
+        yield f"{name}.weight", layer.weight
+        yield f"{name}.bias", layer.bias
+    for i, block in enumerate(model.blocks):
+        attention, net = block.attention, block.ffn
+        yield f"blk.{i}.attn_qkv.weight", attention.in_proj_weight
+        yield f"blk.{i}.attn_qkv.bias", attention.in_proj_bias
+        parts = {
+            "attn_norm": block.norm1,
+            "ffn_norm": block.norm2,
+            "attn_output": attention.out_proj,
+            "ffn_up": net.up,
+            "ffn_down": net.down,
+        }
+        for name, layer in parts.items():
+            yield f"blk.{i}.{name}.weight", layer.weight
+            yield f"blk.{i}.{name}.bias", layer.bias
+
+
+def bandwidth(repeats=5, size=2**28):
+    """Bytes a second that this process reads: the sum of a gigabyte, the median of some times."""
+    return 4 * size / median_seconds(torch.ones(size).sum, repeats)
+
+
+def median_seconds(run, repeats):
+    """Seconds of a call: the median of some."""
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return sorted(seconds)[repeats // 2]
