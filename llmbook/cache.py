@@ -15,16 +15,22 @@ class KVCache:
     """One layer's keys and values of the tokens seen so far: room for max_len, `length` held.
 
     keys, values: (batch, n_kv_heads, max_len, head_dim). Costs 2 · batch · n_kv_heads · max_len ·
-    head_dim numbers (`nbytes`), whatever the number of query heads.
+    head_dim numbers (`nbytes`), whatever the number of query heads. value_dim: where the second of
+    the two is of another width.
     """
 
-    def __init__(self, batch, n_kv_heads, max_len, head_dim, *, device=None, dtype=None):
+    def __init__(
+        self, batch, n_kv_heads, max_len, head_dim, *, value_dim=None, device=None, dtype=None
+    ):
         for name, size in (("batch", batch), ("max_len", max_len)):
             if size < 1:
                 raise ValueError(f"{name} must be at least 1: got {size}")
-        shape = (batch, n_kv_heads, max_len, head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        shape, value_dim = (
+            (batch, n_kv_heads, max_len),
+            head_dim if value_dim is None else value_dim,
+        )
+        self.keys = torch.zeros(*shape, head_dim, device=device, dtype=dtype)
+        self.values = torch.zeros(*shape, value_dim, device=device, dtype=dtype)
         self.length = 0
 
     @property
@@ -35,16 +41,16 @@ class KVCache:
     @property
     def nbytes(self):
         """Bytes held, filled or not."""
-        return 2 * self.keys.numel() * self.keys.element_size()
+        return (self.keys.numel() + self.values.numel()) * self.keys.element_size()
 
     def append(self, k, v):
         """Add tokens; return all keys and values so far (batch, n_kv_heads, length, head_dim)."""
-        batch, heads, tokens, head_dim = k.shape
-        expected = (self.keys.shape[0], self.keys.shape[1], tokens, self.keys.shape[3])
-        if tuple(k.shape) != expected or k.shape != v.shape:
+        tokens = k.shape[2]
+        expected = [(*held.shape[:2], tokens, held.shape[3]) for held in (self.keys, self.values)]
+        if [tuple(k.shape), tuple(v.shape)] != expected:
             raise ValueError(
                 "keys and values must fit the cache's (batch, n_kv_heads, ·, head_dim) = "
-                f"{expected}: got {tuple(k.shape)} and {tuple(v.shape)}"
+                f"{expected[0]} and {expected[1]}: got {tuple(k.shape)} and {tuple(v.shape)}"
             )
         if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
             raise ValueError("the cache is for generating: call the model under torch.no_grad()")

@@ -17,8 +17,8 @@ ORDER = (
     ("kernels", ["kernels"]),
     (
         "ideas and data",
-        "attention multihead positions layers cache losses recurrent moe ssm quantization ngram "
-        "tokenization scaling data native ragged".split(),
+        "attention multihead latent positions layers cache losses recurrent moe ssm quantization "
+        "ngram tokenization scaling data native ragged".split(),
     ),
     ("whole networks", ["models"]),
     ("decoding", ["decoding"]),

@@ -109,7 +109,7 @@ def _race(case, contestants, errors, options):
 
 def _rollouts(case, size, options):
     model, tokenizer = subject(options.device)
-    prompts = [tokenizer.encode(text) for text in questions(size.rows // size.group)]
+    prompts = [tokenizer.encode(text) for text in questions(size.rows // size.group, tokenizer)]
     ids, keep = pad_left([p for p in prompts for _ in range(size.group)], device=options.device)
 
     def ours(seed=options.seed):
@@ -131,7 +131,9 @@ class Iteration:
     """Our side: `iteration()` samples, rewards and learns once."""
 
     def __init__(self, model, tokenizer, size, seed=0):
-        prompts = [tokenizer.encode(text) for text in questions(size.rows // size.group)]
+        prompts = [
+            tokenizer.encode(text) for text in questions(size.rows // size.group, tokenizer)
+        ]
         config = GRPOConfig(group=size.group, max_new_tokens=size.tokens, seed=seed)
 
         def reward(rollouts, step):

@@ -25,9 +25,15 @@ def share_of_vowels(completions, **_):
     return [sum(c in "aeiou" for c in text) / max(1, len(text)) for text in completions]
 
 
-def questions(n):
-    """n prompts, texts."""
-    return [f"{pair.name}:" for pair in question_answers("train", "quick")[:n]]
+def questions(n, tokenizer, tokens=12):
+    """n different prompts of as many tokens each.
+
+    Of one length, since trl's pass over left-padded answers lets GPT-2 count positions from the
+    padding on, and its log-probabilities are then not those of the answers that were sampled.
+    """
+    texts = dict.fromkeys(f"{pair.name}:" for pair in question_answers("train", "quick"))
+    found = [text for text in texts if len(tokenizer.encode(text)) == tokens]
+    return [found[i % len(found)] for i in range(n)]
 
 
 class Clock:
@@ -58,7 +64,9 @@ class TheirIteration:
     def __init__(self, model, tokenizer, size, seed=0):
         trl, datasets = trl_and_datasets()
         self.model, library, folder = library_of(model, tokenizer)
-        texts = [t for t in questions(size.rows // size.group) for _ in range(size.group)]
+        texts = [
+            t for t in questions(size.rows // size.group, tokenizer) for _ in range(size.group)
+        ]
         self.rows = [{"prompt": text} for text in texts]
         args = trl.GRPOConfig(
             **settings_of(folder, model, size.rows, seed),

@@ -189,18 +189,10 @@ def tidy(path, *, refresh=False):
 def papers(root):
     """{chapter: {key: [short name, address]}} of the publications that the ledger names."""
     from pybtex.database import parse_file
-    from pybtex.richtext import Text
+
+    from llmbook.book.references import short_name
 
     entries = parse_file(str(root / "chapters" / "references.bib")).entries
-
-    def name(person):
-        return str(Text.from_latex(" ".join(person.prelast_names + person.last_names)))
-
-    def label(entry):
-        people = [p for p in entry.persons.get("author", []) if str(p) != "others"]
-        more = len(entry.persons.get("author", [])) > 2
-        who = f"{name(people[0])} et al." if more else " and ".join(map(name, people))
-        return f"{who} {entry.fields['year']}"
 
     def address_of(fields):
         if "url" in fields:
@@ -211,7 +203,7 @@ def papers(root):
 
     return {
         chapter: {
-            key: [label(entries[key]), address_of(entries[key].fields)]
+            key: [short_name(entries[key]), address_of(entries[key].fields)]
             for key in sorted(
                 {key for row in rows_of(chapter).values() for key in row["reference"]}
             )

@@ -15,7 +15,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from llmbook.book import assets, execute, gpu, report, sphinx_markdown
+from llmbook.book import assets, execute, gpu, references, report, sphinx_markdown
 from llmbook.book.claims import format_value
 from llmbook.book.root import chapters as listed_chapters
 from llmbook.book.typeset import to_html
@@ -33,6 +33,7 @@ def setup(app):
     app.add_directive("claims", Claims)
     app.add_directive("status", Status)
     sphinx_markdown.setup(app)
+    references.register()
     app.connect("config-inited", configure, priority=900)
     app.connect("env-get-outdated", execute_chapters)
     app.connect("source-read", put_executed)

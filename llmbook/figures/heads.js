@@ -1,7 +1,6 @@
 const PATTERNS = ["previous token", "first token", "same token", "after an earlier copy"];
 const CLEAR = 0.4;
 const two = fixed(2);
-const safe = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 const mean = (values) => (values.length ? values.reduce((a, b) => a + b) / values.length : 0);
 
 // A head's scores, label and entropy, as heads.py computes them.
@@ -66,19 +65,67 @@ function bigMap(w, tokens, query, width, pick) {
   return svg;
 }
 
+const FIELD = "flex:1 1 100%;min-width:0;box-sizing:border-box;min-height:34px;font:inherit;padding:.3rem .5rem;"
+  + "color:inherit;background:var(--well);border:1px solid var(--line);border-radius:6px";
+const LONGEST = 32; // tokens of a text
+const WINDOWS = [2, 4, 8, 16, 0]; // slider positions; 0 is everything
+
+// Mean surprise of all tokens but the first, in bits.
+const cost = (ids, logits) => mean(ids.slice(1).map((id, t) => -logSoftmax(logits[t])[id] / Math.LN2));
+
+// The reader's text, the head that is switched off, and what tokens may see: the model runs anew.
+function makeReader(model, done, fail) {
+  const get = (name) => model.get(name);
+  let engine = null, job = 0, known = { key: null };
+  const ready = async () => {
+    if (engine) return engine;
+    const { begin, ...sizes } = get("model_config"), weights = await weightsOf(model);
+    engine = { gpt: makeGPT(weights, sizes), text: makeTokenizer(get("tokenizer")), begin };
+    return engine;
+  };
+  return () => {
+    const mine = ++job, prompt = String(get("prompt")), window = get("window"), off = get("off");
+    if (!get("weights_name") || !(prompt || window || off)) { done(null); return; }
+    ready().then(({ gpt, text, begin }) => {
+      if (mine !== job) return;
+      const whole = prompt ? [begin, ...text.encode(prompt)] : get("ids")[get("sentence")];
+      const ids = whole.slice(0, LONGEST), key = ids.join();
+      if (known.key !== key) known = { key, ...gpt.readWhole(ids) };
+      const change = {
+        keep: off ? (b, head) => b !== get("layer") || head !== get("head") : undefined,
+        seen: window ? (i, j) => i - j < window || (get("first") && j === 0) : undefined };
+      const now = off || window ? gpt.readWhole(ids, change) : known;
+      done({ tokens: ids.map(text.name).map(visible), weights: now.maps, cut: whole.length > LONGEST,
+        before: cost(ids, known.logits), now: cost(ids, now.logits) });
+    }).catch((error) => { if (mine === job) fail(error); });
+  };
+}
+
 function render({ model, el }) {
   const ui = frame(model, el, "What each head looks at");
-  const get = (name) => model.get(name);
-  const sentences = get("sentences"), all = get("weights");
+  const get = (name) => model.get(name), canRead = Boolean(get("weights_name"));
+  const sentences = get("sentences"), all = get("weights_stored");
   const layers = all[0].length, heads = all[0][0].length;
-  const last = () => sentences[get("sentence")].length - 1;
+  let live = null, width = 0, trouble = "";
+  const shown = () => live ?? { tokens: sentences[get("sentence")], weights: all[get("sentence")] };
+  const last = () => shown().tokens.length - 1, at = () => Math.min(get("query"), last());
   const go = (query) => put(model, { query: Math.max(0, Math.min(last(), query)) });
-  const which = choice({ label: "Sentence", name: "sentence",
+  const which = choice({ label: "Example", name: "sentence",
     options: sentences.map((_, i) => [i, String(i + 1)]),
-    input: (i) => put(model, { sentence: i, query: sentences[i].length - 1 }) });
-  const back = button("◀ Back", () => go(get("query") - 1), { "data-name": "back" });
-  const next = button("Next ▶", () => go(get("query") + 1), { "data-name": "next" });
+    input: (i) => put(model, { prompt: "", sentence: i, query: sentences[i].length - 1 }) });
+  const back = button("◀ Back", () => go(at() - 1), { "data-name": "back" });
+  const next = button("Next ▶", () => go(at() + 1), { "data-name": "next" });
+  const field = h("input", { type: "text", maxlength: 160, style: FIELD, "data-name": "prompt",
+    "aria-label": "Your text", placeholder: "Type a text; say something twice in it",
+    oninput: () => put(model, { prompt: field.value, query: LONGEST - 1 }) });
+  const off = button("Switch this head off", () => put(model, { off: !get("off") }), { "data-name": "off" });
+  const reach = slider({ label: "A token sees", name: "window", min: 0, max: WINDOWS.length - 1, step: 1,
+    show: (i) => (WINDOWS[i] ? `the last ${WINDOWS[i]}` : "all before it"),
+    input: (i) => put(model, { window: WINDOWS[i] }) });
+  const first = button("and the first", () => put(model, { first: !get("first") }), { "data-name": "first" });
+  if (canRead) ui.controls.append(field);
   ui.controls.append(which.node, h("div", { class: "walk" }, back, next));
+  if (canRead) ui.controls.append(reach.node, h("div", { class: "walk" }, first, off));
 
   const grid = h("div", { role: "group", "aria-label": "Heads",
     style: "display:grid;gap:6px;margin:0 0 .8rem" });
@@ -86,7 +133,7 @@ function render({ model, el }) {
   for (let layer = 0; layer < layers; layer++) {
     for (let head = 0; head < heads; head++) {
       const node = h("button", { type: "button", "data-layer": layer, "data-head": head,
-        style: "padding:5px 3px;white-space:normal;line-height:1.25;font-size:13px;min-width:0",
+        style: "padding:5px 3px;white-space:normal;line-height:1.2;font-size:12px;min-width:0",
         onclick: () => put(model, { layer, head }) });
       picks.push({ layer, head, node });
     }
@@ -98,21 +145,26 @@ function render({ model, el }) {
   const note = h("p", { class: "note" });
   ui.readout.after(note);
 
-  function draw(width) {
-    const index = get("sentence"), layer = get("layer"), head = get("head");
-    const tokens = sentences[index], w = all[index][layer][head];
-    const query = Math.min(get("query"), tokens.length - 1), row = w[query];
-    which.set(index);
+  function draw() {
+    if (!width) return;
+    const layer = get("layer"), head = get("head"), { tokens, weights } = shown();
+    const w = weights[layer][head], query = at(), row = w[query];
+    which.set(live && get("prompt") ? -1 : get("sentence"));
+    if (document.activeElement !== field) field.value = get("prompt");
+    reach.set(WINDOWS.indexOf(get("window")));
+    for (const [node, name] of [[off, "off"], [first, "first"]]) node.setAttribute("aria-pressed", String(get(name)));
+    first.disabled = !get("window");
     back.disabled = query === 0;
     next.disabled = query === tokens.length - 1;
-    const columns = Math.min(heads, width < 300 ? 2 : width < 480 ? 4 : 8);
+    const columns = width < 300 ? 2 : width < 480 ? Math.min(heads, 4) : Math.min(heads * layers, 8);
     grid.style.gridTemplateColumns = `repeat(${columns},minmax(0,1fr))`;
     for (const one of picks) {
-      const found = describe(all[index][one.layer][one.head], tokens);
-      one.node.setAttribute("aria-current", String(one.layer === layer && one.head === head));
+      const found = describe(weights[one.layer][one.head], tokens);
+      const mine = one.layer === layer && one.head === head;
+      one.node.setAttribute("aria-current", String(mine));
       one.node.dataset.label = found.label;
       one.node.replaceChildren(h("span", {}, `layer ${one.layer + 1}, head ${one.head + 1}`),
-        thumbnail(all[index][one.layer][one.head]), h("span", {}, found.label));
+        thumbnail(weights[one.layer][one.head]), h("span", {}, mine && get("off") && live ? "switched off" : found.label));
     }
     ui.body.replaceChildren(bigMap(w, tokens, query, width, go));
     const focused = strip.contains(document.activeElement);
@@ -127,14 +179,32 @@ function render({ model, el }) {
     const top = row.map((v, j) => [v, j]).sort((a, b) => b[0] - a[0]).slice(0, 3)
       .filter(([v]) => v >= 0.05);
     const { score, entropy, label } = found, n = tokens.length;
-    Object.assign(ui.readout.dataset, { score, entropy, label });
+    Object.assign(ui.readout.dataset, { score, entropy, label, live: live ? 1 : "",
+      before: live ? live.before : "", now: live ? live.now : "" });
+    const changed = live && (get("off") || get("window"));
     ui.say(`Layer ${layer + 1}, head ${head + 1}: <b>${label}</b>, score <b>${two(score)}</b>, `
       + `entropy <b>${two(entropy)}</b> nats (${n} tokens: at most ${two(Math.log(n))}). `
       + `“${safe(tokens[query])}” (token ${query + 1}) looks at ${top.map(([v, j]) =>
-        `“${safe(tokens[j])}” (${j + 1}) ${two(v)}`).join(", ") || "everything a little"}.`);
-    note.textContent = PATTERNS.map((name, i) => `${name} ${two(found.scores[i])}`).join(" · ");
+        `“${safe(tokens[j])}” (${j + 1}) ${two(v)}`).join(", ") || "everything a little"}.`
+      + (live ? ` The text costs <b>${two(live.before)}</b> bits a token`
+        + (changed ? `, as changed <b>${two(live.now)}</b>.` : ".") : ""));
+    note.textContent = trouble + (live && live.cut ? `Only the first ${LONGEST} tokens are read. ` : "")
+      + PATTERNS.map((name, i) => `${name} ${two(found.scores[i])}`).join(" · ");
   }
-  return redraw(model, ui.body, ["sentence", "layer", "head", "query"], draw);
+  const read = makeReader(model, (found) => { live = found; trouble = ""; draw(); },
+    (error) => { live = null; trouble = `The model cannot run here: ${error.message}. `; draw(); });
+  const again = ["prompt", "sentence", "window", "first", "off"];
+  // Where a head is off, another choice of a head is another change of the model.
+  const moved = () => { if (get("off")) read(); };
+  for (const name of again) model.on(`change:${name}`, read);
+  for (const name of ["layer", "head"]) model.on(`change:${name}`, moved);
+  const clean = redraw(model, ui.body, ["sentence", "layer", "head", "query", ...again], (now) => { width = now; draw(); });
+  if (canRead) read();
+  return () => {
+    for (const name of again) model.off(`change:${name}`, read);
+    for (const name of ["layer", "head"]) model.off(`change:${name}`, moved);
+    clean();
+  };
 }
 
 export default { render };

@@ -1,17 +1,26 @@
-"""Interactive: what each head of a trained model looks at, one sentence at a time."""
+"""Interactive: what each head of a trained model looks at, one text at a time.
+
+With a model the reader types a text of his own, switches a head off, and narrows what tokens see.
+"""
 
 import numpy as np
+import torch
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook.checks import one_of
+
+from .forward import WithModel
+from .interactive import check_range
+from .next_token import token_names
 
 PATTERNS = ("previous token", "first token", "same token", "after an earlier copy")
 DIFFUSE = "diffuse"
 CLEAR = 0.4  # a pattern names a head when it holds at least this share of the head's attention
 MOST_TOKENS = 24
+WINDOWS = (0, 16, 8, 4, 2)  # 0: everything before
 
 
-class HeadPatterns(Interactive):
+class HeadPatterns(WithModel):
     """The attention weights of every head on a few sentences, with a name for each pattern.
 
     `sentences`: a list of token lists, at most 24 tokens each. `weights`: for each sentence an
@@ -26,6 +35,12 @@ class HeadPatterns(Interactive):
     "diffuse". The first query is left out, as all patterns coincide there. Entropy: the mean of
     −Σ w ln w over queries, in nats; of uniform weights over n tokens, ln n.
 
+    model, a `GPT`, tokenizer and weights_name: what reads the reader's own text, `prompt`, in the
+    page. off: without what the chosen head adds. window: each token sees itself and the tokens
+    before it, so many in all (0: no limit), and with `first` always the first one. What the text
+    then costs, the mean of −log₂ p over its tokens, is told beside what it cost before.
+    `HeadPatterns.of` makes sentences, weights and ids itself.
+
     Raises ValueError for shapes that do not fit, negative weights or rows that do not sum to 1.
     """
 
@@ -36,13 +51,20 @@ class HeadPatterns(Interactive):
         "attention is."
     ).tag(sync=True)
     sentences = traitlets.List().tag(sync=True)
-    weights = traitlets.List().tag(sync=True)
+    weights_stored = traitlets.List().tag(sync=True)
+    ids = traitlets.List().tag(sync=True)
+    prompt = traitlets.Unicode("").tag(sync=True)
+    off = traitlets.Bool(False).tag(sync=True)
+    window = traitlets.Int(0).tag(sync=True)
+    first = traitlets.Bool(False).tag(sync=True)
     sentence = traitlets.Int(0).tag(sync=True)
     layer = traitlets.Int(0).tag(sync=True)
     head = traitlets.Int(0).tag(sync=True)
     query = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, sentences, weights, sentence=0, layer=0, head=0, query=None, **kwargs):
+    def __init__(
+        self, sentences, weights, sentence=0, layer=0, head=0, query=None, model=None, **kwargs
+    ):
         sentences = [[str(token) for token in tokens] for tokens in _lists(sentences)]
         if not sentences or len(sentences) != len(weights):
             raise ValueError(
@@ -56,10 +78,12 @@ class HeadPatterns(Interactive):
         check_range("sentence", sentence, 0, len(sentences) - 1)
         check_range("layer", layer, 0, n_layers - 1)
         check_range("head", head, 0, n_heads - 1)
+        one_of("window", kwargs.get("window", 0), WINDOWS)
         last = len(sentences[sentence]) - 1
         super().__init__(
+            model,
             sentences=sentences,
-            weights=[np.round(array, 4).tolist() for array in arrays],
+            weights_stored=[np.round(array, 4).tolist() for array in arrays],
             sentence=int(sentence),
             layer=int(layer),
             head=int(head),
@@ -67,12 +91,55 @@ class HeadPatterns(Interactive):
             **kwargs,
         )
 
+    @classmethod
+    def of(cls, model, tokenizer, texts, weights_name, **options):
+        """The figure of a `GPT` and some texts, each behind the token that begins one."""
+        names = token_names(tokenizer)
+        ids = [[model.config.eos_id, *tokenizer.encode(text, ())] for text in texts]
+        with torch.no_grad():
+            weights = [read_heads(model, torch.tensor([row]))[1][0] for row in ids]
+        return cls(
+            [[_visible(names[i]) for i in row] for row in ids],
+            weights,
+            model=model,
+            tokenizer=tokenizer,
+            weights_name=weights_name,
+            ids=ids,
+            **options,
+        )
+
     def reading(self, sentence=None, layer=None, head=None):
         """`describe` for one head on one sentence; what is left out is as the figure shows it."""
         sentence = self.sentence if sentence is None else sentence
         layer = self.layer if layer is None else layer
         head = self.head if head is None else head
-        return describe(self.weights[sentence][layer][head], self.sentences[sentence])
+        return describe(self.weights_stored[sentence][layer][head], self.sentences[sentence])
+
+
+def read_heads(model, ids, keep=None, seen=None):
+    """A `GPT` with heads left out, or with less to see: logits, and every head's weights.
+
+    ids (batch, tokens); keep (layers, heads): what each head's result is multiplied by; seen bool
+    (tokens, tokens): may token i see token j? Joined with the causal mask; all when None. →
+    (batch, tokens, vocab_size), (batch, layers, heads, tokens, tokens)
+    """
+    x, maps = model.tokens(ids) + model.positions.weight[: ids.shape[1]], []
+    for i, block in enumerate(model.blocks):
+        z, layer = block.norm1(x), block.attention
+        heads = layer.heads(z, mask=seen, causal=True)
+        maps.append(layer.weights(z, mask=seen, causal=True))
+        if keep is not None:
+            heads = heads * keep[i, :, None, None]
+        x = x + layer.merge(heads)
+        x = x + block.ffn(block.norm2(x))
+    return model.head(model.norm(x)), torch.stack(maps, 1)
+
+
+def _visible(token):
+    """A token as the page shows it: blanks and line ends have a sign."""
+    if token.startswith(" ") and not set(token[1:]) & {" ", "\n"} and token[1:]:
+        return "␣" + token[1:]
+    return token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
 
 
 def pattern_scores(weights, tokens=None):

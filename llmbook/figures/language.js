@@ -45,8 +45,11 @@ function makeTokenizer({ bytes, merges, tokens }) {
 //   logits: of the token after the last one, Float64Array(vocabulary);
 //   lens: the same from the state after the embedding and after each block, by the last norm;
 //   attention: [block][head] the last token's weights on each token so far.
+// readWhole(ids, { keep, seen }) forgets what was read and reads a whole text:
+//   keep(block, head): false leaves out what a head adds; seen(i, j): may token i look at token j?
+//   → maps: [block][head][query][key], logits: [token] of the token after each.
 function makeGPT(w, { n_heads, max_len, eps }) {
-  const width = w["tokens.weight"].cols;
+  const width = w["tokens.weight"].cols, size = width / n_heads;
   const blocks = Object.keys(w).filter((name) => /^blocks\.\d+\.norm1\.weight$/.test(name)).length;
   const held = Array.from({ length: blocks }, () => ({
     keys: new Float64Array(max_len * width), values: new Float64Array(max_len * width) }));
@@ -56,39 +59,55 @@ function makeGPT(w, { n_heads, max_len, eps }) {
     for (let t = 0; t < x.rows; t++) out.data.set(row(x, t).subarray(from, from + width), t * width);
     return out;
   };
-  const toLogits = (x) => row(linear(layerNorm(matrix(1, width, row(x, x.rows - 1).slice()),
-    w["norm.weight"], w["norm.bias"], eps), w["tokens.weight"]), 0);
+  const toLogits = (x) => linear(layerNorm(x, w["norm.weight"], w["norm.bias"], eps), w["tokens.weight"]);
+  const lastLogits = (x) => row(toLogits(matrix(1, width, row(x, x.rows - 1).slice())), 0);
+  // Through all blocks; visit(state, weights) after the embedding, without weights, and each block.
+  const pass = (ids, { keep, seen } = {}, visit = () => {}) => {
+    if (!ids.length || length + ids.length > max_len) {
+      throw new Error(`${ids.length} tokens after ${length}: there is room for 1 to ${max_len - length}`);
+    }
+    const places = ids.map((_, t) => length + t), start = length;
+    let x = plus(embedding(ids, w["tokens.weight"]), embedding(places, w["positions.weight"]));
+    visit(x);
+    length += ids.length;
+    const bias = seen && ((_, i, j) => (seen(start + i, j) ? 0 : -Infinity));
+    held.forEach(({ keys, values }, b) => {
+      const own = (name) => w[`blocks.${b}.${name}`];
+      const qkv = linear(layerNorm(x, own("norm1.weight"), own("norm1.bias"), eps),
+        own("attention.in_proj_weight"), own("attention.in_proj_bias"));
+      keys.set(part(qkv, width).data, start * width);
+      values.set(part(qkv, 2 * width).data, start * width);
+      const upTo = (data) => matrix(length, width, data.subarray(0, length * width));
+      const { out, weights } = attention(part(qkv, 0), upTo(keys), upTo(values),
+        { heads: n_heads, causal: true, bias });
+      for (let head = 0; keep && head < n_heads; head++) {
+        if (keep(b, head)) continue;
+        for (let t = 0; t < out.rows; t++) row(out, t).fill(0, head * size, (head + 1) * size);
+      }
+      x = plus(x, linear(out, own("attention.out_proj.weight"), own("attention.out_proj.bias")));
+      x = plus(x, feedForward(layerNorm(x, own("norm2.weight"), own("norm2.bias"), eps), {
+        up: own("ffn.up.weight"), upBias: own("ffn.up.bias"),
+        down: own("ffn.down.weight"), downBias: own("ffn.down.bias") }, geluTanh));
+      visit(x, weights);
+    });
+    return x;
+  };
   return {
     get length() { return length; },
     max_len,
     crop(n) { length = Math.min(length, n); },
     read(ids, look = false) {
-      if (!ids.length || length + ids.length > max_len) {
-        throw new Error(`${ids.length} tokens after ${length}: there is room for 1 to ${max_len - length}`);
-      }
-      const places = ids.map((_, t) => length + t);
-      let x = plus(embedding(ids, w["tokens.weight"]), embedding(places, w["positions.weight"]));
-      const lens = look ? [toLogits(x)] : [], seen = [];
-      length += ids.length;
-      held.forEach(({ keys, values }, i) => {
-        const own = (name) => w[`blocks.${i}.${name}`];
-        const qkv = linear(layerNorm(x, own("norm1.weight"), own("norm1.bias"), eps),
-          own("attention.in_proj_weight"), own("attention.in_proj_bias"));
-        keys.set(part(qkv, width).data, (length - ids.length) * width);
-        values.set(part(qkv, 2 * width).data, (length - ids.length) * width);
-        const upTo = (data) => matrix(length, width, data.subarray(0, length * width));
-        const { out, weights } = attention(part(qkv, 0), upTo(keys), upTo(values),
-          { heads: n_heads, causal: true });
-        x = plus(x, linear(out, own("attention.out_proj.weight"), own("attention.out_proj.bias")));
-        x = plus(x, feedForward(layerNorm(x, own("norm2.weight"), own("norm2.bias"), eps), {
-          up: own("ffn.up.weight"), upBias: own("ffn.up.bias"),
-          down: own("ffn.down.weight"), downBias: own("ffn.down.bias") }, geluTanh));
-        if (look) {
-          seen.push(weights.map((rows) => rows[rows.length - 1]));
-          lens.push(toLogits(x));
-        }
-      });
-      return { logits: look ? lens[blocks] : toLogits(x), lens, attention: seen };
+      const lens = [], looks = [];
+      const x = pass(ids, {}, look ? (state, weights) => {
+        lens.push(lastLogits(state));
+        if (weights) looks.push(weights.map((rows) => rows[rows.length - 1]));
+      } : undefined);
+      return { logits: look ? lens[blocks] : lastLogits(x), lens, attention: looks };
+    },
+    readWhole(ids, change) {
+      length = 0;
+      const maps = [], logits = toLogits(pass(ids, change, (_, weights) => { if (weights) maps.push(weights); }));
+      return { maps, logits: ids.map((_, t) => row(logits, t)) };
     },
   };
 }
@@ -140,3 +159,7 @@ function drawFrom({ p, order }, chance) {
   return pick;
 }
 
+const safe = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+// A token as it can be seen: blanks and line ends have a sign.
+const visible = (token) => (/^ [^ \n]+$/.test(token) ? "␣" + token.slice(1)
+  : token.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥"));

@@ -4,10 +4,6 @@ const SHOWN = 12; // bars
 const percent = (p) => (p >= 0.0995 ? `${fixed(0)(100 * p)}%` : p >= 0.00095 ? `${fixed(1)(100 * p)}%`
   : p > 0 ? "<0.1%" : "0%");
 const bits = fixed(2);
-const safe = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-// A token as it can be seen: blanks and line ends have a sign.
-const visible = (token) => (/^ [^ \n]+$/.test(token) ? "␣" + token.slice(1)
-  : token.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥"));
 
 function unpacked(text) { // log-probabilities, in nats, summing to 1
   const out = new Array(text.length / 2);

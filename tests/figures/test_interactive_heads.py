@@ -6,9 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.browser import browser, open_widget, widget_state  # noqa: F401 - fixtures
 
-from llmbook.figures.heads import HeadPatterns, describe, entropy, pattern_scores
+from llmbook.figures.heads import HeadPatterns, describe, entropy, pattern_scores, read_heads
+from llmbook.models import load
+from llmbook.models.pretrained import SHIPPED
+from llmbook.tokenization import BPETokenizer
 
 in_browser = pytest.mark.browser
 ONE = "the cat saw the dog and the cat ran".split()
@@ -156,7 +160,8 @@ def test_label_score_and_entropy_are_python_s_for_every_head_and_sentence(open_w
                 drawn = page.data(".cell", "i", "j", "value")
                 n = len(figure.sentences[sentence])
                 np.testing.assert_array_equal(
-                    np.array(drawn)[:, 2].reshape(n, n), figure.weights[sentence][layer][head]
+                    np.array(drawn)[:, 2].reshape(n, n),
+                    figure.weights_stored[sentence][layer][head],
                 )
     labels = page.page.eval_on_selector_all(
         "button[data-layer]", "els => els.map(e => e.dataset.label)"
@@ -169,7 +174,7 @@ def test_the_query_moves_by_row_by_token_and_by_button_and_its_row_is_shown(open
     page = open_widget(figure)
     page.page.locator('.cell[data-i="3"][data-j="1"]').click()
     assert page.state("query") == 3
-    np.testing.assert_array_equal(page.data(".token", "value"), figure.weights[0][0][0][3])
+    np.testing.assert_array_equal(page.data(".token", "value"), figure.weights_stored[0][0][0][3])
     page.page.locator('.token[data-j="6"]').click()
     assert page.state("query") == 6
     assert "“the” (token 7) looks at “and” (6) 1.00" in page.text(".readout")
@@ -186,3 +191,110 @@ def test_the_query_moves_by_row_by_token_and_by_button_and_its_row_is_shown(open
     assert page.page.locator(".token").all_inner_texts() == TWO  # a token is text, never markup
     page.set("query", 0)
     assert page.control("back").is_disabled()
+
+
+# --- with a model: the reader's text, a head switched off, less to see
+
+
+def of_small(**options):
+    model, tokenizer = load("small").eval(), BPETokenizer.load(SHIPPED / "small")
+    return HeadPatterns.of(model, tokenizer, ["the list of the list"], "small", **options)
+
+
+def bits(logits, ids):
+    return F.cross_entropy(logits[:-1], torch.tensor(ids[1:])).item() / math.log(2)
+
+
+def read_in_the_page(page):
+    page.page.wait_for_function("document.querySelector('.readout').dataset.live === '1'")
+    values = page.page.eval_on_selector(".readout", "e => [+e.dataset.before, +e.dataset.now]")
+    n = page.page.locator(".token").count()
+    cells = np.array(page.data(".cell", "i", "j", "value"))[:, 2].reshape(n, n)
+    return values, cells
+
+
+def test_reading_with_all_heads_and_everything_seen_is_the_model_s_own():
+    small = load("small").eval()
+    ids = torch.randint(384, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits, maps = read_heads(small, ids)
+        torch.testing.assert_close(logits, small(ids), rtol=0, atol=1e-4)
+        keep, seen = torch.ones(6, 4), torch.ones(9, 9).tril().bool()
+        same, _ = read_heads(small, ids, keep=keep, seen=seen)
+        keep[2, 1] = 0
+        less, _ = read_heads(small, ids, keep=keep)
+        near, looks = read_heads(small, ids, seen=seen & ~seen.tril(-3))
+    torch.testing.assert_close(same, logits, rtol=0, atol=1e-4)
+    assert maps.shape == (2, 6, 4, 9, 9)
+    assert (less - logits).abs().max() > 1e-2 and (near - logits).abs().max() > 1e-2
+    assert looks[..., 5, :3].abs().max() == 0
+
+
+def test_the_figure_of_a_model_holds_its_weights_and_refuses_another_window():
+    figure = of_small(layer=2, head=1)
+    ids = torch.tensor(figure.ids)
+    with torch.no_grad():
+        want = read_heads(load("small").eval(), ids)[1][0]
+    np.testing.assert_allclose(figure.weights_stored[0], want, atol=1e-4)
+    assert figure.sentences[0][0] == "⊔" and len(figure.sentences[0]) == ids.shape[1]
+    with pytest.raises(ValueError, match="window must be one of 0, 16, 8, 4, 2: got 3"):
+        of_small(window=3)
+
+
+@in_browser
+def test_the_reader_s_text_is_read_as_by_pytorch(open_widget):
+    page = open_widget(of_small(layer=3, head=2))
+    text = "if <b>x</b>, the list"
+    page.control("prompt").fill(text)
+    (before, now), cells = read_in_the_page(page)
+    ids = [0, *BPETokenizer.load(SHIPPED / "small").encode(text, ())]
+    with torch.no_grad():
+        logits, maps = read_heads(load("small").eval(), torch.tensor([ids]))
+    np.testing.assert_allclose(cells, maps[0, 3, 2], atol=1e-3)
+    assert before == now == pytest.approx(bits(logits[0], ids), abs=2e-3)
+    assert page.page.locator(".readout b b, .token b").count() == 0
+    page.control("prompt").fill("")
+    page.page.wait_for_function("document.querySelector('.readout').dataset.live === ''")
+    assert page.page.locator(".token").count() == 1 + len(
+        BPETokenizer.load(SHIPPED / "small").encode("the list of the list", ())
+    )
+
+
+@in_browser
+def test_a_head_switched_off_and_a_window_cost_what_they_cost_in_pytorch(open_widget):
+    figure = of_small(layer=1, head=3)
+    page, ids = open_widget(figure), figure.ids[0]
+    keep, n = torch.ones(6, 4), len(ids)
+    keep[1, 3] = 0
+    back = torch.arange(n)[:, None] - torch.arange(n)
+    near = (back >= 0) & (back < 2)
+    first = near | (back >= 0) & (torch.arange(n) == 0)
+    small = load("small").eval()
+    for press, how in (
+        ({"off": True}, {"keep": keep}),
+        ({"window": 2}, {"keep": keep, "seen": near}),
+        ({"first": True}, {"keep": keep, "seen": first}),
+        ({"off": False}, {"seen": first}),
+    ):
+        for name, value in press.items():
+            page.set(name, value)
+        with torch.no_grad():
+            whole, want = (read_heads(small, torch.tensor([ids]), **h) for h in ({}, how))
+        page.page.wait_for_function(
+            "want => Math.abs(document.querySelector('.readout').dataset.now - want) < 2e-3",
+            arg=bits(want[0][0], ids),
+        )
+        (before, _), cells = read_in_the_page(page)
+        assert before == pytest.approx(bits(whole[0][0], ids), abs=2e-3)
+        np.testing.assert_allclose(cells, want[1][0, 1, 3], atol=1e-3)
+
+
+@in_browser
+def test_where_the_weights_are_missing_the_example_stays_and_it_is_said(open_widget):
+    figure = of_small()
+    figure.weights, figure.weights_name = b"", "gone"
+    page = open_widget(figure)
+    page.control("off").click()
+    page.page.get_by_text("cannot run here").wait_for()
+    assert page.page.locator(".cell").count() > 9
+    page.problems.clear()

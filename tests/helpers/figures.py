@@ -1,6 +1,5 @@
 """One of each interactive figure, with the states in which it is looked at."""
 
-import numpy as np
 import torch
 
 from llmbook.experiments.recurrent import shipped
@@ -60,11 +59,9 @@ def _gates():
 
 
 def _heads():
-    words = [f"word{'s' * (i % 9)}{i}" for i in range(24)]
-    weights = _random(1, 2, 4, 24, 24).softmax(-1).numpy().copy()
-    weights[0, 0] = np.eye(24, k=-1)  # one token in the darkest shade
-    weights[0, 0, 0, 0] = 1
-    return HeadPatterns([words], [weights])
+    model, tokenizer = load("small").eval(), BPETokenizer.load(SHIPPED / "small")
+    texts = ["the list of <b>names</b>\n\n of the list", "Return the"]
+    return HeadPatterns.of(model, tokenizer, texts, "small")
 
 
 def _next_token():
@@ -150,7 +147,15 @@ FIGURES = {
         _groups,
         [{"at": 1}, {"at": 2, "scale": False}, {"at": 4}, {"run": 1, "at": 2}],
     ),
-    "heads": (_heads, [{"query": 5}, {"query": 1}]),
+    "heads": (
+        _heads,
+        [
+            {"query": 5},
+            {"prompt": "internationalisation and antidisestablishment " * 3, "query": 31},
+            {"off": True, "window": 4, "first": True},
+            {"prompt": "", "sentence": 1, "query": 1},
+        ],
+    ),
     "gates": (_gates, [{}, {"step": 4}]),
     "lora_rank": (
         lambda: LoRARank({r: _lora(r) for r in (0, 1, 4, 16)}, place=1),
