@@ -1,17 +1,16 @@
 """The race of scans: ours against the public ones in torch, forward and backward.
 
-Mamba's scan at some lengths against `transformers`' slow path, mamba.py's parallel scan (where
-`mambapy` is installed) and mamba-ssm's kernels (where they could be built); Mamba-2's chunked form
-against `transformers`' `mamba2_chunk_scan`. A peer that is not there is said to be not installed.
-Ours alone is then timed at longer lengths: the time of a token and the memory should stay flat.
+Mamba's scan at some lengths against `llmbook.bench.scan_peers`; Mamba-2's against `transformers`'
+`mamba2_chunk_scan`. Ours alone is then timed at longer lengths: the time of a token should stay
+flat and the memory grow as the length.
 
 One run is the scan with softplus, skip and gate, and the gradients of all inputs. Peers run on the
 same numbers in their own layout; the transposes stand outside of the clock.
 """
 
 import functools
-import importlib.util
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -19,9 +18,11 @@ import time
 import torch
 
 from llmbook.bench.race import check_results, positive, relative_error, run_pair
-from llmbook.ssm import explain_backend, selective_scan, ssd
+from llmbook.bench.scan_peers import NAMES, named_folder, peers
+from llmbook.ssm import explain_backend, explain_ssd_backend, selective_scan, ssd
 
 TOLERANCE = 1e-4
+PARTS = ("scan", "mamba2", "alone", "memory")
 
 
 def add_arguments(parser):
@@ -35,14 +36,21 @@ def add_arguments(parser):
     add("--states", type=positive, default=16, help="states a channel (default 16)")
     add("--batch", type=positive, default=1, help="sequences in a batch (default 1)")
     add("--backends", nargs="+", default=["auto", "loop"], help="ours (default: auto loop)")
+    add("--against", nargs="+", choices=NAMES, default=NAMES, help="peers (default: all)")
+    where = {"action": "append", "type": named_folder, "default": [], "metavar": "NAME=FOLDER"}
+    add("--peer", **where, help="where a peer is that is not installed")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="which (default: all)")
 
 
 def run(options, report):
-    """Race every length against every peer, then time ours alone."""
+    """Race every length against every peer, then time and weigh ours alone."""
+    folders = dict(options.peer)
     lengths = options.tokens or ([40] if options.quick else [1024, 2048])
     for tokens in lengths:
         inputs = _inputs(tokens, options)
-        for peer, why_not, theirs in _peers(inputs):
+        for peer, why_not, theirs in peers(inputs, folders, options.against):
+            if "scan" not in options.parts:
+                break
             if why_not:
                 print(f"L={tokens} {peer}: {why_not}", flush=True)
                 continue
@@ -51,9 +59,13 @@ def run(options, report):
                 report(
                     case, functools.partial(_race, case, backend, peer, theirs, inputs, options)
                 )
-        case = f"mamba2 L={tokens}"
-        report(case, functools.partial(_race_ssd, case, tokens, options))
-    _alone(options)
+        for backend in ("auto", "chunked") if "mamba2" in options.parts else ():
+            case = f"mamba2 L={tokens} {backend}"
+            report(case, functools.partial(_race_ssd, case, backend, tokens, options))
+    if "alone" in options.parts:
+        _alone(options)
+    if "memory" in options.parts and sys.platform == "linux" and options.device.type == "cpu":
+        _memory(options)
 
 
 def _inputs(tokens, options):
@@ -76,42 +88,6 @@ def step(inputs, backend):
         u, delta, A, B, C, D=D, z=z, delta_bias=bias, delta_softplus=True, backend=backend
     )
     return [y.detach(), *torch.autograd.grad(y, xs, upstream)]
-
-
-def _peers(inputs):
-    """(name, why it cannot run or None, step) of each peer, on its own layout."""
-    xs, upstream = inputs
-    turned = [x.transpose(1, 2).contiguous() if x.ndim == 3 else x for x in xs]
-    up = upstream.transpose(1, 2).contiguous()
-
-    def called(scan, *options, **more):
-        def run_it():
-            held = [x.detach().requires_grad_() for x in turned]
-            u, delta, A, B, C, D, z, bias = held
-            y = scan(u, delta, A, B, C, D, z, bias, True, *options, **more)
-            found = [y.detach(), *torch.autograd.grad(y, held, up)]
-            return [
-                x.transpose(1, 2) if f.ndim == 3 else x
-                for x, f in zip(found, [up, *turned], strict=True)
-            ]
-
-        return run_it
-
-    if importlib.util.find_spec("transformers") is None:
-        yield "transformers", "not installed", None
-        yield "mambapy", "not installed", None
-    else:
-        from transformers.models.mamba.modeling_mamba import mamba_selective_scan as slow
-
-        yield "transformers", None, called(slow)
-        there = importlib.util.find_spec("mambapy") is not None
-        yield "mambapy", None if there else "not installed", called(slow, use_mambapy=True)
-    if importlib.util.find_spec("mamba_ssm") is None:
-        yield "mamba-ssm", "not installed (its kernels are built for CUDA alone)", None
-    else:
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
-        yield "mamba-ssm", None, called(selective_scan_fn)
 
 
 def _truth(inputs):
@@ -137,8 +113,8 @@ def _race(case, backend, peer, theirs, inputs, options):
     return [outcome]
 
 
-def _race_ssd(case, tokens, options):
-    """Mamba-2's chunked form against transformers', at heads of 64 and 64 states."""
+def _race_ssd(case, backend, tokens, options):
+    """Mamba-2's scan against transformers' chunked form, at heads of 64 and 64 states."""
     from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan as slow
 
     torch.manual_seed(options.seed)
@@ -152,7 +128,7 @@ def _race_ssd(case, tokens, options):
     )
     upstream, given = torch.randn_like(x), [x, delta, A, B, C, D, bias]
 
-    def ours(xs=given, up=upstream, backend="chunked"):
+    def ours(xs=given, up=upstream):
         xs = [v.detach().requires_grad_() for v in xs]
         x, delta, A, B, C, D, bias = xs
         y = ssd(x, delta, A, B, C, D=D, delta_bias=bias, delta_softplus=True, backend=backend)
@@ -165,6 +141,7 @@ def _race_ssd(case, tokens, options):
         return [y.detach(), *torch.autograd.grad(y, xs, upstream)]
 
     truth = ours([v.double() for v in given], upstream.double())
+    print(f"  {explain_ssd_backend(x, B, backend)}".splitlines()[0], flush=True)
     runs = {"ours": ours, "transformers": theirs}
     errors = {name: relative_error(run(), truth) for name, run in runs.items()}
     check_results(errors, TOLERANCE)
@@ -184,49 +161,63 @@ def _race_ssd(case, tokens, options):
 
 
 def _alone(options):
+    """Time of a token at growing lengths, all measured in turn, so that all meet the same load."""
     longest = options.longest or (80 if options.quick else 131072)
-    tokens = max(min(longest, 40 if options.quick else 2048), 1)
-    base = None
+    tokens, lengths = min(longest, 20 if options.quick else 2048), []
     while tokens <= longest:
-        inputs = _inputs(tokens, options)
-        step(inputs, "auto")
-        times = []
-        for _ in range(3):
-            began = time.perf_counter()
-            step(inputs, "auto")
-            times.append(time.perf_counter() - began)
-        each = min(times) / tokens
-        base = base or each
-        print(f"ours L={tokens}: time of a token {each / base:.2f} of the first's", flush=True)
+        lengths.append(tokens)
         tokens *= 4
-    if options.quick or options.device.type == "cuda":
-        return
-    for tokens in options.tokens or [2048]:
+    times = {n: [] for n in lengths}
+    for turn in range(2 if options.quick else 4):
+        for n in lengths:
+            inputs, repeats = _inputs(n, options), max(1, lengths[-1] // n // 4)
+            began = time.perf_counter()
+            for _ in range(repeats):
+                step(inputs, "auto")
+            if turn:  # the first warms up
+                times[n].append((time.perf_counter() - began) / repeats / n)
+    first = statistics.median(times[lengths[0]])
+    for n in lengths:
+        each = statistics.median(times[n]) / first
+        print(f"ours L={n}: time of a token {each:.2f} of the first's", flush=True)
+
+
+def _memory(options):
+    lengths = options.tokens or ([40] if options.quick else [2048])
+    for tokens in lengths:
         sizes = {who: _peak(who, tokens, options) for who in ("ours", "transformers")}
-        told = ", ".join(f"{who} {size:.0f} MB" for who, size in sizes.items())
+        told = ", ".join(f"{who} {size:.1f} MB" for who, size in sizes.items())
         print(f"memory above the inputs, L={tokens}: {told}", flush=True)
+    for tokens in () if options.quick else (8192, 32768, options.longest or 131072):
+        print(f"memory above the inputs, L={tokens}: ours {_peak('ours', tokens, options):.1f} MB")
 
 
 _MEMORY = """
-import argparse, resource, sys, torch
-from llmbook.bench import scan
+import argparse, sys, torch
+from llmbook.bench import scan, scan_peers
 torch.set_num_threads(1)
 o = argparse.Namespace(seed=0, batch={b}, channels={d}, states={n}, device=torch.device("cpu"))
-warm = scan._inputs(4, o)
-for name, why, run in scan._peers(warm):
-    if name == "transformers": run()
-scan.step(warm, "auto")
-inputs = scan._inputs({tokens}, o)
-runs = dict((name, run) for name, why, run in scan._peers(inputs) if run)
-runs["ours"] = lambda: scan.step(inputs, "auto")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-runs["{who}"]()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+def runs(inputs):
+    if "{who}" == "ours":
+        return lambda: scan.step(inputs, "auto")
+    return next(scan_peers.peers(inputs, {{}}, ["{who}"]))[2]
+
+def kilobytes(what):
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line for line in lines if line.startswith(what)).split()[1])
+
+runs(scan._inputs(4, o))()
+run = runs(scan._inputs({tokens}, o))
+open("/proc/self/clear_refs", "w").write("5")  # the peak starts again from what is held now
+before = kilobytes("VmRSS")
+run()
+print((kilobytes("VmHWM") - before) / 1024)
 """
 
 
 def _peak(who, tokens, options):
-    """MB that one run adds to a fresh process's peak."""
+    """MB that one run adds to what a fresh process holds; Linux alone tells."""
     code = _MEMORY.format(
         b=options.batch, d=options.channels, n=options.states, tokens=tokens, who=who
     )

@@ -4,19 +4,22 @@ selective_scan, selective_step   Mamba's scan, and one token of it
 ssd, ssd_step, semiseparable     Mamba-2's, and its matrix written out
 gated_delta_rule                 a matrix memory that corrects itself
 S4D, hippo_legs, …               time-invariant ones: a layer that is a convolution
+explain_backend, explain_…       which way each of the three would be computed, and why
 discretise, zero_order_hold      from h' = A h + B x to steps
 """
 
-from llmbook.ssm.delta import gated_delta_rule
+from llmbook.ssm.delta import explain_delta_backend, gated_delta_rule
 from llmbook.ssm.discretise import discretise, run_linear, zero_order_hold
 from llmbook.ssm.s4d import S4D, hippo_legs, hippo_memory, hippo_reconstruct
 from llmbook.ssm.scan import explain_backend, selective_scan, selective_step
-from llmbook.ssm.ssd import semiseparable, ssd, ssd_step
+from llmbook.ssm.ssd import explain_ssd_backend, semiseparable, ssd, ssd_step
 
 __all__ = [
     "S4D",
     "discretise",
     "explain_backend",
+    "explain_delta_backend",
+    "explain_ssd_backend",
     "gated_delta_rule",
     "hippo_legs",
     "hippo_memory",

@@ -18,10 +18,18 @@ heads, value_dim, key_dim). Source: Schlag et al. 2021; Yang et al. 2024 (the pa
 import torch
 from einops import rearrange
 
+from llmbook.ssm import matrix_state
+from llmbook.ssm.backends import Backends
 from llmbook.ssm.chunks import cut, decays
-from llmbook.ssm.scan import check_devices, check_floating, check_shape, check_starts, check_state
+from llmbook.ssm.inputs import (
+    check_devices,
+    check_floating,
+    check_shape,
+    check_starts,
+    check_state,
+)
 
-BACKENDS = ("reference", "associative", "chunked")
+BACKENDS = ("reference", "associative", "chunked", "compiled", "triton")
 CHUNK = 64
 
 
@@ -47,9 +55,10 @@ def gated_delta_rule(
     value_dim, key_dim), float32 (float64 for float64). starts: bool (batch, tokens).
 
     backend: "reference" (the loop), "associative" (a tree over matrices key_dim × key_dim: for
-    teaching), "chunked"; "auto" is "chunked", and for one token "reference".
+    teaching), "chunked", "compiled" (a fused loop in C) or "triton"; `explain_delta_backend` says
+    which "auto" takes.
     """
-    _check(q, k, v, beta, log_alpha, chunk, backend)
+    _check(q, k, v, beta, log_alpha, chunk)
     batch, tokens, heads, key_dim = q.shape
     high = torch.float64 if q.dtype == torch.float64 else torch.float32
     shape = (batch, heads, v.shape[-1], key_dim)
@@ -60,15 +69,29 @@ def gated_delta_rule(
         state = torch.zeros(shape, dtype=high, device=q.device)
     if log_alpha is None:
         log_alpha = torch.zeros_like(beta)
-    if backend == "auto":
-        backend = "reference" if tokens == 1 else "chunked"
-    if tokens:
-        parts = [x.to(high) for x in (q, k, v, beta, log_alpha)]
-        o, state = _RUN[backend](*parts, state, starts, chunk)
-    else:
+    parts = [x.to(high) for x in (q, k, v, beta, log_alpha)]
+    backend = _backends(q, parts[2]).choose(backend)
+    if not tokens:
         o = torch.zeros_like(v, dtype=high)
+    elif backend in ("compiled", "triton"):
+        o, state = matrix_state.run(*parts, state, starts, correct=True, backend=backend)
+    else:
+        o, state = _RUN[backend](*parts, state, starts, chunk)
     o = o.to(q.dtype)
     return (o, state) if return_state else o
+
+
+def explain_delta_backend(q, v, backend="auto"):
+    """Say which backend `gated_delta_rule` would run for q and v: a `BackendChoice`."""
+    return _backends(q, v).explain(backend)
+
+
+def _backends(q, v):
+    def why_not(name):
+        return matrix_state.why_not(name, v, q.shape[-1])
+
+    m = matrix_state
+    return Backends(BACKENDS, m.order(v), why_not, m.REASONS, m.PASSED_OVER)
 
 
 def _reference(q, k, v, beta, log_alpha, state, starts, chunk):
@@ -131,7 +154,7 @@ def _chunked(q, k, v, beta, log_alpha, state, starts, chunk):
 _RUN = {"reference": _reference, "associative": _associative, "chunked": _chunked}
 
 
-def _check(q, k, v, beta, log_alpha, chunk, backend):
+def _check(q, k, v, beta, log_alpha, chunk):
     check_floating("q", q, "batch, tokens, heads, key_dim")
     for name, x in (("k", k), ("v", v)):
         check_floating(name, x, "batch, tokens, heads, head_dim")
@@ -148,5 +171,3 @@ def _check(q, k, v, beta, log_alpha, chunk, backend):
         )
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise ValueError(f"chunk must be a whole number of at least 1: got {chunk!r}")
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"backend must be 'auto' or one of {BACKENDS}: got {backend!r}")

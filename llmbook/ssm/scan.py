@@ -16,14 +16,22 @@ Shape legend: B batch, L tokens, D channels, N d_state. States are float32 (floa
 Source: Gu and Dao 2023.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from llmbook.recurrent.scan import linear_scan
 from llmbook.ssm import compiled
+from llmbook.ssm.backends import Backends
+from llmbook.ssm.inputs import (
+    check_devices,
+    check_floating,
+    check_shape,
+    check_starts,
+    check_state,
+    state_dtype,
+    step_size,
+)
 from llmbook.ssm.loop import LoopScan
 
 BACKENDS = ("reference", "associative", "chunked", "loop", "compiled", "triton")
@@ -66,7 +74,7 @@ def selective_scan(
     wrong size or in half precision, and a backend that cannot run here.
     """
     given = _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, starts)
-    chosen = _choose(u, A, backend)
+    chosen = _backends(u, A).choose(backend)
     if chosen == "triton":
         from llmbook.kernels.scan import selective_scan as kernel
 
@@ -175,19 +183,6 @@ _RUN = {
 # --- which backend
 
 
-@dataclass(frozen=True)
-class BackendChoice:
-    """What the scan would run: `backend`, why, and what keeps each other backend out."""
-
-    backend: str
-    reason: str
-    others: dict
-
-    def __str__(self):
-        lines = [f"{self.backend}: {self.reason}"]
-        return "\n".join(lines + [f"not {name}: {why}" for name, why in self.others.items()])
-
-
 _REASONS = {
     "triton": "one fused kernel on a CUDA device",
     "compiled": "one fused loop, compiled for this CPU",
@@ -199,7 +194,7 @@ _PASSED_OVER = {
     "associative": "the same result with log2(tokens) times the work, and every state kept",
     "chunked": "the same result with more passes over memory",
     "loop": "the same result, step by step in Python",
-    "compiled": "on a CUDA device the kernel is the fused path",
+    "compiled": "the same result; for a single token there is no loop to fuse",
     "triton": "not chosen for this input",
 }
 
@@ -210,26 +205,15 @@ def explain_backend(u, A, backend="auto"):
     Takes u (batch, tokens, channels) and A; a `BackendChoice`, to be printed. May build the
     compiled loop, once.
     """
-    chosen = _choose(u, A, backend)
-    why = _REASONS.get(chosen, "asked for by name") if backend == "auto" else "asked for by name"
-    reasons = {name: _why_not(name, u, A) for name in BACKENDS if name != chosen}
-    return BackendChoice(chosen, why, {n: r or _PASSED_OVER[n] for n, r in reasons.items()})
+    return _backends(u, A).explain(backend)
 
 
-def _choose(u, A, backend):
-    if backend != "auto":
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be 'auto' or one of {BACKENDS}: got {backend!r}")
-        if reason := _why_not(backend, u, A):
-            raise ValueError(
-                f"backend={backend!r} cannot run this scan: {reason}; "
-                "use backend='auto' or 'reference'"
-            )
-        return backend
+def _backends(u, A):
     if u.shape[1] <= 1:
-        return "reference"
-    order = ("triton", "loop") if u.is_cuda else ("compiled", "loop")
-    return next(name for name in order if _why_not(name, u, A) is None)
+        order = ("reference",)
+    else:
+        order = ("triton", "loop") if u.is_cuda else ("compiled", "loop")
+    return Backends(BACKENDS, order, lambda name: _why_not(name, u, A), _REASONS, _PASSED_OVER)
 
 
 def _why_not(backend, u, A):
@@ -237,9 +221,7 @@ def _why_not(backend, u, A):
         if u.device.type != "cpu":
             return f"the compiled loop runs on the CPU: got {u.device}"
         return compiled.why_not()
-    if backend == "triton":
-        return _why_not_triton(u, A)
-    return None
+    return _why_not_triton(u, A) if backend == "triton" else None
 
 
 def _why_not_triton(u, A):
@@ -290,75 +272,3 @@ def _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, s
     if initial_state is None:
         initial_state = torch.zeros(shape, dtype=high, device=u.device)
     return u.to(high), delta, A.to(high), B.to(high), C.to(high), initial_state
-
-
-def state_dtype(u, A):
-    """float64 where the input or A is, else float32: what states are kept in."""
-    either = torch.promote_types(u.dtype, A.dtype)
-    return torch.float64 if either == torch.float64 else torch.float32
-
-
-def step_size(delta, bias, softplus, dtype):
-    """Δ = softplus(delta + bias), or delta + bias, which must not be negative."""
-    delta = delta.to(dtype)
-    if bias is not None:
-        delta = delta + bias
-    if softplus:
-        return F.softplus(delta)
-    if delta.numel() and bool((delta < 0).any()):
-        raise ValueError(
-            "delta must not be negative, a step of time (or set delta_softplus=True): "
-            f"got {delta.min().item():.4g}"
-        )
-    return delta
-
-
-def check_floating(name, x, axes):
-    """Raise unless x is a floating-point tensor with these axes."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name} must be a tensor ({axes}): got {type(x).__name__}")
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating point: got {x.dtype}")
-    if x.ndim != axes.count(",") + 1:
-        raise ValueError(f"{name} must have shape ({axes}): got {tuple(x.shape)}")
-
-
-def check_shape(name, x, shape, words):
-    """Raise unless x has this shape."""
-    if tuple(x.shape) != shape:
-        raise ValueError(f"{name} must have {words}, {shape}: got {tuple(x.shape)}")
-
-
-def check_devices(u, **tensors):
-    """Raise unless all are where u is."""
-    for name, x in tensors.items():
-        if x is not None and x.device != u.device:
-            raise ValueError(f"{name} must be on u's device {u.device}: got {x.device}")
-
-
-def check_state(state, shape, words, dtype, device):
-    """Raise unless the initial state, where there is one, is whole and in full precision."""
-    if state is None:
-        return
-    if not isinstance(state, torch.Tensor) or state.dtype != dtype:
-        got = getattr(state, "dtype", type(state).__name__)
-        raise TypeError(f"initial_state must be {dtype}, in which states are added up: got {got}")
-    if tuple(state.shape) != shape:
-        raise ValueError(f"initial_state must be {words} = {shape}: got {tuple(state.shape)}")
-    if state.device != device:
-        raise ValueError(f"initial_state must be on u's device {device}: got {state.device}")
-
-
-def check_starts(starts, u):
-    """Raise unless starts is bool (batch, tokens)."""
-    if starts is None:
-        return
-    if not isinstance(starts, torch.Tensor) or starts.dtype != torch.bool:
-        got = getattr(starts, "dtype", type(starts).__name__)
-        raise TypeError(f"starts must be a bool tensor (batch, tokens): got {got}")
-    if starts.shape != u.shape[:2]:
-        raise ValueError(
-            f"starts must be (batch, tokens) = {tuple(u.shape[:2])}: got {tuple(starts.shape)}"
-        )
-    if starts.device != u.device:
-        raise ValueError(f"starts must be on u's device {u.device}: got {starts.device}")

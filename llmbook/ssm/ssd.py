@@ -15,8 +15,10 @@ import torch
 from einops import rearrange, repeat
 
 from llmbook.recurrent.scan import linear_scan
+from llmbook.ssm import matrix_state
+from llmbook.ssm.backends import Backends
 from llmbook.ssm.chunks import cut, decays
-from llmbook.ssm.scan import (
+from llmbook.ssm.inputs import (
     check_devices,
     check_floating,
     check_shape,
@@ -26,7 +28,7 @@ from llmbook.ssm.scan import (
     step_size,
 )
 
-BACKENDS = ("reference", "associative", "matrix", "chunked")
+BACKENDS = ("reference", "associative", "matrix", "chunked", "compiled", "triton")
 CHUNK = 64
 
 
@@ -56,14 +58,17 @@ def ssd(
     document begins. Any number of tokens, whatever `chunk` is.
 
     backend: "reference" (the loop), "associative" (a tree of joined steps), "matrix" (M written
-    out: tokens² · heads numbers), "chunked"; "auto" is "chunked", and for one token "reference".
+    out: tokens² · heads numbers), "chunked", "compiled" (a fused loop in C) or "triton";
+    `explain_ssd_backend` says which "auto" takes.
 
     Cost of a chunk of T tokens, for each head: about 2 T² (d_state + head_dim) + 4 T d_state ·
     head_dim operations, so linear in the number of tokens.
     """
-    _check(x, delta, A, B, C, D, delta_bias, delta_limit, chunk, backend)
+    _check(x, delta, A, B, C, D, delta_bias, delta_limit, chunk)
     (batch, tokens, heads, head_dim), n_states = x.shape, B.shape[-1]
     high = state_dtype(x, A)
+    x_ = x.to(high)
+    backend = _backends(x_, B).choose(backend)
     delta = step_size(delta, delta_bias, delta_softplus, high).clamp(*delta_limit)
     shape = (batch, heads, head_dim, n_states)
     check_state(initial_state, shape, "(batch, heads, head_dim, d_state)", high, x.device)
@@ -71,18 +76,33 @@ def ssd(
     state = initial_state
     if state is None:
         state = torch.zeros(shape, dtype=high, device=x.device)
-    if backend == "auto":
-        backend = "reference" if tokens == 1 else "chunked"
-    x_ = x.to(high)
-    if tokens:
-        args = (x_, delta, A.to(high), B.to(high), C.to(high), state, starts)
-        y, state = _RUN[backend](*args, chunk)
-    else:
+    A, B, C = A.to(high), B.to(high), C.to(high)
+    if not tokens:
         y = torch.zeros_like(x_)
+    elif backend in ("compiled", "triton"):
+        fed, kept = delta[..., None] * x_, delta * A
+        y, state = matrix_state.run(
+            C, B, fed, None, kept, state, starts, correct=False, backend=backend
+        )
+    else:
+        y, state = _RUN[backend](x_, delta, A, B, C, state, starts, chunk)
     if D is not None:
         y = y + D[:, None] * x_
     y = y.to(x.dtype)
     return (y, state) if return_state else y
+
+
+def explain_ssd_backend(x, B, backend="auto"):
+    """Say which backend `ssd` would run for x and B, and why not the others: a `BackendChoice`."""
+    return _backends(x, B).explain(backend)
+
+
+def _backends(x, B):
+    def why_not(name):
+        return matrix_state.why_not(name, x, B.shape[-1])
+
+    m = matrix_state
+    return Backends(BACKENDS, m.order(x), why_not, m.REASONS, m.PASSED_OVER)
 
 
 def ssd_step(x, delta, A, B, C, state, **options):
@@ -191,7 +211,7 @@ _RUN = {
 # --- bad input
 
 
-def _check(x, delta, A, B, C, D, delta_bias, delta_limit, chunk, backend):
+def _check(x, delta, A, B, C, D, delta_bias, delta_limit, chunk):
     check_floating("x", x, "batch, tokens, heads, head_dim")
     check_floating("delta", delta, "batch, tokens, heads")
     check_floating("A", A, "heads")
@@ -210,5 +230,3 @@ def _check(x, delta, A, B, C, D, delta_bias, delta_limit, chunk, backend):
         raise ValueError(f"delta_limit must be 0 <= low <= high: got {delta_limit}")
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise ValueError(f"chunk must be a whole number of at least 1: got {chunk!r}")
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"backend must be 'auto' or one of {BACKENDS}: got {backend!r}")
