@@ -61,7 +61,6 @@ class Decoder(Pretrained, nn.Module):
     """
 
     reads_source = False
-    reads_documents = True  # can it keep apart texts that share a row? A state can't
     checkpointing = False
     max_len = None  # the longest text; None where positions have no last
 
@@ -193,11 +192,6 @@ class Decoder(Pretrained, nn.Module):
 
     def places_of_documents(self, input_ids, documents):
         """The `Places` of rows that hold several texts each; see `forward`."""
-        if not self.reads_documents:
-            raise ValueError(
-                f"documents must be None for {type(self).__name__}: its state runs on from text "
-                "to text. Give each text a row of its own"
-            )
         batch, tokens = input_ids.shape
         if self.max_len is not None and tokens > self.max_len:
             raise ValueError(

@@ -102,7 +102,8 @@ class Block(nn.Module):
         inner, z = self.in_proj(self.norm(x)).chunk(2, dim=-1)
         inner = hide_padding(inner, kept)  # padding feeds neither the convolution …
         past = None if cache is None else cache["conv"]
-        inner, past = short_convolution(inner, self.conv.weight, self.conv.bias, past)
+        weight, bias, starts = self.conv.weight, self.conv.bias, text_starts(places)
+        inner, past = short_convolution(inner, weight, bias, past, starts)
         inner = hide_padding(self.act(inner), kept)  # … nor the state
         delta, B, C = self.x_proj(inner).split([c.rank, c.d_state, c.d_state], dim=-1)
         y, state = selective_scan(
@@ -116,6 +117,7 @@ class Block(nn.Module):
             delta_bias=self.dt_proj.bias,
             delta_softplus=True,
             initial_state=None if cache is None else cache["state"],
+            starts=starts,
             return_state=True,
         )
         if cache is not None:
@@ -143,7 +145,6 @@ class Mamba(Decoder):
     """
 
     architecture = "MambaForCausalLM"
-    reads_documents = False
 
     def __init__(self, config):
         super().__init__(config)
@@ -210,16 +211,28 @@ def hide_padding(x, kept):
     return x if kept is None else x * kept[..., None]
 
 
-def short_convolution(x, weight, bias, past=None):
+def text_starts(places):
+    """Where texts begin that share a row: bool (1, tokens), or None where they share none."""
+    return None if places.texts is None else places.positions == 0
+
+
+def short_convolution(x, weight, bias, past=None, starts=None):
     """Each channel's last few inputs weighed: (batch, tokens, channels) → the same, and the past.
 
     weight (channels, 1, d_conv), bias (channels,) or None. past: the d_conv − 1 inputs before x
-    (batch, d_conv − 1, channels), zeros when None; returned as it is after x.
+    (batch, d_conv − 1, channels), zeros when None; returned as it is after x. starts: bool (batch,
+    tokens), True where a text begins, which then sees nothing of what stands before it.
     """
     before = weight.shape[-1] - 1
     if past is None:
         past = x.new_zeros(x.shape[0], before, x.shape[2])
     x = torch.cat([past.to(x.dtype), x], dim=1)
+    if starts is not None:
+        text = F.pad(starts.long().cumsum(1), (before, 0))  # 0 before the first token
+        same = text.unfold(1, before + 1, 1) == text[:, before:, None]  # (batch, tokens, d_conv)
+        windows = x.unfold(1, before + 1, 1)  # (batch, tokens, channels, d_conv)
+        out = torch.einsum("btcj,btj,cj->btc", windows, same.to(x.dtype), weight[:, 0])
+        return out if bias is None else out + bias, x[:, x.shape[1] - before :]
     out = F.conv1d(x.transpose(1, 2), weight, bias, groups=weight.shape[0]).transpose(1, 2)
     return out, x[:, x.shape[1] - before :]
 

@@ -29,6 +29,7 @@ from llmbook.models.mamba import (
     init_step_bias,
     new_state,
     short_convolution,
+    text_starts,
 )
 from llmbook.models.pretrained import config_json
 from llmbook.models.pretrained.layout import Layout
@@ -123,7 +124,8 @@ class Block(nn.Module):
         z, inner, delta = self.in_proj(self.norm(x)).split([c.width, c.d_mixed, c.n_heads], -1)
         inner = hide_padding(inner, kept)
         past = None if cache is None else cache["conv"]
-        inner, past = short_convolution(inner, self.conv.weight, self.conv.bias, past)
+        weight, bias, starts = self.conv.weight, self.conv.bias, text_starts(places)
+        inner, past = short_convolution(inner, weight, bias, past, starts)
         inner = hide_padding(self.act(inner), kept)
         groups = c.n_groups * c.d_state
         heads, B, C = inner.split([c.width, groups, groups], dim=-1)
@@ -139,6 +141,7 @@ class Block(nn.Module):
             delta_softplus=True,
             delta_limit=(c.dt_low, c.dt_high),
             initial_state=None if cache is None else cache["state"],
+            starts=starts,
             return_state=True,
         )
         if cache is not None:
@@ -183,7 +186,6 @@ class Mamba2(Decoder):
     """
 
     architecture = "Mamba2ForCausalLM"
-    reads_documents = False
 
     def __init__(self, config):
         super().__init__(config)

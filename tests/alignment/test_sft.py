@@ -157,13 +157,14 @@ def test_each_epoch_goes_through_all_conversations_in_another_order():
     assert (across(2)[2] > 0).any()
 
 
+def test_a_state_keeps_packed_conversations_apart():
+    torch.manual_seed(0)
+    model = Mamba(MambaConfig(vocab_size=50, d_model=8, n_layers=2))
+    packed = sft.sft_loss(model, *sft.pack(conversations(), 40))
+    torch.testing.assert_close(packed, sft.sft_loss(model, *sft.collate(conversations())))
+
+
 # --- what is refused
-
-
-def test_a_state_cannot_keep_documents_apart_and_says_so():
-    model = Mamba(MambaConfig(vocab_size=50, d_model=8, n_layers=1))
-    with pytest.raises(ValueError, match="documents must be None for Mamba"):
-        sft.sft_loss(model, *sft.pack(conversations(), 40))
 
 
 def test_documents_and_a_mask_or_a_bad_shape_are_refused():

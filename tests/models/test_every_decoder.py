@@ -216,6 +216,19 @@ def test_padding_on_either_side_changes_nothing(pair):
         close(ours(ids, mask)[row, :length], alone)
         left = torch.stack([torch.roll(r, 9 - n) for r, n in zip(ids, (9, 4, 6), strict=True)])
         close(ours(left, mask.flip(1))[row, 9 - length :], alone)
+        one = ours(left[row : row + 1], mask.flip(1)[row : row + 1])  # a batch of one, padded
+        close(one[0, 9 - length :], alone)
+
+
+@every_decoder
+@torch.no_grad()
+def test_texts_that_share_a_row_do_not_see_each_other(pair):
+    _, ours = pair
+    ids, _ = batch(VOCAB, rows=1)
+    documents = torch.tensor([[1, 1, 1, 1, 2, 3, 3, 3, 0]])
+    together = ours(ids, documents=documents)
+    for at, end in ((0, 4), (4, 5), (5, 8)):
+        close(together[:, at:end], ours(ids[:, at:end]))
 
 
 @every_decoder

@@ -65,6 +65,26 @@ def test_several_tokens_onto_a_warm_cache_equal_theirs_one_at_a_time(tmp_path):
     close(torch.cat(pieces, 1), torch.cat(logits, 1))
 
 
+@both
+@torch.no_grad()
+def test_a_half_precision_state_is_refused(cls, config):
+    model = cls(config)
+    cache = model.new_cache(1, 4)
+    cache[0].states["state"] = cache[0]["state"].half()
+    with pytest.raises(TypeError, match="initial_state must be torch.float32"):
+        model(torch.ones(1, 4, dtype=torch.int64), cache=cache)
+
+
+def test_a_short_convolution_in_documents_sees_its_own_alone():
+    x, weight, bias = torch.randn(1, 11, 3), torch.randn(3, 1, 4), torch.randn(3)
+    starts = torch.zeros(1, 11, dtype=torch.bool)
+    starts[0, [0, 4, 5]] = True
+    together, _ = short_convolution(x, weight, bias, starts=starts)
+    for at, end in ((0, 4), (4, 5), (5, 11)):
+        alone, _ = short_convolution(x[:, at:end], weight, bias)
+        torch.testing.assert_close(together[:, at:end], alone)
+
+
 @torch.no_grad()
 def test_names_as_the_authors_wrote_them_are_read(tmp_path):
     from safetensors.torch import save_file
