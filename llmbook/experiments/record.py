@@ -52,7 +52,7 @@ EXPERIMENTS = {
     ),
     "reasoning": ("reasoning.runs", "written steps, many samples, GRPO; half an hour"),
     "multi_head": ("multihead", "what heads do, and what is lost without them; four minutes"),
-    "inference": ("inference", "smaller caches, usable windows, students; ten minutes"),
+    "inference": ("inference", "smaller caches, usable windows, students; half an hour"),
     "pretraining": ("pretraining", "one thing changed at a time in a small run; ten minutes"),
     "relatives": ("relatives", "three ways to cut words, trained alike; a few minutes"),
 }
