@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from llmbook.alignment.rollouts import pad_right
+from llmbook.alignment.rollouts import needed_mask, pad_right
 from llmbook.checks import number, tensor
 from llmbook.decoding.generate import evaluating
 
@@ -136,7 +136,7 @@ def centre(model, texts):
 
 def _last(model, ids, mask):
     """The score of each text's last token, by a call of the model, so that FSDP takes part."""
-    every = model(ids, mask)
+    every = model(ids, needed_mask(mask))
     places = torch.arange(ids.shape[1], device=ids.device)
     last = (places * mask).argmax(-1)
     return every[torch.arange(len(ids), device=ids.device), last, 0]

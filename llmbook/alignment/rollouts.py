@@ -143,12 +143,23 @@ def pad_right(texts, pad_id=0, device=None):
     return ids.flip(1), keep.flip(1)
 
 
+def needed_mask(attention_mask):
+    """The mask, or None where a decoder needs none: with padding on the right, or nowhere.
+
+    attention_mask (rows, tokens), True at tokens. A token sees only what stands before it, so that
+    padding behind it changes nothing, and what is computed at padding counts nowhere. Attention
+    without a mask has the faster backward pass: a fifth of an update on a CPU.
+    """
+    kept = attention_mask.bool()
+    return attention_mask if (kept[:, 1:] & ~kept[:, :-1]).any() else None
+
+
 def answer_token_log_probs(model, input_ids, attention_mask, targets, temperature=1.0):
     """log π of each target: (rows, A), in nats, 0 where none counts, by one forward pass.
 
     The last A logits speak of the targets; temperature is that of the rollouts.
     """
-    logits = model(input_ids, attention_mask)[:, -targets.shape[1] :]
+    logits = model(input_ids, needed_mask(attention_mask))[:, -targets.shape[1] :]
     return log_probs(logits if temperature == 1 else logits / temperature, targets)
 
 

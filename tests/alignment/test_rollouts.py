@@ -16,14 +16,16 @@ from llmbook.alignment.rollouts import (
     NotFinite,
     answer_token_log_probs,
     check_reference,
+    needed_mask,
     pad_left,
     reference_log_probs,
     roll_out,
     scores,
 )
 from llmbook.decoding import generate
-from llmbook.losses import IGNORED
+from llmbook.losses import IGNORED, log_probs
 from llmbook.models import load
+from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.seeds import generator
 
 PROMPTS = [[3, 4, 5], [7], [2, 9, 1, 6, 8]]
@@ -248,3 +250,23 @@ def test_equal_rewards_are_a_collapse_only_when_they_stay():
         watch(step, rollouts, rewards)
     with pytest.raises(Collapsed, match="step 5.*3 batches in a row.*the mean is 1"):
         watch(5, rollouts, same)
+
+
+def test_a_mask_is_needed_for_padding_before_a_token_alone():
+    right, left = torch.tensor([[1, 1, 0], [1, 1, 1]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
+    gap = torch.tensor([[1, 0, 1], [1, 1, 1]])
+    assert needed_mask(right) is None and needed_mask(torch.ones(2, 3).bool()) is None
+    assert needed_mask(left) is left and needed_mask(gap) is gap
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_log_probs_without_a_needless_mask_are_those_with_it(side):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=11, max_len=9, d_model=16, n_layers=2, n_heads=2)).double()
+    ids, targets = torch.randint(11, (2, 3, 7))
+    kept = torch.arange(7) < torch.tensor([[7], [4], [1]])
+    kept = kept if side == "right" else kept.flip(1)
+    targets = torch.where(kept, targets, IGNORED)
+    want = log_probs(model(ids, kept), targets)
+    got = answer_token_log_probs(model, ids, kept, targets)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
