@@ -156,7 +156,7 @@ function render({ model, el }) {
     first.disabled = !get("window");
     back.disabled = query === 0;
     next.disabled = query === tokens.length - 1;
-    const columns = width < 300 ? 2 : width < 480 ? Math.min(heads, 4) : Math.min(heads * layers, 8);
+    const columns = width < 260 ? 2 : width < 480 ? Math.min(heads, 4) : Math.min(heads * layers, 8);
     grid.style.gridTemplateColumns = `repeat(${columns},minmax(0,1fr))`;
     for (const one of picks) {
       const found = describe(weights[one.layer][one.head], tokens);

@@ -72,3 +72,40 @@ def test_every_name_of_a_weight_is_one_that_the_models_read_and_write(family):
         assert not names or any(
             re.search(rf"(^|[._]){p}([._]|$)", s) for _, p in names for s in ours
         ), (family, mine)
+
+
+# --- the words, for readers
+
+
+def words():
+    """(term, what it means) of the first table."""
+    section = GLOSSARY.read_text(encoding="utf-8").split("## Words\n")[1].split("\n## ")[0]
+    rows = [
+        re.split(r"(?<!\\)\|", line.strip("|")) for line in section.splitlines() if "|" in line
+    ]
+    return [(term.strip(), meaning.strip()) for term, meaning in rows[2:]]
+
+
+def test_what_readers_look_for_is_there_in_the_order_of_the_alphabet():
+    terms = [term for term, _ in words()]
+    plain = [re.sub(r"[^a-z0-9 -]", "", term.lower()).lstrip("-") for term in terms]
+    assert plain == sorted(plain)
+    asked = "logit softmax temperature beam BLEU Muon RoPE entropy perplexity head latent sink"
+    for word in asked.split():
+        assert any(word.lower() in term.lower() for term in terms), word
+
+
+@pytest.mark.parametrize("term, meaning", words(), ids=lambda v: v[:20])
+def test_a_chapter_that_is_linked_uses_the_word(term, meaning):
+    for name in re.findall(r"\]\((\w+)\.ipynb\)", meaning):
+        text = (GLOSSARY.parent / f"{name}.ipynb").read_text(encoding="utf-8").lower()
+        names = [part.strip(" $").lower() for part in term.split(",")]
+        assert any(part in text for part in names), f"{name} does not speak of {term}"
+
+
+def test_the_meaning_stands_second_in_every_table():
+    """So that it is on the screen of a phone, where the last column is not."""
+    for line in GLOSSARY.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if "what it is" in cells or "what it means" in cells:
+            assert cells[1].startswith("what it"), line

@@ -248,6 +248,104 @@ def _best_size(best_size):
             assert math.isclose(best_size(flops, *astuple(law)), law.optimum(flops)[0])
 
 
+# --- several heads
+
+
+@compares("multi_head/two_echoes")
+def _two_echoes(build):
+    from llmbook.experiments import multihead as heads
+
+    for ours, library in zip(
+        build(7, torch.Generator().manual_seed(3)),
+        heads.two_echoes(7, torch.Generator().manual_seed(3)),
+        strict=True,
+    ):
+        assert torch.equal(ours, library)
+
+
+def _layer(**how):
+    from llmbook.multihead import MultiHeadAttention
+
+    torch.manual_seed(5)
+    return MultiHeadAttention(12, 6, bias=False, **how).double()
+
+
+@compares("multi_head/many_heads")
+def _many_heads(build):
+    layer, (x,) = _layer(), _draw(6, (7, 12))
+    close(build(x, layer.in_proj_weight, layer.out_proj.weight, 6), layer(x[None])[0])
+
+
+@compares("multi_head/terms")
+def _terms(build):
+    layer, (x,) = _layer(), _draw(7, (7, 12))
+    heads = layer.heads(x[None])
+    terms = build(heads[0], layer.out_proj.weight)
+    for i, term in enumerate(terms):
+        alone = torch.zeros_like(heads)
+        alone[:, i] = heads[:, i]
+        close(term, layer.merge(alone)[0])
+
+
+@compares("multi_head/share")
+def _share(build):
+    from llmbook.attention import _repeat_heads
+
+    (kv,) = _draw(8, (3, 5, 4))
+    for heads in (3, 6):
+        close(build(kv, heads), _repeat_heads(kv[None], heads)[0])
+
+
+@compares("multi_head/grouped")
+def _grouped(build):
+    for g in (1, 2, 6):
+        layer, (x,) = _layer(n_kv_heads=g), _draw(9, (7, 12))
+        w_q, w_kv = layer.in_proj_weight.split([12, 4 * g])
+        ours = build(x, w_q, w_kv, layer.out_proj.weight, 6, g)
+        close(ours, layer(x[None], causal=True)[0])
+
+
+def _latents(build):
+    from llmbook.latent import LatentAttention
+
+    torch.manual_seed(6)
+    layer, (x,) = LatentAttention(12, 3, 5).double(), _draw(10, (7, 12))
+    layer.norm = torch.nn.Identity()
+    weights = [part.weight for part in (layer.q, layer.down, layer.up, layer.out_proj)]
+    close(build(x, *weights, 3), layer(x[None], causal=True)[0])
+
+
+compares("multi_head/latent")(_latents)
+compares("multi_head/absorbed")(_latents)
+
+
+@compares("multi_head/cache_bytes")
+def _bytes_of_layers(build):
+    from llmbook.cache import Caches, KVCache
+    from llmbook.latent import LatentAttention
+    from llmbook.positions import Rotary
+
+    how = {"dtype": torch.float16}
+    grouped = [KVCache(1, 3, 11, 8, **how) for _ in range(5)]
+    latent = LatentAttention(12, 3, 5, turned=2, rotate=Rotary(2)).half()
+    held = Caches([*grouped, latent.new_cache(1, 11), KVCache(1, 1, 4, 8, **how)])
+    assert build([(5, 48, None), (1, 7, None), (1, 16, 4)], 11) == held.nbytes
+    assert build([(5, 48, None)], 3, size=4) == 5 * 48 * 3 * 4
+
+
+@compares("multi_head/seen")
+def _seen(build):
+    from llmbook.models.mistral import windowed
+
+    below = torch.ones(9, 9).tril().bool()
+    for window in (1, 4, 9, 20):
+        library = windowed(below, window, 9, 9, "cpu").expand(1, 1, 9, 9)[0, 0]
+        assert torch.equal(build(9, window), library)
+        with_first = library.clone()
+        with_first[:, :2] |= below[:, :2]
+        assert torch.equal(build(9, window, first=2), with_first)
+
+
 # --- positions
 
 

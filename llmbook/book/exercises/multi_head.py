@@ -1,52 +1,22 @@
 """Checks of the exercises on multi-head attention: small odd-sized inputs, soft softmax."""
 
+import functools
 import math
 
 import torch
-from einops import rearrange, repeat
+import torch.nn.functional as F
+from einops import rearrange
 
-from llmbook.book.check import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, chosen, exercise, number
+from llmbook.figures.heads import pattern_scores, read_heads
+from llmbook.models import load
+from llmbook.models.pretrained import SHIPPED
+from llmbook.tokenization import BPETokenizer
 
 
 def _random(seed, *shapes):
     g = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=g, dtype=torch.float64) for shape in shapes]
-
-
-@exercise("multi_head/split", title="Cut the width into heads", difficulty=1, minutes=10)
-def split(answer):
-    for heads, (x,) in ((3, _random(1, (2, 5, 12))), (5, _random(2, (1, 7, 15)))):
-        want = rearrange(x, "b t (h d) -> b h t d", h=heads)
-        got = call(answer, x, heads)
-        if (
-            torch.is_tensor(got)
-            and got.shape == want.shape
-            and torch.equal(got.double(), x.reshape(want.shape))
-        ):
-            raise NotYet(
-                "The shape is right and the numbers are not: a view that makes heads before "
-                "tokens gives one head numbers of several tokens. Cut the last axis, then "
-                "move it."
-            )
-        agree(
-            got,
-            want,
-            "Head 0 of token t must be the first numbers of token t, side by side: "
-            "compare out[0, 0, 1] with x[0, 1].",
-        )
-    return "Right. Cut the last axis, then swap two axes."
-
-
-@exercise("multi_head/merge", title="And back", difficulty=1, minutes=10)
-def merge(answer):
-    for heads in _random(3, (2, 3, 5, 4), (1, 5, 7, 3)):
-        agree(
-            call(answer, heads),
-            rearrange(heads, "b h t d -> b t (h d)"),
-            "Each token gets its heads side by side: head 0 whole, then head 1 whole. "
-            "Compare out[0, 1] with heads[0, :, 1].",
-        )
-    return "Right: the exact inverse of the split."
 
 
 def _multi_head(x, w_qkv, w_o, n_heads):
@@ -88,55 +58,6 @@ def multi_head(answer):
     return "Right. You have written the layer of every Transformer there is."
 
 
-@exercise("multi_head/contribution", title="One head's own words", difficulty=2, minutes=15)
-def contribution(answer):
-    heads, w_o = _random(5, (2, 3, 5, 4), (12, 12))
-    for k in (0, 2):
-        want = heads[:, k] @ w_o[:, 4 * k : 4 * k + 4].T
-        agree(
-            call(answer, heads, w_o, k),
-            want,
-            "After the merge, head k holds entries k·d … (k + 1)·d of the joined vector. Which "
-            "columns of w_o do these meet in joined @ w_o.T?",
-        )
-    return "Right. The outputs of all heads, each through its own columns, add up to the layer's."
-
-
-@exercise("multi_head/share", title="Hand out the shared keys", difficulty=2, minutes=10)
-def share(answer):
-    cases = ((6, (2, 3, 5, 4)), (6, (1, 2, 7, 3)), (5, (1, 1, 3, 5)))
-    for seed, (n_heads, shape) in enumerate(cases, 6):
-        (kv,) = _random(seed, shape)
-        group = n_heads // kv.shape[1]
-        got = call(answer, kv, n_heads)
-        around = kv.repeat(1, group, 1, 1)
-        if torch.is_tensor(got) and kv.shape[1] > 1 and torch.equal(got, around):
-            raise NotYet(
-                "The copies go round and round: 0 1 2 0 1 2. Query heads 0 and 1 share a "
-                "key head, so the order is 0 0 1 1 2 2."
-            )
-        agree(
-            got,
-            repeat(kv, "b h t d -> b (h g) t d", g=group),
-            f"Query head i reads key/value head i // {group}: compare out[:, 1] with kv[:, 0].",
-        )
-    return "Right. Neighbouring query heads share."
-
-
-@exercise("multi_head/cache_bytes", title="Will it fit?", difficulty=1, minutes=10)
-def cache_bytes(answer):
-    for case in ((3, 5, 7, 11, 2), (32, 8, 128, 8192, 2), (2, 1, 64, 77, 4)):
-        layers, n_kv_heads, head_dim, tokens, each = case
-        agree(
-            call(answer, *case),
-            2 * layers * n_kv_heads * head_dim * tokens * each,
-            "Per layer, per key/value head and per token: how many vectors are stored, and how "
-            "long is each?",
-            tolerance=1e-9,
-        )
-    return "Right. Query heads do not appear in it at all."
-
-
 @exercise("multi_head/pool_heads", title="Retire some key heads", difficulty=3, minutes=25)
 def pool_heads(answer):
     cases = ((6, 3, (24, 7)), (6, 2, (18, 5)), (5, 1, (15, 5)))
@@ -150,3 +71,129 @@ def pool_heads(answer):
             "within a group of neighbours, row by row, and keep the order.",
         )
     return "Right. That, and a little more training, turns a multi-head model into a grouped one."
+
+
+@exercise("multi_head/absorb", title="Ask the latent itself", difficulty=2, minutes=15)
+def absorb(answer):
+    w_q, w_k = _random(14, (4, 9), (4, 5))
+    want = w_k.T @ w_q
+    got = call(answer, w_q, w_k)
+    if torch.is_tensor(got) and got.shape == want.T.shape and torch.allclose(got.double(), want.T):
+        raise NotYet("The right numbers, lying down: it is used as `ask @ x`.")
+    agree(
+        got,
+        want,
+        "The score is (w_q x) · (w_k c). Write it as (something x) · c: what stands before x?",
+    )
+    x, c = _random(15, (9,), (5,))
+    agree(got.double() @ x @ c, (w_q @ x) @ (w_k @ c), "The score must be the same as before.")
+    return "Right. With it the cache holds c, and no key is ever made."
+
+
+# --- predict, read, change
+
+PARTS = ("the whole output", "one head's term", "one head's weights", "nothing")
+
+
+@exercise(
+    "multi_head/doubled", title="Predict: doubled values", difficulty=1, minutes=5, kind="predict"
+)
+def doubled(answer):
+    said = chosen(answer, PARTS)
+    if said == "the whole output":
+        raise NotYet("Which terms of the sum are made of head 3's values?")
+    if said == "one head's weights":
+        raise NotYet("The weights are made of queries and keys. Do values enter there?")
+    if said == "nothing":
+        raise NotYet("What a head hands over is a mean of its values. They are twice as long now.")
+    return "Right. Twice the keys would be another matter: scores twice as large, a sharper head."
+
+
+EXAMPLE = "the cat sat on the mat and the cat sat"
+
+
+@functools.cache
+def copying():
+    """Of every head of `small`, on the figure's first example: {(layer, head): score}, from 1."""
+    model, tok = load("small").eval(), BPETokenizer.load(SHIPPED / "small")
+    ids = [model.config.eos_id, *tok.encode(EXAMPLE, ())]
+    with torch.no_grad():
+        maps = read_heads(model, torch.tensor([ids]))[1][0]
+    return {
+        (i + 1, j + 1): pattern_scores(w, ids)["after an earlier copy"]
+        for i, layer in enumerate(maps)
+        for j, w in enumerate(layer)
+    }
+
+
+@exercise(
+    "multi_head/copier",
+    title="Read the figure: who looks behind a copy?",
+    difficulty=1,
+    minutes=10,
+    kind="figure",
+)
+def copier(answer):
+    scores = copying()
+    try:
+        said = tuple(int(part) for part in answer)
+    except (TypeError, ValueError):
+        raise NotYet("Answer with two numbers: (layer, head).") from None
+    if said not in scores:
+        raise NotYet(f"There are 6 layers of 4 heads, counted from 1: got {said}.")
+    best = max(scores, key=scores.get)
+    if said == (best[0] - 1, best[1] - 1):
+        raise NotYet("The figure counts layers and heads from 1.")
+    if said == best[::-1]:
+        raise NotYet("Layer first, then head.")
+    if scores[said] < scores[best]:
+        raise NotYet(
+            f"Layer {said[0]}, head {said[1]} has {scores[said]:.2f} there. The last line of the "
+            "figure has the score of each pattern; another head has more."
+        )
+    return "Right. Switch it off, and see what the repetition costs."
+
+
+@functools.cache
+def sink_losses(window):
+    """Loss of `small` on the exercise's text with a window, without and with the first token."""
+    model, tok = load("small").eval(), BPETokenizer.load(SHIPPED / "small")
+    ids = torch.tensor([[model.config.eos_id, *tok.encode(TEXT, ())]])
+    back = torch.arange(ids.shape[1])[:, None] - torch.arange(ids.shape[1])
+    near = (back >= 0) & (back < window)
+    losses = []
+    for first in (0, 1):
+        may = near | (back >= 0) & (torch.arange(ids.shape[1]) < first)
+        with torch.no_grad():
+            logits = read_heads(model, ids, seen=may)[0]
+        losses.append(F.cross_entropy(logits[0, :-1], ids[0, 1:]).item())
+    return losses
+
+
+TEXT = (
+    "Return the number of items in the list. If the list is empty, return zero. The items are "
+    "counted one by one, and the number of the items is the length of the list."
+)
+
+
+@exercise(
+    "multi_head/sink_worth",
+    title="Change the experiment: what the first token is worth",
+    difficulty=2,
+    minutes=15,
+    kind="experiment",
+)
+def sink_worth(answer):
+    said, (without, with_it) = number(answer), sink_losses(8)
+    wide = sink_losses(16)
+    if abs(said - (without - with_it)) < 0.02:
+        return "Right. One token more in the cache, and it need not even say anything."
+    if abs(said - (with_it - without)) < 0.02:
+        raise NotYet("The size is right, the sign is not: how much *less* is lost with it?")
+    if min(abs(said - without), abs(said - with_it)) < 0.02:
+        raise NotYet("That is one of the two losses. Their difference is asked for.")
+    if abs(said - (wide[0] - wide[1])) < 0.02:
+        raise NotYet("That is the difference with a window of 16. Take 8.")
+    raise NotYet(
+        "Take `loss_with(8, 0) - loss_with(8, 1)`: the same window, with and without the first."
+    )
