@@ -71,6 +71,31 @@ def test_every_point_of_the_record_is_there_and_has_a_key_of_its_own():
     assert [key for _, key, _ in heads.points([3])] == ["3", "3"]
 
 
+def test_what_the_chapter_says_of_the_record_is_so():
+    echo, loop = list(RUNS["echo"].values()), list(RUNS["loop"].values())
+    for one in echo:
+        near, far = one["one head"]["right"]
+        assert max(near, far) > 0.95 and min(near, far) < 0.2  # it gets one of them right
+        assert min(one["one head"]["on near"] + one["one head"]["on far"]) > 0.4
+        for kind in ("two heads", "two heads, one key head"):
+            assert min(one[kind]["right"]) > 0.98
+            assert min(max(one[kind]["on near"]), max(one[kind]["on far"])) > 0.9
+        assert min(one["one head, bent readout"]["right"]) > 0.9
+        told = one["ensemble"]
+        assert 0.6 < told["ensemble: probability of the right answer"] < 0.75
+        assert told["two heads, one removed: worse accuracy"] < 0.2
+    assert sum(one["ensemble"]["ensemble: worse accuracy"] > 0.85 for one in echo) >= 3
+    for one in loop:
+        previous = sorted(one["trained"]["previous token"][0])
+        assert previous[-1] > 0.4 and previous[0] < 0.3 and one["right"] > 0.7
+        assert max(one["trained"]["after an earlier copy"][1]) > 0.6
+        assert max(map(max, one["untrained"]["previous token"])) < 0.15
+        lost = list(one["right falls without"].values())
+        assert lost[0] > 0.2 and lost[1] < 0.1
+        rises = one["loss rises by"]
+        assert max(rises[:4]) > max(rises[4:])
+
+
 @pytest.mark.slow
 def test_one_seed_of_the_record_comes_out_again():
     again, old = heads.echo_run(1), RUNS["echo"]["1"]
