@@ -27,7 +27,7 @@ EXPERIMENTS = {
     "families_table": ("families.table", "what the three families make of the same tasks"),
     "multi30k": ("multi30k", "an English to German Transformer, and its BLEU; under an hour"),
     "recurrent": ("recurrent", "what a recurrent network carries, and how far; twenty minutes"),
-    "attention": ("attention", "what looking back is worth; ten minutes"),
+    "attention": ("attention", "what looking back is worth; five minutes"),
     "scaling": (
         "scaling",
         "small models in many sizes, on texts of many lengths; fifteen minutes",
