@@ -24,6 +24,7 @@ _WHERE = {
     "LoRARank": "templates",
     "MergeSteps": "merges",
     "NextToken": "next_token",
+    "OnlineSoftmax": "online",
     "PassAtK": "pass_at_k",
     "PathLength": "paths",
     "PositionExplorer": "positions",

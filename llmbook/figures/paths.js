@@ -82,10 +82,10 @@ function render({ model, el }) {
     ui.body.replaceChildren(picture(width, now), table(now));
     const rnn = now.rnn === null ? "an RNN has no way (it reads forwards only)"
       : `an RNN takes <b>${many(now.rnn, "step")}</b>`;
-    const attention = now.attention === null ? "the mask leaves attention no way"
+    const attention = now.attention === null ? "the mask leaves attention no way back"
       : `attention takes <b>${many(now.attention, "step")}</b>`;
-    ui.say(`From position ${now.i} to ${now.j}, ${rnn}; ${attention}, `
-      + `at the price of <b>${many(now.attentionEdges, "connection")}</b> instead of ${now.rnnEdges}.`);
+    ui.say(`From position ${now.i} to ${now.j}, ${rnn}; ${attention}. In all attention has `
+      + `<b>${many(now.attentionEdges, "connection")}</b>, the RNN ${now.rnnEdges}.`);
   }
   return redraw(model, ui.body, ["n", "source", "target", "causal"], draw);
 }

@@ -3,7 +3,9 @@ const STEPS = ["Q, K and V", "scores", "scale", "mask", "weights", "output"];
 const plain = (digits) => (x) => fixed(digits)(Math.abs(x) < 0.5 * 10 ** -digits ? 0 : x); // no −0.00
 const two = plain(2), three = plain(3);
 const short = (x) => plain(Math.abs(x) < 9.995 ? 2 : Math.abs(x) < 99.95 ? 1 : 0)(x); // fits a cell
-const SUB = { Q: "W_Q", K: "W_K", V: "W_V" };
+// W with its letter below, in text and in a drawing.
+const below = (letter) => h("span", {}, "W", h("sub", {}, letter));
+const drawnBelow = (letter) => ["W", s("tspan", { dy: 3, style: "font-size:12px" }, letter), s("tspan", { dy: -3 }, " ")];
 const product = (A, B) => A.map((row) => B[0].map((_, j) => row.reduce((t, v, k) => t + v * B[k][j], 0)));
 const turned = (A) => A[0].map((_, j) => A.map((row) => row[j]));
 
@@ -92,12 +94,12 @@ function render({ model, el }) {
     } });
   const pickers = Object.fromEntries(Object.keys(EDITED).map((key) => [key, choice({ label: "Edit",
     name: "edited", input: setter("edited"), options: EDITED[key].map((one) => [one,
-      one.length > 1 ? `W_${one[1]}` : one]) })]));
+      one.length > 1 ? below(one[1]) : one]) })]));
   const yes = (label, name, on, off) => choice({ label, name, options: [[true, on], [false, off]],
     input: setter(name) });
   const scaled = yes("Divide by √d_k", "scaled", "yes", "no");
   const causal = yes("Causal mask", "causal", "on", "off");
-  const width = slider({ label: "d_k, columns of Q and K in use", name: "d_k", min: 1, max: 4, step: 1,
+  const width = slider({ label: "Width d_k: columns of Q and K that count", name: "d_k", min: 1, max: 4, step: 1,
     input: setter("d_k") });
   const list = tokens.map((token, t) => [t, token]);
   const query = choice({ label: "Query (row)", name: "query", options: list, input: setter("query") });
@@ -109,13 +111,16 @@ function render({ model, el }) {
       + "border:1px solid var(--line);border-radius:5px;background:var(--well);color:var(--ink)",
     oninput: (event) => {
       const value = event.target.valueAsNumber;
-      if (!Number.isFinite(value) || Math.abs(value) > 99) return; // half typed: wait
+      const fits = Number.isFinite(value) && Math.abs(value) <= 99;
+      note.textContent = fits ? "" : "A number from −99 to 99, please; until then the old one counts.";
+      if (!fits) return; // half typed: wait
       const all = get("matrices"), one = get("edited");
       put(model, { matrices: { ...all, [one]: all[one].map((row, a) => row.map((v, b) =>
         (a === i && b === j ? value : v))) } });
-    } })));
+    }, onblur: () => { note.textContent = ""; draw(); } })));
   const grid = h("div", { role: "group", style: "display:grid;grid-template-columns:repeat(4,1fr);gap:4px;"
     + "max-width:340px;margin:0 0 .8rem" }, cells.flat());
+  const note = h("p", { class: "note", role: "status" });
   const back = button("◀ Back", () => setter("step")(Math.max(1, get("step") - 1)), { "data-name": "back" });
   const next = button("Next ▶", () => setter("step")(Math.min(6, get("step") + 1)), { "data-name": "next" });
   const place = h("span", { style: "padding-bottom:6px" });
@@ -124,6 +129,7 @@ function render({ model, el }) {
   grid.after(h("div", { class: "controls" }, scaled.node, causal.node, width.node),
     h("div", { class: "controls" }, query.node, key.node,
       h("div", { class: "walk" }, back, next, place)));
+  grid.after(note);
 
   function draw() {
     const m = compute(get), step = get("step"), i = get("query"), j = get("key"), d = get("d_k");
@@ -145,10 +151,9 @@ function render({ model, el }) {
     place.textContent = `step ${step} of 6: ${STEPS[step - 1]}`;
     const pick = (a, b) => put(model, { query: a, key: b });
     const row = [[i, i + 1], null], one = [[i, i + 1], [j, j + 1]], other = [[j, j + 1], null];
-    const of = (name) => (x ? `${name} = X ${SUB[name]}` : name);
+    const of = (name, cols) => [...(x ? [`${name} = X `, ...drawnBelow(name)] : [name]), ` (4 × ${cols})`];
     const all = [
-      [heat(`${of("Q")}  (4 × ${d})`, "Q", m.Q, row), heat(`${of("K")}  (4 × ${d})`, "K", m.K, other),
-        heat(`${of("V")}  (4 × 4)`, "V", m.V, [null, null])],
+      [heat(of("Q", d), "Q", m.Q, row), heat(of("K", d), "K", m.K, other), heat(of("V", 4), "V", m.V, [null, null])],
       [heat("scores Q Kᵀ  (4 × 4)", "scores", m.scores, one, pick)],
       [heat(get("scaled") ? `scores / √${d}` : "not scaled", "scaled", m.scaled, one, pick)],
       [heat(get("causal") ? "masked" : "no mask", "masked", m.masked, one, pick)],

@@ -21,26 +21,14 @@ def additive_weights(s, H, W, U, v):
     return (hidden @ v).softmax(0)
 
 
-def merge(one, two):
-    (m1, l1, o1), (m2, l2, o2) = one, two
-    m = max(m1, m2)
-    a, b = math.exp(m1 - m), math.exp(m2 - m)
-    return m, a * l1 + b * l2, a * o1 + b * o2
-
-
-def attention_share(n, d):
-    attention = 4 * n * n * d  # Q Kᵀ, and weights times V
-    weights = 24 * d * d * n   # 12 d² weights, 2 operations, n tokens
-    return attention / (attention + weights)
-
-
-def needed_score(n, weight):
-    odds = weight / (1 - weight)
-    return 0.5 * math.log(odds * (n - 1))
+def cosine_attention(Q, K, V, tau):
+    Q = Q / Q.norm(dim=1, keepdim=True)
+    K = K / K.norm(dim=1, keepdim=True)
+    return (tau * Q @ K.T).softmax(-1) @ V
 
 
 SOLUTIONS = {f.__name__: f for f in (
-    scaled_attention, masked_weights, additive_weights, merge, attention_share, needed_score)}
+    scaled_attention, masked_weights, additive_weights, cosine_attention)}
 
 
 # --- the formula
@@ -135,102 +123,35 @@ def state_left_out(s, H, W, U, v):
     return (torch.tanh(H @ U.T) @ v).softmax(0)
 
 
-# --- merging
-
-def plain_sums(one, two):
-    (m1, l1, o1), (m2, l2, o2) = one, two
-    return max(m1, m2), l1 + l2, o1 + o2
+# --- cosines
 
 
-def only_the_sum_rescaled(one, two):
-    (m1, l1, o1), (m2, l2, o2) = one, two
-    m = max(m1, m2)
-    return m, math.exp(m1 - m) * l1 + math.exp(m2 - m) * l2, o1 + o2
+def lengths_kept(Q, K, V, tau):
+    return (tau * Q @ K.T).softmax(-1) @ V
 
 
-def wrong_sign(one, two):
-    (m1, l1, o1), (m2, l2, o2) = one, two
-    m = max(m1, m2)
-    a, b = math.exp(min(m - m1, 50)), math.exp(min(m - m2, 50))
-    return m, a * l1 + b * l2, a * o1 + b * o2
+def queries_alone(Q, K, V, tau):
+    return (tau * Q / Q.norm(dim=1, keepdim=True) @ K.T).softmax(-1) @ V
 
 
-def only_the_first_rescaled(one, two):
-    (m1, l1, o1), (m2, l2, o2) = one, two
-    a = math.exp(m1 - max(m1, m2))
-    return max(m1, m2), a * l1 + l2, a * o1 + o2
+def columns_normalised(Q, K, V, tau):
+    return (tau * (Q / Q.norm(dim=0)) @ (K / K.norm(dim=0)).T).softmax(-1) @ V
 
 
-def maxima_added(one, two):
-    (m1, l1, o1), (m2, l2, o2) = one, two
-    m = max(m1, m2)
-    a, b = math.exp(m1 - m), math.exp(m2 - m)
-    return m1 + m2, a * l1 + b * l2, a * o1 + b * o2
+def root_as_well(Q, K, V, tau):
+    return cosine_attention(Q, K, V, tau / math.sqrt(Q.shape[1]))
 
 
-def already_divided(one, two):
-    (m1, l1, o1), (m2, l2, o2) = one, two
-    m = max(m1, m2)
-    a, b = math.exp(m1 - m), math.exp(m2 - m)
-    l = a * l1 + b * l2
-    return m, l, (a * o1 + b * o2) / l
+def divided_by_tau(Q, K, V, tau):
+    return cosine_attention(Q, K, V, 1 / tau)
 
 
-def mean_of_the_halves(one, two):
-    (m1, l1, o1), (m2, l2, o2) = one, two
-    return max(m1, m2), (l1 + l2) / 2, (o1 + o2) / 2
+def values_too(Q, K, V, tau):
+    return cosine_attention(Q, K, V / V.norm(dim=1, keepdim=True), tau)
 
 
-# --- counting
-
-def scores_alone(n, d):
-    return 2 * n * n * d / (2 * n * n * d + 24 * d * d * n)
-
-
-def weights_of_one_token(n, d):
-    return 4 * n * n * d / (4 * n * n * d + 24 * d * d)
-
-
-def no_feed_forward(n, d):
-    return 4 * n * n * d / (4 * n * n * d + 8 * d * d * n)
-
-
-def multiplications_against_operations(n, d):
-    return 4 * n * n * d / (4 * n * n * d + 12 * d * d * n)
-
-
-def ratio_instead_of_share(n, d):
-    return 4 * n * n * d / (24 * d * d * n)
-
-
-def as_a_percentage(n, d):
-    return 100 * n / (n + 6 * d)
-
-
-# --- bounded scores
-
-def others_at_zero(n, weight):
-    return math.log(weight * (n - 1) / (1 - weight))
-
-
-def n_others(n, weight):
-    return 0.5 * math.log(weight * n / (1 - weight))
-
-
-def weight_for_odds(n, weight):
-    return 0.5 * math.log(weight * (n - 1))
-
-
-def upside_down(n, weight):
-    return 0.5 * math.log((1 - weight) / weight * (n - 1))
-
-
-def logarithm_to_base_two(n, weight):
-    return 0.5 * math.log2(weight * (n - 1) / (1 - weight))
-
-
-def log_n_alone(n, weight):
-    return math.log(n)
+def whole_matrix_normalised(Q, K, V, tau):
+    return (tau * (Q / Q.norm()) @ (K / K.norm()).T).softmax(-1) @ V
 
 
 WRONG = {
@@ -243,13 +164,7 @@ WRONG = {
     "additive_weights": {f.__name__.replace("_", " "): f for f in (
         no_tanh, scores_without_softmax, tanh_of_the_score, two_tanhs, summed_without_v,
         state_left_out)},
-    "merge": {f.__name__.replace("_", " "): f for f in (
-        plain_sums, only_the_sum_rescaled, wrong_sign, only_the_first_rescaled, maxima_added,
-        already_divided, mean_of_the_halves)},
-    "attention_share": {f.__name__.replace("_", " "): f for f in (
-        scores_alone, weights_of_one_token, no_feed_forward, multiplications_against_operations,
-        ratio_instead_of_share, as_a_percentage)},
-    "needed_score": {f.__name__.replace("_", " "): f for f in (
-        others_at_zero, n_others, weight_for_odds, upside_down, logarithm_to_base_two,
-        log_n_alone)},
+    "cosine_attention": {f.__name__.replace("_", " "): f for f in (
+        lengths_kept, queries_alone, columns_normalised, root_as_well, divided_by_tau,
+        values_too, whole_matrix_normalised)},
 }

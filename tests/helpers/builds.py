@@ -171,6 +171,87 @@ def _min_gru(build):
             close(states[t], h)
 
 
+# --- attention
+
+
+def _heads(*tensors):
+    """(tokens, width) as (1, 1, tokens, width)."""
+    return [t[None, None] for t in tensors]
+
+
+@compares("attention/attend")
+def _attend(attend):
+    from llmbook.attention import attention, attention_weights, causal_mask
+
+    q, k, v = _draw(1, (5, 4), (7, 4), (7, 3))
+    for mask in (None, causal_mask(5, 7)):
+        out, weights = attend(q, k, v, mask)
+        close(out, attention(*_heads(q, k, v), mask=mask)[0, 0])
+        close(weights, attention_weights(*_heads(q, k), mask=mask)[0, 0])
+
+
+@compares("attention/AdditiveScore")
+def _additive_score(AdditiveScore):
+    from llmbook.experiments.attention import AdditiveScore as library
+
+    torch.manual_seed(2)
+    theirs, ours = library(6).double(), AdditiveScore(6).double()
+    ours.load_state_dict(theirs.state_dict())
+    s, states = _draw(3, (2, 6), (2, 5, 12))
+    close(ours(s, ours.U(states)), theirs(s, theirs.U(states)))
+
+
+@compares("attention/SelfAttention")
+def _self_attention(SelfAttention):
+    from llmbook.attention import attention, causal_mask
+
+    torch.manual_seed(4)
+    head, (x,) = SelfAttention(8).double(), _draw(5, (6, 8))
+    for mask in (None, causal_mask(6, 6)):
+        q, k, v = _heads(head.q(x), head.k(x), head.v(x))
+        close(head(x, mask), attention(q, k, v, mask=mask)[0, 0])
+
+
+@compares("attention_kernels/tiled")
+def _tiled(tiled):
+    from llmbook.attention import attention
+
+    q, k, v = _draw(6, (37, 8), (50, 8), (50, 3))
+    for block in (1, 16, 64):
+        out, logs = tiled(q, k, v, block)
+        close(out, attention(*_heads(q, k, v), backend="reference")[0, 0])
+        close(logs[:, 0], (q @ k.T / 8**0.5).logsumexp(-1))
+        own, _ = tiled(q, k[:37], v[:37], block, causal=True)
+        heads = _heads(q, k[:37], v[:37])
+        close(own, attention(*heads, causal=True, backend="reference")[0, 0])
+
+
+@compares("attention_kernels/tiled_backward")
+def _tiled_backward(build):
+    from llmbook.attention import attention
+
+    q, k, v, push = _draw(7, (37, 8), (50, 8), (50, 3), (37, 3))
+    for t in (q, k, v):
+        t.requires_grad_()
+    out = attention(*_heads(q, k, v), backend="reference")[0, 0]
+    want = torch.autograd.grad(out, (q, k, v), push)
+    logs = (q @ k.T / 8**0.5).logsumexp(-1, keepdim=True)
+    with torch.no_grad():
+        for block in (1, 16, 64):
+            for ours, library in zip(build(q, k, v, out, logs, push, block), want, strict=True):
+                close(ours, library, 1e-10)
+
+
+@compares("attention_kernels/weight_bound")
+def _weight_bound(build):
+    from llmbook.attention import attention_weights
+
+    for n, bound in ((2, 0.5), (50, 3.0)):
+        q, k = torch.ones(1, 1).double(), torch.full((n, 1), -bound).double()
+        k[0] = bound
+        close(build(n, bound), attention_weights(*_heads(q, k))[0, 0, 0, 0])
+
+
 # --- state spaces
 
 

@@ -18,6 +18,7 @@ from llmbook.figures import (
     LSTMGates,
     MergeSteps,
     NextToken,
+    OnlineSoftmax,
     PassAtK,
     PathLength,
     PositionExplorer,
@@ -172,6 +173,14 @@ FIGURES = {
             {"text": 1, "place": 1},
             {"prompt": "If the list is empty, return the", "inside": "attention", "place": 9},
             {"inside": "layers"},
+        ],
+    ),
+    "online": (
+        OnlineSoftmax,
+        [
+            {"scores": " ".join(["-123.25"] * 16), "block": 1, "step": 16},
+            {"scores": "1 12 3", "subtract": False, "step": 2},
+            {"block": 4, "step": 2},
         ],
     ),
     "pass_at_k": (

@@ -33,6 +33,11 @@ def scaled_attention(answer):
         ):
             if d_k > 1 and _equal(got, (scores * scale).softmax(-1) @ v):
                 raise NotYet(advice)
+        if _equal(got, (scores / math.sqrt(d_k)).softmax(0) @ v):
+            raise NotYet(
+                "The softmax runs over the queries. Each query has one unit of attention to "
+                "spend: the rows must sum to 1."
+            )
         agree(
             got,
             want,
@@ -87,62 +92,21 @@ def additive_weights(answer):
         )
 
 
-@exercise("attention/merge", title="Two halves of a softmax", difficulty=3, minutes=25)
-def merge(answer):
-    for seed, (a, b) in enumerate([(3, 4), (5, 1), (2, 6)]):
-        scores, values = _normal(30 + seed, (a + b,), (a + b, 3))
-        scores = scores + torch.arange(a + b).double() * (
-            0.5 - (seed % 2)
-        )  # the larger maximum on either side
-        parts = [_partial(scores[:a], values[:a]), _partial(scores[a:], values[a:])]
-        got = call(answer, *parts)
-        if not isinstance(got, (tuple, list)) or len(got) != 3:
-            raise NotYet("Return three things: the maximum, the sum and the unnormalised output.")
-        names = ("the maximum m", "the sum l", "the output o")
-        for name, mine, want in zip(names, got, _partial(scores, values)):
-            agree(
-                mine,
-                want,
-                f"Look at {name}. Each half was computed relative to its own maximum; bring "
-                "both to the common one before adding.",
-            )
-    nothing = (-math.inf, 0.0, torch.zeros(3, dtype=torch.float64))
-    got = call(answer, nothing, parts[0])
-    for mine, want in zip(got, parts[0]):
+@exercise("attention/cosine_attention", title="Scores that cannot grow", difficulty=2, minutes=15)
+def cosine_attention(answer):
+    for seed, (n, m, d_k, tau) in enumerate([(3, 5, 7, 4.0), (4, 4, 2, 10.0), (1, 6, 16, 1.5)]):
+        q, k, v = _normal(40 + seed, (n, d_k), (m, d_k), (m, 3))
+        q, k = 5 * q, k / 3  # lengths far from 1
+        unit_q, unit_k = (x / x.norm(dim=1, keepdim=True) for x in (q, k))
+        got, cosines = call(answer, q, k, v, tau), unit_q @ unit_k.T
+        if _equal(got, (cosines * tau / math.sqrt(d_k)).softmax(-1) @ v):
+            raise NotYet("A cosine is between −1 and 1 at any width: no root of d_k is needed.")
+        if _equal(got, (cosines / tau).softmax(-1) @ v):
+            raise NotYet("tau multiplies: the larger it is, the sharper the weights.")
         agree(
-            mine, want, "Merging with an empty half (m = −∞, l = 0, o = 0) should change nothing."
+            got,
+            (tau * cosines).softmax(-1) @ v,
+            "Divide each query and each key by its own length, row by row; the values stay as "
+            "they are. The scores are tau times the products.",
         )
-    return "Right. This is how a long context is split over many processors."
-
-
-def _partial(scores, values):
-    m = scores.max()
-    p = (scores - m).exp()
-    return m.item(), p.sum().item(), p @ values
-
-
-@exercise(
-    "attention/attention_share", title="When does the square dominate?", difficulty=2, minutes=15
-)
-def attention_share(answer):
-    for n, d in [(1024, 512), (4096, 768), (100, 4096), (49152, 4096)]:
-        work = 4 * n * n * d
-        agree(
-            call(answer, n, d),
-            work / (work + 24 * d * d * n),
-            "Count per layer: 4 n² d for the two products with scores, and for each of n tokens "
-            "two operations for each of 12 d² weights.",
-        )
-    return "Right: n / (n + 6 d). One half at n = 6 d."
-
-
-@exercise("attention/needed_score", title="Attention in a crowd", difficulty=3, minutes=20)
-def needed_score(answer):
-    for n, weight in [(10, 0.5), (1000, 0.9), (50, 0.3), (128_000, 0.99)]:
-        agree(
-            call(answer, n, weight),
-            0.5 * math.log(weight * (n - 1) / (1 - weight)),
-            "One key at +B, the n − 1 others at −B: its weight is e^B / (e^B + (n − 1) e^(−B)). "
-            "Solve for B.",
-        )
-    return "Right: B grows like half the logarithm of n."
+    return "Right: no score can leave [−tau, tau], whatever training does."
