@@ -17,7 +17,7 @@ ROWS_PER_CHAPTER = {  # at least
     "gradients": 11,
     "gates": 13,
     "attention": 19,
-    "attention_kernels": 8,
+    "attention_kernels": 7,
     "multi_head": 8,
     "positional_encoding": 19,
     "transformer": 28,
