@@ -126,4 +126,5 @@ def best_of(proxy, seed=0, against=None, prompts=None, n=16):
 
 def chances(n, k):
     """How likely the answer in place i of n, from the worst, is the best of k of them: (n,)."""
-    return torch.tensor([math.comb(i, k - 1) / math.comb(n, k) for i in range(n)]).double()
+    ways = [math.comb(i, k - 1) / math.comb(n, k) for i in range(n)]
+    return torch.tensor(ways, dtype=torch.float64)
