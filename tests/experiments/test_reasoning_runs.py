@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from llmbook.alignment.collapse import Collapsed
 from llmbook.alignment.grpo import GRPOConfig
 from llmbook.alignment.rollouts import Rollouts
 from llmbook.data import verifiable
@@ -262,3 +263,23 @@ def test_an_answer_is_worth_one_only_if_it_is_exact_and_ended():
     ended = torch.tensor([True, False, True])
     rollouts = Rollouts(ids, ids >= 0, targets, targets * 0.0, ended, 3)
     assert chat.exact(rollouts, [example]) == [1.0, 0.0, 0.0]
+
+
+def test_a_run_that_collapses_is_recorded_as_that(monkeypatch):
+    def falls(grpo, *settings):
+        raise Collapsed("all is empty", 3)
+
+    monkeypatch.setattr(chat, "by_reward", falls)
+    model = hops.fresh(1)
+    found = chat.from_rewards(model, chat.lessons(3, steps=1), 3, True)
+    assert found == {"collapsed": "collapsed at step 3: all is empty"} and not model.training
+
+
+def test_small_chat_s_own_answers_rewarded_double_two_kinds_by_the_mean_of_five_seeds():
+    made = runs.recorded_runs()["chat"]
+    for task in (f"{kind} {level}" for kind, level in chat.TASKS):
+        old = made["before/0"]["after"][task]["exact"]
+        new = [made[f"reward/{seed}"]["after"][task]["exact"] for seed in lab.SEEDS]
+        none = [made[f"shuffled/{seed}"]["after"][task]["exact"] for seed in lab.SEEDS]
+        assert old < 0.4 and sum(new) / len(new) >= 2 * old
+        assert max(none) <= old

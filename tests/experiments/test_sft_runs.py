@@ -4,7 +4,6 @@ import statistics
 
 import pytest
 
-from llmbook.alignment.chat import Reply
 from llmbook.data.verifiable import SEEN, UNSEEN
 from llmbook.experiments.sft import judge, kinds, lessons, real, runs, weights
 from llmbook.experiments.sft.recipe import SEEDS
@@ -54,28 +53,28 @@ def test_one_run_comes_out_as_recorded():
 # --- a judge
 
 
-def test_a_pair_s_wrong_answer_has_one_word_too_few_or_too_many():
-    shown = judge.pairs(200, 3, "held-out")
-    gaps = [len(p.wrong.split()) - len(p.right.split()) for p in shown]
-    assert set(gaps) == {-1, 1} and 0.25 < gaps.count(-1) / len(gaps) < 0.6
-    assert len({p.question for p in shown}) > 150
-    first, second = shown[0].asked(True), shown[0].asked(False)
-    assert f"1: {shown[0].right} 2: {shown[0].wrong}" in first
-    assert f"1: {shown[0].wrong} 2: {shown[0].right}" in second
+def test_the_wrong_answers_of_a_case_have_a_word_less_and_a_word_more():
+    shown = judge.cases(100, seed=3)
+    assert len({case.question for case in shown}) > 90
+    for case in shown:
+        n = len(case.right.split())
+        assert len(case.shorter.split()) == n - 1 and len(case.longer.split()) == n + 1
 
 
-def test_verdicts_speak_of_the_right_answer_in_both_orders(monkeypatch):
-    shown = judge.pairs(4, 3, "held-out")
+def test_verdicts_are_asked_for_in_both_orders(monkeypatch):
+    shown = judge.cases(5, seed=3)
 
-    def always(word):
-        return lambda model, tokenizer, talks, **how: [Reply(word, True, []) for _ in talks]
+    def judges_by(best):
+        def rank(model, tokenizer, prompt, choices, *, mean):
+            return 1 + list(choices).index(best(choices))
 
-    for word, first, second in (("1", 1, 0), ("2", 0, 1), ("?", 0, 0)):
-        monkeypatch.setattr(judge, "reply", always(word))
-        found = judge.verdicts(None, None, shown)
-        assert found["first"] == [first] * 4 and found["second"] == [second] * 4
-    longer = [len(p.right) > len(p.wrong) for p in shown]
-    assert found["longer"] == [int(x) for x in longer]
+        monkeypatch.setattr(judge, "choice_rank", rank)
+        first, same = judge.prefers_first(None, None, shown, mean=True)
+        return judge.prefers_shorter(None, None, shown, mean=True), first, same
+
+    assert judges_by(lambda c: min(c, key=len)) == ([True] * 5, [True, False] * 5, [True] * 5)
+    assert judges_by(lambda c: c[0]) == ([True] * 5, [True] * 10, [False] * 5)
+    assert judges_by(lambda c: max(c, key=len)) == ([False] * 5, [False, True] * 5, [True] * 5)
 
 
 # --- scales

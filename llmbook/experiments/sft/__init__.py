@@ -5,6 +5,6 @@ kinds       worked examples in the prompt; 1 to 16 kinds seen: answers to kinds 
 weights     adapters by rank and scale beside all weights; old text among the conversations
 lessons     wrong labels, a loss on other tokens, two manners of answering
 real        signatures and summaries of the documentation; 1,100 instructions by people
-judge       a model that judges answers: does it prefer the first, or the longer?
+judge       a model that judges: does it prefer the shorter answer, or the first?
 runs        the record: `python -m llmbook record sft`
 """

@@ -4,7 +4,7 @@ A run is a function of its key, so that a killed recording goes on with the next
 """
 
 from llmbook.experiments.record import RECORDED, recorded
-from llmbook.experiments.sft import judge, kinds, lessons, real, weights
+from llmbook.experiments.sft import kinds, lessons, real, weights
 from llmbook.experiments.sft.recipe import SEEDS
 
 OUT, GOES_ON = RECORDED / "sft_runs.json", True
@@ -18,8 +18,6 @@ def points():
     yield "mixing", "base/1", (weights.untuned,)
     yield "pairs", "base/1", (real.untuned,)
     for seed in SEEDS:
-        for arm in judge.ARMS:
-            yield "judge", f"{arm}/{seed}", (judge.judge_run, arm, seed)
         for scale in weights.SCALES:
             for rank in weights.SCALED:
                 key = f"{scale} at {rank}/{seed}"
