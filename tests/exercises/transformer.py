@@ -3,21 +3,10 @@
 import torch
 
 
-def add_and_norm(x, sublayer, norm, placement):
-    if placement == "post":
-        return norm(x + sublayer(x))
-    return x + sublayer(norm(x))
-
-
 def decoder_inputs(targets, bos, pad):
     start = torch.full_like(targets[:, :1], bos)
     shifted = torch.cat([start, targets[:, :-1]], dim=1)
     return shifted.masked_fill(shifted == -100, pad)
-
-
-def noam(step, d_model, warmup):
-    slope = min(step**-0.5, step * warmup**-1.5)
-    return d_model**-0.5 * slope
 
 
 def smooth(logits, targets, eps):
@@ -26,13 +15,6 @@ def smooth(logits, targets, eps):
     right = log_p.gather(-1, targets[counts][:, None])[:, 0]
     loss = (1 - eps) * right + eps * log_p.mean(-1)
     return -loss.mean()
-
-
-def visible(lengths, longest):
-    places = torch.arange(longest)
-    is_token = places < lengths[:, None]
-    no_future = places <= places[:, None]
-    return is_token[:, None, :] & no_future
 
 
 def count(vocab_size, d_model, layers, d_ff):
@@ -55,40 +37,46 @@ def translate(model, source, bos, eos, most):
     return written[1:]
 
 
+def output_norm(x, sublayer, norm):
+    return x + norm(sublayer(x))
+
+
 SOLUTIONS = {
-    "add_and_norm": add_and_norm, "decoder_inputs": decoder_inputs, "noam": noam, "smooth": smooth,
-    "visible": visible, "count": count, "translate": translate,
+    "decoder_inputs": decoder_inputs,
+    "smooth": smooth,
+    "count": count,
+    "translate": translate,
+    "shifted": "RMSNorm",
+    "looks": 0.34,
+    "output_norm": output_norm,
 }
 
 
-def names_swapped(x, sublayer, norm, placement):
-    return add_and_norm(x, sublayer, norm, "pre" if placement == "post" else "post")
+# --- wrong answers
 
 
-def always_post(x, sublayer, norm, placement):
+def norm_after_the_sum(x, sublayer, norm):
     return norm(x + sublayer(x))
 
 
-def no_residual(x, sublayer, norm, placement):
-    return norm(sublayer(x)) if placement == "post" else sublayer(norm(x))
-
-
-def adds_the_normalised(x, sublayer, norm, placement):
-    if placement == "post":
-        return norm(x + sublayer(x))
-    return norm(x) + sublayer(norm(x))
-
-
-def norm_inside_the_sum(x, sublayer, norm, placement):
-    if placement == "post":
-        return x + norm(sublayer(x))
+def norm_before(x, sublayer, norm):
     return x + sublayer(norm(x))
 
 
-def norm_on_both_ends(x, sublayer, norm, placement):
-    if placement == "post":
-        return norm(x + sublayer(x))
-    return norm(x + sublayer(norm(x)))
+def norm_on_both_sides(x, sublayer, norm):
+    return x + norm(sublayer(norm(x)))
+
+
+def nothing_added(x, sublayer, norm):
+    return norm(sublayer(x))
+
+
+def adds_to_the_normalised(x, sublayer, norm):
+    return norm(x) + norm(sublayer(x))
+
+
+def no_norm(x, sublayer, norm):
+    return x + sublayer(x)
 
 
 def not_shifted(targets, bos, pad):
@@ -119,30 +107,6 @@ def first_token_overwritten(targets, bos, pad):
     shifted = targets.masked_fill(targets == -100, pad)
     shifted[:, 0] = bos
     return shifted
-
-
-def noam_with_max(step, d_model, warmup):
-    return d_model**-0.5 * max(step**-0.5, step * warmup**-1.5)
-
-
-def noam_without_width(step, d_model, warmup):
-    return min(step**-0.5, step * warmup**-1.5)
-
-
-def noam_with_the_root_of_width(step, d_model, warmup):
-    return d_model**0.5 * min(step**-0.5, step * warmup**-1.5)
-
-
-def noam_rising_to_one(step, d_model, warmup):
-    return d_model**-0.5 * min(step**-0.5, step / warmup)
-
-
-def noam_without_warmup(step, d_model, warmup):
-    return d_model**-0.5 * step**-0.5
-
-
-def noam_with_the_wrong_power(step, d_model, warmup):
-    return d_model**-0.5 * min(step**-0.5, step * warmup**-0.5)
 
 
 def smooth_over_the_wrong_ones(logits, targets, eps):
@@ -187,43 +151,6 @@ def smooth_probabilities_instead_of_logs(logits, targets, eps):
     p = logits[counts].softmax(-1)
     right = p.gather(-1, targets[counts][:, None])[:, 0]
     return -((1 - eps) * right + eps * p.mean(-1)).mean()
-
-
-def visible_all_tokens(lengths, longest):
-    is_token = torch.arange(longest) < lengths[:, None]
-    return is_token[:, None, :].expand(-1, longest, -1)
-
-
-def visible_causal_only(lengths, longest):
-    return torch.ones(longest, longest).tril().bool().expand(len(lengths), -1, -1)
-
-
-def visible_the_future(lengths, longest):
-    is_token = torch.arange(longest) < lengths[:, None]
-    return is_token[:, None, :] & torch.ones(longest, longest).triu().bool()
-
-
-def visible_strictly_before(lengths, longest):
-    is_token = torch.arange(longest) < lengths[:, None]
-    return is_token[:, None, :] & torch.ones(longest, longest).tril(-1).bool()
-
-
-def visible_padding_of_queries(lengths, longest):
-    is_token = torch.arange(longest) < lengths[:, None]
-    return is_token[:, :, None] & torch.ones(longest, longest).tril().bool()
-
-
-def visible_either(lengths, longest):
-    is_token = torch.arange(longest) < lengths[:, None]
-    return is_token[:, None, :] | torch.ones(longest, longest).tril().bool()
-
-
-def visible_turned_round(lengths, longest):
-    return ~visible(lengths, longest)
-
-
-def visible_as_numbers(lengths, longest):
-    return visible(lengths, longest).float()
 
 
 def count_without_biases(vocab_size, d_model, layers, d_ff):
@@ -319,14 +246,6 @@ def translate_without_a_limit(model, source, bos, eos, most):
 
 
 WRONG = {
-    "add_and_norm": {
-        "names swapped": names_swapped,
-        "post-norm in both cases": always_post,
-        "no residual": no_residual,
-        "adds to the normalised input": adds_the_normalised,
-        "norm of the sub-layer's output": norm_inside_the_sum,
-        "a second norm at the end": norm_on_both_ends,
-    },
     "decoder_inputs": {
         "not shifted": not_shifted,
         "shifted to the left": shifted_the_wrong_way,
@@ -334,14 +253,6 @@ WRONG = {
         "rolled round": rolled_round,
         "one token too many": bos_in_front_and_nothing_dropped,
         "first token overwritten": first_token_overwritten,
-    },
-    "noam": {
-        "max for min": noam_with_max,
-        "width forgotten": noam_without_width,
-        "root of the width, not its inverse": noam_with_the_root_of_width,
-        "rises to 1": noam_rising_to_one,
-        "no warm-up": noam_without_warmup,
-        "power -1/2 for -3/2": noam_with_the_wrong_power,
     },
     "smooth": {
         "spread over the wrong tokens only": smooth_over_the_wrong_ones,
@@ -351,16 +262,6 @@ WRONG = {
         "divided by all rows": smooth_divided_by_all_rows,
         "padding counted as token 0": smooth_counting_padding_as_token_0,
         "probabilities, no logs": smooth_probabilities_instead_of_logs,
-    },
-    "visible": {
-        "no causal part": visible_all_tokens,
-        "no padding part": visible_causal_only,
-        "the future": visible_the_future,
-        "not itself": visible_strictly_before,
-        "padding of the queries": visible_padding_of_queries,
-        "or for and": visible_either,
-        "turned round": visible_turned_round,
-        "numbers": visible_as_numbers,
     },
     "count": {
         "no biases": count_without_biases,
@@ -379,5 +280,27 @@ WRONG = {
         "reads only the last token": translate_reading_only_the_last,
         "begins with the source": translate_starting_with_the_source,
         "no limit": translate_without_a_limit,
+    },
+    "shifted": {
+        "the one that takes the mean off": "layer norm",
+        "both": "both",
+        "neither": "neither",
+        "no such choice": "batch norm",
+        "a number": 5.0,
+    },
+    "looks": {
+        "another word": 0.01,
+        "evenly spread": 1 / 7,
+        "all of it": 1.0,
+        "the probability": 0.99,
+        "in percent": 34.0,
+    },
+    "output_norm": {
+        "after the sum": norm_after_the_sum,
+        "before": norm_before,
+        "on both sides": norm_on_both_sides,
+        "nothing added": nothing_added,
+        "adds to the normalised": adds_to_the_normalised,
+        "no norm": no_norm,
     },
 }

@@ -548,6 +548,49 @@ def _rope(build):
         close(torch.stack([build(row, t, base) for t, row in enumerate(x)]), library, 1e-6)
 
 
+# --- the Transformer
+
+
+@compares("transformer/LayerNorm")
+def _layer_norm(build):
+    ours, x = build(6).double(), 3 * torch.randn(4, 6, dtype=torch.float64) + 1
+    with torch.no_grad():
+        ours.gain.copy_(torch.rand(6)), ours.bias.copy_(torch.rand(6))
+    close(ours(x), F.layer_norm(x, (6,), ours.gain, ours.bias))
+
+
+@compares("transformer/rms_norm")
+def _rms_norm(build):
+    from llmbook.layers import rms_norm
+
+    x, gain = torch.randn(4, 6, dtype=torch.float64) + 1, torch.rand(6, dtype=torch.float64)
+    close(build(x, gain), rms_norm(x, gain))
+
+
+@compares("transformer/Transformer")
+def _transformer(build):
+    from llmbook.experiments.translator import page_names
+    from llmbook.models.transformer import Transformer, TransformerConfig
+
+    for place, layers in (("pre", 2), ("post", 1)):
+        sizes = {"n_encoder_layers": layers, "n_decoder_layers": layers, "d_ff": 20}
+        config = TransformerConfig(11, 12, 3, placement=place, dropout=0.0, **sizes)
+        library, ours = Transformer(config).double(), build(11, 12, 3, 20, layers, place).double()
+        with torch.no_grad():  # norms and biases that show
+            for p in library.parameters():
+                p.add_(0.3 * torch.randn_like(p))
+        ours.load_state_dict(page_names(library.state_dict()))
+        source, written = torch.randint(3, 11, (2, 7)), torch.randint(3, 11, (2, 5))
+        mask = torch.arange(7) < torch.tensor([[7], [4]])
+        close(ours(source, written, mask), library(source, written, mask), 1e-5)
+        close(ours(source, written), library(source, written), 1e-5)
+        want = torch.autograd.grad(
+            library(source, written, mask).square().sum(), library.tokens.weight
+        )
+        got = torch.autograd.grad(ours(source, written, mask).square().sum(), ours.table.weight)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
 # --- inference
 
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from llmbook.experiments import transformer, translator
 from llmbook.experiments.recurrent import shipped
 from llmbook.figures import (
     AttentionScores,
@@ -32,6 +33,7 @@ from llmbook.figures import (
     TemplateExplorer,
     TiledSoftmax,
     Timeline,
+    Translating,
     VanishingGradient,
 )
 from llmbook.figures.timeline import SYSTEMS
@@ -241,6 +243,20 @@ FIGURES = {
         [{"step": 0}, {"step": 7}, {"block": 1, "step": 12}, {"block": 4, "step": 2}],
     ),
     "timeline": (_timeline, [{"chosen": 0}, {"chosen": 5, "measure": 1}]),
+    "translating": (
+        lambda: Translating(
+            transformer.shipped(),
+            translator.vocabulary(),
+            translator.english(),
+            "the small dogs saw a red bird",
+        ),
+        [
+            {"without": "positions", "layer": 0},
+            {"text": "the small red wolves " * 5, "token": 3},
+            {"without": "cross-attention"},
+            {"text": "queens", "without": "mask"},
+        ],
+    ),
     "vanishing": (
         lambda: VanishingGradient(gain=2.0, steps=100),
         [{"mode": "scalar"}, {"mode": "matrix"}],

@@ -3,7 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from llmbook.book.check import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, chosen, exercise, number
+from llmbook.experiments import transformer as runs
+from llmbook.experiments import translator as lab
 
 
 def _random(seed, *shapes):
@@ -18,28 +20,6 @@ def _norm(x):
 
 def _sublayer(x):
     return torch.tanh(x) * 2 + x.flip(-1)
-
-
-@exercise("transformer/add_and_norm", title="Before or after", difficulty=1, minutes=10)
-def add_and_norm(answer):
-    for x in _random(1, (2, 5, 7), (1, 3, 5)):
-        post, pre = _norm(x + _sublayer(x)), x + _sublayer(_norm(x))
-        got = [call(answer, x, _sublayer, _norm, place) for place in ("post", "pre")]
-        if all(torch.is_tensor(g) and g.shape == x.shape for g in got):
-            if torch.allclose(got[0], pre) and torch.allclose(got[1], post):
-                raise NotYet("Both are there, with the names swapped: post is the paper's.")
-            if torch.allclose(got[1], _norm(x) + _sublayer(_norm(x))):
-                raise NotYet(
-                    "With pre-norm the norm is for the sub-layer alone: what is added "
-                    "to is the stream as it came."
-                )
-        agree(got[0], post, "Post-norm: add first, then normalise the sum.")
-        agree(
-            got[1],
-            pre,
-            "Pre-norm: x goes round the norm untouched; only the sub-layer sees it normalised.",
-        )
-    return "Right. One line each, and a different way to train."
 
 
 @exercise("transformer/decoder_inputs", title="Shift", difficulty=1, minutes=10)
@@ -57,22 +37,6 @@ def decoder_inputs(answer):
             f"row's inputs are {want[0].tolist()} for targets {targets[0].tolist()}.",
         )
     return "Right: at each place it has read what stands before."
-
-
-@exercise("transformer/noam", title="Warm up", difficulty=1, minutes=10)
-def noam(answer):
-    for d_model, warmup in ((512, 4000), (96, 30)):
-        for step in (1, warmup // 2, warmup, 3 * warmup):
-            want = d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)
-            when = "before" if step < warmup else "after" if step > warmup else "at"
-            agree(
-                call(answer, step, d_model, warmup),
-                want,
-                f"Not yet {when} the end of the warm-up, step {step} of {warmup} with "
-                f"d_model={d_model}: {want:.3g} is expected.",
-                tolerance=1e-9,
-            )
-    return "Right. The two curves meet exactly at step w."
 
 
 @exercise("transformer/smooth", title="Not quite so sure", difficulty=2, minutes=20)
@@ -96,25 +60,6 @@ def smooth(answer):
             "below the fraction.",
         )
     return "Right, and equal to torch's."
-
-
-@exercise("transformer/visible", title="Who sees whom", difficulty=2, minutes=15)
-def visible(answer):
-    for lengths, longest in (([5, 3, 1], 5), ([2, 4], 6)):
-        own = torch.arange(longest) < torch.tensor(lengths)[:, None]
-        want = own[:, None, :] & torch.ones(longest, longest).tril().bool()
-        got = call(answer, torch.tensor(lengths), longest)
-        if torch.is_tensor(got) and got.dtype != torch.bool:
-            raise NotYet(f"A bool tensor is expected, True = may attend, and this is {got.dtype}.")
-        if torch.is_tensor(got) and got.shape == want.shape and torch.equal(got, ~want):
-            raise NotYet("The other way round: True means may attend.")
-        agree(
-            got,
-            want,
-            "Entry (b, i, j): j ≤ i, and j is a token of sentence b, no padding. "
-            "Compare the rows of the shortest sentence.",
-        )
-    return "Right. Two masks, joined by and."
 
 
 def _parameters(vocab_size, d_model, layers, d_ff):
@@ -187,3 +132,59 @@ def translate(answer):
             f"expected, {len(got)} came out."
         )
     return "Right. That is all of greedy decoding; a cache makes it fast."
+
+
+SHIFTED = ("layer norm", "RMSNorm", "both", "neither")
+
+
+@exercise("transformer/shifted", title="Five more", difficulty=1, minutes=5, kind="predict")
+def shifted(answer):
+    picked = chosen(answer, SHIFTED)
+    if picked == "layer norm":
+        raise NotYet("Layer norm takes the mean off first, and what all numbers share with it.")
+    if picked == "both":
+        raise NotYet("One of the two takes the mean off before it divides. Which one?")
+    if picked == "neither":
+        raise NotYet("Divide (6, 4) and (1, −1) by their root mean squares: are they alike?")
+    return "Right: layer norm takes the mean off, and the 5 with it; RMSNorm has no mean."
+
+
+@exercise("transformer/looks", title="Whose subject?", difficulty=1, minutes=5, kind="figure")
+def looks(answer):
+    agree(
+        number(answer),
+        _plural_weight(),
+        "Type the sentence as it is given, choose layer and head, click the verb's ending (the "
+        "last token before the end) and read the line below the map.",
+        tolerance=0.02,
+    )
+    return "Right. Try the other heads: which of them ask the subject?"
+
+
+def _plural_weight(text="some wolves followed the quiet girl", layer=1, head=3, word=1, last=-2):
+    """The weight on a source word of a head of the first figure's network, for a written token."""
+    model = runs.shipped_model()
+    source = lab.encode(text)
+    with torch.no_grad():
+        target = [*lab.write(model, [source])[0], lab.EOS]
+        weights, _ = lab.look(model, *lab.tensors([(source, target)]))
+    return weights[0, layer, head, last, word].item()
+
+
+@exercise(
+    "transformer/output_norm", title="A third place", difficulty=2, minutes=25, kind="experiment"
+)
+def output_norm(answer):
+    for x in _random(1, (2, 5, 7), (1, 3, 5)):
+        post, pre = _norm(x + _sublayer(x)), x + _sublayer(_norm(x))
+        want, got = x + _norm(_sublayer(x)), call(answer, x, _sublayer, _norm)
+        for known, name in ((post, "post-norm"), (pre, "pre-norm")):
+            if torch.is_tensor(got) and got.shape == x.shape and torch.allclose(got, known):
+                raise NotYet(f"That is {name}. Here the norm is for the sub-layer's output alone.")
+        agree(
+            got,
+            want,
+            "The stream goes round both, untouched; what the sub-layer says is normalised, and "
+            "then added.",
+        )
+    return "Right. Train it at both rates, at once and with warm-up: where does it stand?"
