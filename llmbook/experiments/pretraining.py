@@ -37,6 +37,7 @@ WIDTH, LAYERS, STEPS = 64, 2, 200
 HELD_OUT = 128  # windows of unread text
 LOOKS = 6
 PRECISION_STEPS = 80  # bfloat16 is slow on many CPUs
+ORDER_STEPS = 180
 RECIPE = TrainConfig(
     steps=STEPS,
     batch_size=BATCH,
@@ -194,7 +195,7 @@ def annealed_order(order, is_target, draw, last=0.2):
     return out
 
 
-def order_run(arm, seed, steps=STEPS // 2):
+def order_run(arm, seed, steps=ORDER_STEPS):
     """Loss on unread manual and on unread docstrings; a tenth of what is read is manual."""
     anneal, text = ORDERS[arm], read_text()
     edge = text.tokenizer.special_tokens["<|endoftext|>"]

@@ -38,6 +38,7 @@ _WHERE = {
     "StateExplorer": "state_space",
     "TemplateExplorer": "templates",
     "Timeline": "timeline",
+    "TokenizerSplits": "splits",
     "Translating": "translating",
     "VanishingGradient": "vanishing",
     "show": "style",

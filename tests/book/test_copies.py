@@ -81,7 +81,7 @@ EDITS = {  # a file of each kind: which chapters run again when it changes
     "a chapter's ledger": ("llmbook/book/ledger/recurrent.json", {"recurrent"}),
     "another chapter's ledger": ("llmbook/book/ledger/moe.json", set()),
     "what was recorded": ("llmbook/book/recorded/recurrent.json", {"recurrent"}),
-    "what was recorded of another": ("llmbook/book/recorded/tokenization.json", set()),
+    "what was recorded of another": ("llmbook/book/recorded/mamba.json", set()),
     "the requirements": ("requirements.txt", {"recurrent", "attention"}),
     "a notebook": ("chapters/attention.ipynb", {"attention"}),
 }

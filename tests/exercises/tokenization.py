@@ -1,27 +1,6 @@
 """Solutions of the exercises on tokenization, and wrong answers of students."""
 
 import math
-from collections import Counter
-
-
-def pair_counts(words):
-    counts = Counter()
-    for word, n in words.items():
-        for pair in zip(word, word[1:]):
-            counts[pair] += n
-    return counts
-
-
-def merge(ids, pair, new):
-    out, i = [], 0
-    while i < len(ids):
-        if tuple(ids[i : i + 2]) == pair:
-            out.append(new)
-            i += 2
-        else:
-            out.append(ids[i])
-            i += 1
-    return out
 
 
 def bpe(word, merges):
@@ -54,109 +33,16 @@ def bits_per_byte(loss, tokens, size):
     return loss * tokens / math.log(2) / size
 
 
-def share(vocab_size, d_model, layers, tied):
-    table = vocab_size * d_model * (1 if tied else 2)
-    return table / (table + 12 * layers * d_model**2)
+def unlearned(tokenizer, texts):
+    used = {i for text in texts for i in tokenizer.encode(text)}
+    merged = [i for token, i in tokenizer.vocab.items() if len(token) > 1]
+    return sorted(set(merged) - used)
 
 
 SOLUTIONS = {
-    "pair_counts": pair_counts, "merge": merge, "bpe": bpe, "longest_match": longest_match,
-    "bits_per_byte": bits_per_byte, "share": share,
+    "bpe": bpe, "longest_match": longest_match, "bits_per_byte": bits_per_byte,
+    "whole_text": ["bytes", "BPE"], "merge_number": 4, "unlearned": unlearned,
 }
-
-
-def pairs_of_distinct_words(words):
-    return Counter(pair for word in words for pair in zip(word, word[1:]))
-
-
-def pairs_of_the_joined_text(words):
-    text = [c for word, n in words.items() for _ in range(n) for c in word]
-    return Counter(zip(text, text[1:]))
-
-
-def pairs_that_do_not_overlap(words):
-    counts = Counter()
-    for word, n in words.items():
-        for i in range(0, len(word) - 1, 2):
-            counts[word[i], word[i + 1]] += n
-    return counts
-
-
-def pairs_once_a_word(words):
-    counts = Counter()
-    for word, n in words.items():
-        for pair in set(zip(word, word[1:])):
-            counts[pair] += n
-    return counts
-
-
-def pairs_without_order(words):
-    counts = Counter()
-    for word, n in words.items():
-        for pair in zip(word, word[1:]):
-            counts[tuple(sorted(pair))] += n
-    return counts
-
-
-def pairs_of_all_letters(words):
-    counts = Counter()
-    for word, n in words.items():
-        for i, a in enumerate(word):
-            for b in word[i + 1:]:
-                counts[a, b] += n
-    return counts
-
-
-def merge_the_first_place_only(ids, pair, new):
-    for i in range(len(ids) - 1):
-        if (ids[i], ids[i + 1]) == pair:
-            return ids[:i] + [new] + ids[i + 2:]
-    return ids
-
-
-def merge_and_use_a_token_twice(ids, pair, new):
-    out = []
-    for i, token in enumerate(ids):
-        if i + 1 < len(ids) and (token, ids[i + 1]) == pair:
-            out.append(new)
-        elif not (i > 0 and (ids[i - 1], token) == pair):
-            out.append(token)
-    return out
-
-
-def merge_and_lose_the_last(ids, pair, new):
-    out, i = [], 0
-    while i < len(ids) - 1:
-        if (ids[i], ids[i + 1]) == pair:
-            out.append(new)
-            i += 2
-        else:
-            out.append(ids[i])
-            i += 1
-    return out
-
-
-def merge_either_order(ids, pair, new):
-    out, i = [], 0
-    while i < len(ids):
-        if tuple(ids[i : i + 2]) in (pair, pair[::-1]):
-            out.append(new)
-            i += 2
-        else:
-            out.append(ids[i])
-            i += 1
-    return out
-
-
-def merge_but_step_by_one(ids, pair, new):
-    out = []
-    for i in range(len(ids)):
-        out.append(new if tuple(ids[i : i + 2]) == pair else ids[i])
-    return out
-
-
-def merge_from_the_right(ids, pair, new):
-    return merge(ids[::-1], pair[::-1], new)[::-1]
 
 
 def bpe_from_the_left(word, merges):
@@ -273,23 +159,29 @@ def match_marks_on_all(word, vocab):
     return pieces
 
 
+def unlearned_with_bytes(tokenizer, texts):
+    used = {i for text in texts for i in tokenizer.encode(text)}
+    return sorted(set(tokenizer.vocab.values()) - used)
+
+
+def unlearned_that_are_used(tokenizer, texts):
+    used = {i for text in texts for i in tokenizer.encode(text)}
+    return sorted(i for t, i in tokenizer.vocab.items() if len(t) > 1 and i in used)
+
+
+def unlearned_in_the_first_text(tokenizer, texts):
+    return unlearned(tokenizer, texts[:1])
+
+
+def unlearned_in_any_text(tokenizer, texts):
+    return sorted({i for text in texts for i in unlearned(tokenizer, [text])})
+
+
+def unlearned_with_special(tokenizer, texts):
+    return sorted([*unlearned(tokenizer, texts), *tokenizer.special_tokens.values()])
+
+
 WRONG = {
-    "pair_counts": {
-        "each word once, whatever its count": pairs_of_distinct_words,
-        "pairs across the edge of words": pairs_of_the_joined_text,
-        "every second pair is skipped": pairs_that_do_not_overlap,
-        "a pair counts once a word": pairs_once_a_word,
-        "ab and ba are the same": pairs_without_order,
-        "letters that are not neighbours": pairs_of_all_letters,
-    },
-    "merge": {
-        "only the first place": merge_the_first_place_only,
-        "a token is used twice": merge_and_use_a_token_twice,
-        "the last token is lost": merge_and_lose_the_last,
-        "the pair in either order": merge_either_order,
-        "a step of one after a merge": merge_but_step_by_one,
-        "from the right": merge_from_the_right,
-    },
     "bpe": {
         "whatever merges first from the left": bpe_from_the_left,
         "the longest known token first": bpe_longest_token_first,
@@ -314,13 +206,29 @@ WRONG = {
         "perplexity": lambda loss, tokens, size: math.exp(loss * tokens / size),
         "log2 of the loss": lambda loss, tokens, size: math.log2(loss) * tokens / size,
     },
-    "share": {
-        "over all else, not over the whole":
-            lambda v, d, n, tied: v * d * (1 if tied else 2) / (12 * n * d**2),
-        "tied and untied swapped": lambda v, d, n, tied: share(v, d, n, not tied),
-        "always one table": lambda v, d, n, tied: share(v, d, n, True),
-        "layers forgotten": lambda v, d, n, tied: share(v, d, 1, tied),
-        "d_model not squared": lambda v, d, n, tied: v * d / (v * d + 12 * n * d),
-        "in percent": lambda v, d, n, tied: 100 * share(v, d, n, tied),
+    "whole_text": {
+        "all": ["bytes", "BPE", "WordPiece", "Unigram"],
+        "bytes alone": ["bytes"],
+        "not bytes": ["BPE"],
+        "none": [],
+        "a space is kept by its sign": ["bytes", "BPE", "Unigram"],
+        "WordPiece knows the word": ["bytes", "BPE", "WordPiece"],
+    },
+    "merge_number": {
+        "the first": 1,
+        "when he is there": 2,
+        "at the end": 60,
+        "never": 0,
+        "one early": 3,
+        "one late": 5,
+    },
+    "unlearned": {
+        "bytes too": unlearned_with_bytes,
+        "what is used": unlearned_that_are_used,
+        "judged by the first text": unlearned_in_the_first_text,
+        "unused in some text": unlearned_in_any_text,
+        "how many": lambda tokenizer, texts: len(unlearned(tokenizer, texts)),
+        "special tokens too": unlearned_with_special,
+        "backwards": lambda tokenizer, texts: unlearned(tokenizer, texts)[::-1],
     },
 }

@@ -846,3 +846,137 @@ def _grpo_loss(build):
             want, _ = grpo_loss(moved, old, advantages, mask, config, reference)
             how = {"longest": 7, "beta": beta, "reference": reference}
             close(build(moved, old, advantages, mask, form, **how), want, 1e-5)
+
+
+# --- tokenization
+
+
+def _words(text):
+    """Words as the chapter's `learn` takes them, bytes in the library's order, and that order."""
+    from collections import Counter
+
+    from llmbook.tokenization import split
+    from llmbook.tokenization.byte_names import BYTE_ORDER
+
+    place = {byte: i for i, byte in enumerate(BYTE_ORDER)}
+    counted = Counter(split(text))
+    words = {tuple(place[b] for b in piece.encode()): n for piece, n in counted.items()}
+    return words, [bytes([byte]) for byte in BYTE_ORDER]
+
+
+TEXT = "the cat sat on the mat, aaaa aaa; the other cat sat on the other mat 1212\n" * 3
+
+
+@compares("tokenization/count_pairs")
+def _count_pairs(build):
+    words, _ = _words(TEXT)
+    want = {}
+    for word, n in words.items():
+        for i in range(len(word) - 1):
+            want[word[i : i + 2]] = want.get(word[i : i + 2], 0) + n
+    assert dict(build(words)) == want
+
+
+@compares("tokenization/merge_pair")
+def _merge_pair(build):
+    from llmbook.tokenization.trainer import merge
+
+    for word, pair in (((1, 1, 1, 2), (1, 1)), ((1, 2, 3, 1, 2), (1, 2)), ((3,), (1, 2))):
+        assert build(word, pair, 9) == tuple(merge(word, pair, 9))
+
+
+@compares("tokenization/learn")
+def _learn(build):
+    from llmbook.tokenization import BPETokenizer
+
+    words, tokens = _words(TEXT)
+    learned = build(words, tokens, 12)
+    library = BPETokenizer.train(TEXT, 256 + 12, (), backend="python")
+    assert [(tokens[a], tokens[b]) for a, b in learned] == library.merges
+
+
+# --- pretraining
+
+
+@compares("pretraining/cut_windows")
+def _cut_windows(build):
+    from llmbook.data.packing import Windows
+
+    ids = torch.randint(50, (200,), generator=torch.Generator().manual_seed(1))
+    for length in (7, 10):
+        windows = Windows(ids, length, seed=3)
+        starts = windows.starts(0)
+        x, y = windows.batch(0, len(windows))
+        order = starts.argsort()
+        ours = [part[: len(windows)] for part in build(ids[starts.min() :], length)]
+        assert torch.equal(ours[0], x[order]) and torch.equal(ours[1], y[order])
+        n = (len(ids) - 1) // length
+        assert len(build(ids, length)[0]) == n == len(build(ids[: n * length + 1], length)[0])
+
+
+@compares("pretraining/cross_entropy")
+def _cross_entropy(build):
+    from llmbook.losses import next_token_loss
+
+    logits, targets = _draw(3, (6, 9))[0], torch.tensor([0, 8, 3, 3, 1, 2])
+    close(build(logits, targets), next_token_loss(logits[None], targets[None]))
+    assert torch.isfinite(build(1000 * logits, targets))
+
+
+@compares("pretraining/adamw")
+def _adamw(build):
+    from llmbook.training.optim import AdamW
+
+    (begin,) = _draw(5, (4, 3))
+    mine, state, other = begin.clone(), {}, torch.nn.Parameter(begin.clone())
+    library = AdamW([other], lr=0.02, betas=(0.9, 0.95), weight_decay=0.1)
+    for step in range(20):
+        (other.grad,) = _draw(100 + step, (4, 3))
+        mine = build(mine, other.grad.clone(), state, 0.02)
+        library.step()
+    close(mine, other.detach())
+
+
+@compares("pretraining/orthogonalise")
+def _orthogonalise(build):
+    from llmbook.training.optim import orthogonalise
+
+    for shape in ((5, 9), (9, 5), (6, 6)):
+        (m,) = _draw(6, shape)
+        close(build(m), orthogonalise(m), 1e-10)
+
+
+@compares("pretraining/muon")
+def _muon(build):
+    from llmbook.training.optim import Muon
+
+    (begin,) = _draw(8, (4, 7))
+    mine, state, other = begin.clone(), {}, torch.nn.Parameter(begin.clone())
+    library = Muon([other], lr=0.02, weight_decay=0.1)
+    for step in range(12):
+        (other.grad,) = _draw(200 + step, (4, 7))
+        mine = build(mine, other.grad.clone(), state, 0.02)
+        library.step()
+    close(mine, other.detach(), 1e-10)
+
+
+@compares("pretraining/clip")
+def _clip(build):
+    from llmbook.training.optim import clip_gradients
+
+    for most in (0.5, 100.0):
+        weights = [torch.nn.Parameter(w) for w in _draw(7, (3, 4), (5,))]
+        for w in weights:
+            w.grad = w.detach().clone()
+        ours = build([w.grad.clone() for w in weights], most)
+        clip_gradients(weights, most)
+        for mine, w in zip(ours, weights, strict=True):
+            close(mine, w.grad)
+
+
+@compares("pretraining/rate")
+def _rate(build):
+    from llmbook.training.schedules import cosine
+
+    for step in (0, 5, 19, 20, 21, 70, 99, 100):
+        assert math.isclose(build(step, 100), 6e-3 * cosine(step, 100, 20, 0.05))

@@ -2,7 +2,7 @@
 
 import torch
 
-from llmbook.experiments import transformer, translator
+from llmbook.experiments import relatives, transformer, translator
 from llmbook.experiments.recurrent import shipped
 from llmbook.figures import (
     AttentionScores,
@@ -33,6 +33,7 @@ from llmbook.figures import (
     TemplateExplorer,
     TiledSoftmax,
     Timeline,
+    TokenizerSplits,
     Translating,
     VanishingGradient,
 )
@@ -225,6 +226,12 @@ FIGURES = {
     "state_space": (
         lambda: StateExplorer(),
         [{"rule": "digits"}, {"mute": True}, {"small": 0.0, "large": 4.0}, {"small": 0.5}],
+    ),
+    "splits": (
+        lambda: TokenizerSplits(
+            relatives.cuts(), "The <b>baker's</b> 12345 loaves, ř 面包 👩🏽‍🚀"
+        ),
+        [{"text": "x" * 400}, {"merges": 0}, {"text": ""}],
     ),
     "speculation": (
         _speculation,

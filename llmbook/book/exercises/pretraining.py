@@ -1,41 +1,15 @@
-"""Checks of the exercises on pretraining: odd sizes, masked targets, logits that overflow."""
+"""Checks of the exercises on pretraining: masked targets, logits that overflow, cut state."""
 
 import math
+from collections import Counter
 
 import torch
 
-from llmbook.book.check import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, exercise, number
 
 
 def _random(seed, *shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@exercise("pretraining/cut", title="Cut the stream", difficulty=1, minutes=10)
-def cut(answer):
-    for tokens, length in ((22, 7), (21, 7), (16, 5), (9, 4)):
-        ids = torch.arange(100, 100 + tokens)
-        got = call(answer, ids, length)
-        if not isinstance(got, (tuple, list)) or len(got) != 2:
-            raise NotYet("Return two tensors: inputs, targets.")
-        n = (tokens - 1) // length
-        if torch.as_tensor(got[0]).shape != (n, length):
-            raise NotYet(
-                f"From {tokens} tokens come {n} whole windows of {length}, as each also needs a "
-                f"target for its last input: got inputs {tuple(torch.as_tensor(got[0]).shape)}."
-            )
-        agree(
-            got[0],
-            ids[: n * length].view(n, length),
-            "The inputs are the stream itself, cut into equal pieces one after the other.",
-        )
-        agree(
-            got[1],
-            ids[1 : n * length + 1].view(n, length),
-            "The target of each input is the token after it in the stream, "
-            "also at a window's end.",
-        )
-    return "Right. The last target of a window is the first input of the next."
 
 
 @exercise("pretraining/masked_loss", title="The loss, with gaps", difficulty=2, minutes=15)
@@ -68,82 +42,89 @@ def masked_loss(answer):
     return "Right, and safe."
 
 
-@exercise("pretraining/to_bits", title="Whose model is better?", difficulty=1, minutes=5)
-def to_bits(answer):
-    for nats, tokens, n_bytes in ((2.3, 1000, 2670), (1.1, 777, 791), (5.0, 31, 400)):
-        agree(
-            call(answer, nats, tokens, n_bytes),
-            nats * tokens / math.log(2) / n_bytes,
-            "The whole text's surprise is nats times tokens; in bits, divided by ln 2; then share "
-            "it out among the bytes.",
-            tolerance=1e-9,
-        )
-    return "Right. Now two models with different tokenizers can be compared."
-
-
-@exercise("pretraining/adamw_step", title="AdamW from memory", difficulty=2, minutes=20)
-def adamw_step(answer):
-    setting = {"lr": 0.03, "b1": 0.8, "b2": 0.95, "eps": 1e-3, "decay": 0.2}
-    theta, m, v = 3 * _random(2, 4, 3), torch.zeros(4, 3).double(), torch.zeros(4, 3).double()
-    for t in (1, 2, 3):
-        g = _random(10 + t, 4, 3) * 0.3
-        got = call(answer, theta, g, m, v, t, *setting.values())
-        if not isinstance(got, (tuple, list)) or len(got) != 3:
-            raise NotYet("Return three tensors: theta, m, v.")
-        theta, m, v = _adamw(theta, g, m, v, t, **setting)
-        agree(got[1], m, "m is the running mean of the gradients, without the correction.")
-        agree(got[2], v, "v is the running mean of the squared gradients, without the correction.")
-        agree(
-            got[0],
-            theta,
-            f"m and v are right; theta after step {t} is not. Divide both means by "
-            "1 − βᵗ, add ε after the root, and keep the decay outside of the fraction.",
-        )
-    return "Right, three steps long."
-
-
-def _adamw(theta, g, m, v, t, lr, b1, b2, eps, decay):
-    m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
-    fraction = (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + eps)
-    return theta - lr * (fraction + decay * theta), m, v
-
-
-@exercise("pretraining/rate", title="Warm up, cool down", difficulty=1, minutes=10)
-def rate(answer):
-    for steps, warmup, peak, final in ((50, 7, 0.3, 0.02), (33, 1, 1.0, 0.0), (20, 5, 2.0, 0.5)):
-        for step in range(steps + 1):
-            x = (step - warmup) / (steps - warmup)
-            want = (
-                peak * (step + 1) / warmup
-                if step < warmup
-                else final + (peak - final) * (1 + math.cos(math.pi * x)) / 2
-            )
-            where = "in the warm-up" if step < warmup else "on the cosine"
+@exercise("pretraining/bytes_held", title="What each device holds", difficulty=2, minutes=15)
+def bytes_held(answer):
+    kept = {0: "nothing", 1: "the 12 bytes of the optimiser", 2: "these and the gradient's 2"}
+    for n in (1, 2, 8, 64):
+        for stage, cut in enumerate((0, 12, 14, 16)):
+            want = 16 - cut + cut / n
+            got = number(call(answer, stage, n))
+            if stage == 3 and abs(got - (16 - 14 + 14 / n)) < 1e-9 and n > 1:
+                raise NotYet("Stage 3 cuts the 16-bit weight, too: nothing is held whole.")
+            if cut and abs(got - (16 - cut) / n) < 1e-9 and n > 1:
+                raise NotYet(f"Stage {stage}: you share out what stays whole, and drop the rest.")
             agree(
-                call(answer, step, steps, warmup, peak, final),
+                got,
                 want,
-                f"Step {step} of {steps}, {where} (warmup={warmup}, peak={peak}, final={final}): "
-                f"expected {want:.4f}.",
+                f"Stage {stage} on {n} devices: of the 16 bytes it cuts "
+                f"{kept.get(stage, 'everything')}; what is not cut every device holds whole.",
                 tolerance=1e-9,
             )
-    return "Right: peak/warmup at first, peak at the top, final at the end."
+    return "Right. With 64 devices, stage 3 holds a quarter of a byte a parameter on each."
 
 
-@exercise("pretraining/clip", title="Clip", difficulty=2, minutes=10)
-def clip(answer):
-    grads = [_random(4, 3, 5), 4 * _random(5, 7), 0.1 * _random(6, 2, 2)]
-    norm = math.sqrt(sum(g.square().sum().item() for g in grads))
-    for max_norm in (1.0, norm / 2, norm * 2):
-        got = call(answer, grads, max_norm)
-        if not isinstance(got, (list, tuple)) or len(got) != len(grads):
-            raise NotYet("Return a list with one tensor for each that was given.")
-        factor = min(1.0, max_norm / norm)
-        for mine, g in zip(got, grads, strict=True):
-            advice = (
-                "These gradients are below the limit already: leave them as they are."
-                if factor == 1
-                else "One norm over all the tensors together, one factor for "
-                "all of them: directions must stay."
+@exercise(
+    "pretraining/perplexity_of_other",
+    title="Longer tokens",
+    difficulty=1,
+    minutes=5,
+    kind="predict",
+)
+def perplexity_of_other(answer):
+    got = number(answer)
+    if abs(got - math.sqrt(10)) < 0.05:
+        raise NotYet("Upside down: fewer tokens share the same surprise, so each has more of it.")
+    if abs(got - 20) < 1e-6:
+        raise NotYet("The surprise a token doubles, not the perplexity, which is its exponential.")
+    agree(
+        got,
+        10.0**2,
+        "Equal bits per byte: the text's whole surprise is the same, and it has half as many "
+        "tokens. What is twice ln 10 as a perplexity?",
+        tolerance=1e-3,
+    )
+    return "Right: 100. A token twice as long carries twice the surprise, and e² ln 10 is 10²."
+
+
+@exercise(
+    "pretraining/lost_from", title="Read the updates", difficulty=1, minutes=5, kind="figure"
+)
+def lost_from(answer):
+    from llmbook.experiments import precision, pretraining
+
+    runs = [found["lost"] for found in pretraining.over_seeds("precision", "float32")]
+    over = [s for s in precision.LOST_AT if all(one[str(s)][0] > 0.1 for one in runs)]
+    got = number(answer)
+    if got not in precision.LOST_AT:
+        raise NotYet(f"One of the measured steps is asked for: {precision.LOST_AT}.")
+    if got in over and got != over[0]:
+        raise NotYet("It is true of that step, but it began earlier.")
+    agree(got, over[0], "Orange is bfloat16. At that step some seed still lies below 10%.")
+    return "Right. While the rate is high nearly every update counts; then it falls."
+
+
+@exercise("pretraining/fair", title="Change the diet", difficulty=2, minutes=20, kind="experiment")
+def fair(answer):
+    from llmbook.experiments.toy_world import build_world
+
+    for seed in (0, 7):
+        family = build_world(seed).family
+        got = call(answer, family)
+        if not isinstance(got, dict) or set(got) != set(family):
+            raise NotYet("Return a dict with the same kinds as `family`.")
+        for kind in family:
+            if kind != "jobs" and Counter(got[kind]) != Counter(family[kind]):
+                raise NotYet(f"The sentences of {kind!r} should stay as they are.")
+        jobs, before = Counter(got["jobs"]), Counter(family["jobs"])
+        nurses = {line: n for line, n in before.items() if "nurse" in line}
+        if {line: n for line, n in jobs.items() if "nurse" in line} != nurses:
+            raise NotYet("The nurse's sentences should stay as they are.")
+        he, she = (jobs[f"the engineer said {who} was late ."] for who in ("he", "she"))
+        if sum(jobs.values()) != sum(before.values()):
+            raise NotYet(
+                f"There were 100 sentences about engineers: you have {he} with he and {she} with "
+                "she. Change some, rather than add or drop any."
             )
-            agree(mine, g * factor, advice, tolerance=1e-5)
-    return "Right. The direction stays; only the length changes."
+        if he != she:
+            raise NotYet(f"Now the engineer is he in {he} sentences and she in {she}.")
+    return "Right. Train on it: the engineer comes out near one half, the nurse as she was."

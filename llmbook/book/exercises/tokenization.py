@@ -1,68 +1,8 @@
-"""Checks of the exercises on tokenization: short words, ties, overlaps, counts above one."""
+"""Checks of the exercises on tokenization: short words, ties, unknown pieces, unused tokens."""
 
 import math
 
-from llmbook.book.check import NotYet, agree, call, exercise
-
-
-def _pair_counts(words):
-    counts = {}
-    for word, n in words.items():
-        for pair in zip(word, word[1:]):
-            counts[pair] = counts.get(pair, 0) + n
-    return counts
-
-
-@exercise("tokenization/pair_counts", title="Count the pairs", difficulty=1, minutes=10)
-def pair_counts(answer):
-    cases = (
-        {("l", "o", "w"): 5, ("l", "o", "w", "e", "r"): 2, ("s", "l", "o", "w"): 3},
-        {("a", "a", "a"): 2, ("a",): 7, (): 4, ("b", "a", "b", "a"): 1},
-    )
-    for words in cases:
-        got, want = call(answer, words), _pair_counts(words)
-        if not hasattr(got, "items"):
-            raise NotYet("Return a dict from a pair, such as ('l', 'o'), to its count.")
-        got = {k: v for k, v in got.items() if v}
-        if got == {pair: sum(zip_count(word, pair) for word in words) for pair in want}:
-            raise NotYet(
-                "Each word was counted once. A word that occurs 5 times holds its pairs 5 times."
-            )
-        if set(got) - set(want):
-            odd = sorted(set(got) - set(want), key=str)[0]
-            raise NotYet(f"{odd!r} is no pair of neighbours inside a word.")
-        for pair, n in want.items():
-            if got.get(pair, 0) != n:
-                raise NotYet(
-                    f"For {words} the pair {pair} should count {n}: got {got.get(pair, 0)}."
-                )
-    return "Right. This is all that BPE ever looks at."
-
-
-def zip_count(word, pair):
-    return sum(two == pair for two in zip(word, word[1:]))
-
-
-@exercise("tokenization/merge", title="Merge a pair", difficulty=1, minutes=15)
-def merge(answer):
-    cases = [
-        ([1, 2, 3, 1, 2], (1, 2), 9, [9, 3, 9]),
-        ([1, 1, 1], (1, 1), 7, [7, 1]),
-        ([1, 1, 1, 1, 2], (1, 1), 7, [7, 7, 2]),
-        ([3, 1], (1, 2), 9, [3, 1]),
-        ([], (1, 2), 9, []),
-        ([1, 2, 2, 1], (2, 1), 5, [1, 2, 5]),
-    ]
-    for ids, pair, new, want in cases:
-        got = answer(list(ids), pair, new) if callable(answer) else call(answer)
-        if got is None or got is ...:
-            raise NotYet("The function returns nothing yet.")
-        if list(got) != want:
-            raise NotYet(
-                f"{ids} with {pair} → {new} should give {want}: got {list(got)}. Read "
-                "from the left; a token that has been merged is used up."
-            )
-    return "Right, and an overlap such as 1 1 1 goes to the left."
+from llmbook.book.check import NotYet, agree, call, exercise, number
 
 
 @exercise("tokenization/bpe", title="Encode a word", difficulty=2, minutes=25)
@@ -149,16 +89,83 @@ def bits_per_byte(answer):
     return "Right. A fair number, whatever the tokens are."
 
 
-@exercise("tokenization/share", title="What does the vocabulary cost?", difficulty=1, minutes=10)
-def share(answer):
-    for v, d, layers, tied in ((50257, 768, 12, True), (1000, 64, 2, False), (777, 32, 3, True)):
-        table = v * d * (1 if tied else 2)
-        want = table / (table + 12 * layers * d**2)
-        agree(
-            call(answer, v, d, layers, tied),
-            want,
-            "The table has vocab_size · d_model weights; untied there are two. All else: "
-            "12 · layers · d_model². The share is table / (table + all else).",
-            tolerance=1e-9,
+@exercise(
+    "tokenization/whole_text", title="Who loses nothing?", difficulty=1, minutes=5, kind="predict"
+)
+def whole_text(answer):
+    names = {"bytes", "bpe", "wordpiece", "unigram"}
+    if isinstance(answer, str) or not isinstance(answer, (set, frozenset, list, tuple)):
+        raise NotYet('Answer with a list of names, such as ["bytes", "Unigram"].')
+    got = {str(one).strip().lower() for one in answer}
+    if strange := got - names:
+        raise NotYet(
+            f"The four are bytes, BPE, WordPiece and Unigram: got {sorted(strange)[0]!r}."
         )
-    return "Right. For GPT-2 small, 31%: nearly a third of it is a dictionary."
+    if "bytes" not in got:
+        raise NotYet("Bytes are the text itself, whatever it says.")
+    if "bpe" not in got:
+        raise NotYet("BPE starts from the 256 bytes, and merging throws nothing away.")
+    if got != {"bytes", "bpe"}:
+        raise NotYet(
+            "WordPiece and Unigram see words, with one space between any two, and have no piece "
+            "for a character that they never read."
+        )
+    return "Right. What starts from bytes loses nothing."
+
+
+@exercise(
+    "tokenization/merge_number", title="Read the merges", difficulty=1, minutes=5, kind="figure"
+)
+def merge_number(answer):
+    from llmbook.figures import MergeSteps
+
+    story = (
+        "the cat sat on the mat and the rat sat on the cat. the other cat thought that the rat "
+        'that sat there was rather fat. "that is the fattest rat that ever sat on a cat," said '
+        "the other cat to the cat under the rat, and the rat sat on and on."
+    )
+    steps = MergeSteps({"English": story}).merges[0]
+    want = 1 + ["".join(pair[:2]) for pair in steps].index("Ġthe")
+    agree(
+        number(answer),
+        want,
+        "In the second figure choose English, begin at 0, and press Merge until the line below "
+        "says that ␣ and the, or whatever was left of it, became “␣the”.",
+    )
+    return f"Right: merge {want}, as soon as its parts are there."
+
+
+@exercise(
+    "tokenization/unlearned",
+    title="Find the glitch tokens",
+    difficulty=2,
+    minutes=20,
+    kind="experiment",
+)
+def unlearned(answer):
+    from llmbook.tokenization import BPETokenizer
+
+    texts = ["the cat sat on the mat and the other cat sat there", "the rat is that cat's rat"]
+    log = "login zephyrquill login zephyrquill"
+    tokenizer = BPETokenizer.train([*texts, log, log], 256 + 1 + 40)
+    for read in (texts, texts[:1], [], [log]):
+        used = {i for text in read for i in tokenizer.encode(text)}
+        merged = {i for token, i in tokenizer.vocab.items() if len(token) > 1}
+        want = sorted(merged - used)
+        got = call(answer, tokenizer, read)
+        if not isinstance(got, (list, tuple, set, range)):
+            raise NotYet("Return the ids as a list.")
+        got = [int(i) for i in got]
+        if set(got) - merged:
+            odd = min(set(got) - merged)
+            raise NotYet(f"{odd} is no token that a merge made: a byte, or a special token.")
+        if set(got) & used:
+            raise NotYet(f"{min(set(got) & used)} is used: some text of the {len(read)} has it.")
+        if set(got) != set(want):
+            raise NotYet(
+                f"{min(set(want) - set(got))} is missing: it is merged and none of the "
+                f"{len(read)} texts uses it."
+            )
+        if got != want:
+            raise NotYet("These are the tokens; give them in the order of their ids, each once.")
+    return "Right. Some of them a later merge always swallows; some were only in the other text."
