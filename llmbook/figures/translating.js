@@ -93,10 +93,13 @@ function render({ model, el }) {
     options: [...Array(heads).keys()].map((i) => [i, String(i + 1)]) });
   const without = choice({ label: "Take out", name: "without", input: (x) => put(model, { without: x }),
     options: ["nothing", "positions", "cross-attention", "mask"].map((x) => [x, x]) });
-  const list = h("details", { class: "note", style: "flex:1 1 100%" }, h("summary", {}, "Words that it knows"),
-    h("p", { style: "margin:.3rem 0 0" }, get("known").join(" · ")));
+  const list = h("p", { class: "note", style: "flex:1 1 100%;margin:0", hidden: true }, get("known").join(" · "));
+  const more = button("Words that it knows", () => {
+    list.hidden = !list.hidden;
+    more.setAttribute("aria-expanded", String(!list.hidden));
+  }, { "data-name": "words", "aria-expanded": "false" });
   ui.controls.append(h("label", { style: "flex:1 1 100%" }, h("span", {}, "Your sentence"), field),
-    list, without.node, layer.node, head.node);
+    more, list, without.node, layer.node, head.node);
   const strip = h("div", { class: "tokens", role: "group", "aria-label": "What it writes; the token that is looked at is framed",
     style: "margin-top:.2rem" });
   ui.body.before(strip);
