@@ -14,6 +14,7 @@ _WHERE = {
     "BudgetPlanner": "budget",
     "CellReader": "recurrent",
     "ClipExplorer": "ppo_clip",
+    "DateReader": "dates",
     "FamilyMasks": "families",
     "GradientReach": "recurrent",
     "GroupSamples": "group_samples",

@@ -14,6 +14,10 @@ from llmbook.book.root import find_root
 matplotlib.use("Agg")
 CHAPTERS = find_root(Path(__file__).parent) / "chapters"
 
+FORMULA = ["setup", "attend", "calculator", "claims-formula"]
+ROWS = [*FORMULA, "claims-rows"]
+SELF = [*ROWS, "self", "cats-figure", "claims-self"]
+CONTEXT = [*SELF, "claim-context"]
 PATHS = ["setup", "paths", "claims-paths"]
 FLASH = ["setup", "tiled", "tiled-backward", "claim-flash"]
 SQUARE = ["setup", "tiled", "square-figure", "claim-square"]
@@ -21,6 +25,43 @@ CROWD = ["setup", "bound", "crowd-figure", "claim-crowd"]
 
 # claim, what is broken: its notebook, the cells it stands on (the last makes it), old code, new
 BROKEN = {
+    "attn-formula, scale": (
+        "attention",
+        FORMULA,
+        "scores = Q @ K.mT / math.sqrt(K.shape[-1])   #",
+        "scores = Q @ K.mT / K.shape[-1]   #",
+    ),
+    "attn-formula, mask": ("attention", FORMULA, "masked_fill(~mask, -m", "masked_fill(mask, -m"),
+    "demo-attention-calculator": (
+        "attention",
+        FORMULA,
+        "[0.3414, 0.2000, 0.1791, 0.2795]",
+        "[0.4369, 0.1499, 0.1203, 0.2929]",
+    ),
+    "attn-softmax-rows-are-distributions": (
+        "attention",
+        ROWS,
+        "np.exp(x - x.max(-1, keepdims=True))",
+        "np.exp(x)",
+    ),
+    "attn-output-weighted-sum": (
+        "attention",
+        ROWS,
+        "outside(attend(*t)[0], t[2])",
+        "outside(1.5 * attend(*t)[0], t[2])",
+    ),
+    "attn-6x6-worked-example": (
+        "attention",
+        SELF,
+        "x = torch.stack([word_vectors[word] for word in sentence])",
+        "x = torch.stack([word_vectors[word] for word in sentence]) + torch.arange(6)[:, None] / 9",
+    ),
+    "attn-context-from-entire-sequence": (
+        "attention",
+        CONTEXT,
+        "decoder = influence(torch.ones(5, 5).tril().bool())",
+        "decoder = influence(torch.ones(5, 5).tril(1).bool())",
+    ),
     "attn-path-length": (
         "attention_kernels",
         PATHS,
@@ -85,12 +126,41 @@ def execute(notebook, names, old=None, new=None):
             exec(compile(cell, "chapter", "exec"), space)
 
 
-@pytest.mark.parametrize("cells", [PATHS, FLASH, SQUARE, CROWD], ids=lambda c: c[-1])
+@pytest.mark.parametrize("cells", [CONTEXT, PATHS, FLASH, SQUARE, CROWD], ids=lambda c: c[-1])
 def test_the_claims_hold_on_the_code_as_it_is(cells):
-    execute("attention_kernels", cells)
+    execute("attention" if cells is CONTEXT else "attention_kernels", cells)
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_claim_fails_when_the_code_under_it_is_broken(name):
     with pytest.raises(ClaimError, match=name.split(",")[0]):
         execute(*BROKEN[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "part", "arm", "value"),
+    [
+        (
+            "attn-coreference-it-animal",
+            ["setup", "tired-figure", "claim-tired"],
+            "pronoun",
+            "causal",
+            0.9,
+        ),
+    ],
+)
+def test_a_claim_on_recorded_runs_fails_when_they_say_otherwise(
+    monkeypatch, name, cells, part, arm, value
+):
+    from llmbook.experiments import attention
+
+    told = attention.over_seeds
+
+    def otherwise(asked, which):
+        found = told(asked, which)
+        return dict.fromkeys(found, value) if (asked, which) == (part, arm) else found
+
+    execute("attention", cells)
+    monkeypatch.setattr(attention, "over_seeds", otherwise)
+    with pytest.raises(ClaimError, match=name):
+        execute("attention", cells)

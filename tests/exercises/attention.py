@@ -1,4 +1,4 @@
-"""Solutions and named mistakes for the exercises of the chapter on attention."""
+"""Solutions of the exercises on attention, and wrong answers that a student might give."""
 
 import math
 
@@ -16,22 +16,30 @@ def masked_weights(scores, mask):
     return weights.masked_fill(empty, 0.0)
 
 
-def additive_weights(s, H, W, U, v):
-    hidden = torch.tanh(W @ s + H @ U.T)  # (n, width)
-    return (hidden @ v).softmax(0)
-
-
 def cosine_attention(Q, K, V, tau):
     Q = Q / Q.norm(dim=1, keepdim=True)
     K = K / K.norm(dim=1, keepdim=True)
     return (tau * Q @ K.T).softmax(-1) @ V
 
 
-SOLUTIONS = {f.__name__: f for f in (
-    scaled_attention, masked_weights, additive_weights, cosine_attention)}
+def glance(n, at, ahead):
+    mask = torch.ones(n, n).tril().bool()
+    mask[at, ahead] = True
+    return mask
+
+
+SOLUTIONS = {
+    "scaled_attention": scaled_attention,
+    "masked_weights": masked_weights,
+    "cosine_attention": cosine_attention,
+    "spread": 8,
+    "no_such_day": "2001-02-31",
+    "glance": glance,
+}
 
 
 # --- the formula
+
 
 def no_scale(Q, K, V):
     return (Q @ K.T).softmax(-1) @ V
@@ -67,6 +75,7 @@ def width_of_the_values(Q, K, V):
 
 # --- masks
 
+
 def mask_after_softmax(scores, mask):
     return scores.softmax(-1) * mask
 
@@ -95,32 +104,6 @@ def a_large_number_for_infinity(scores, mask):
 
 def shared_equally(scores, mask):
     return mask / mask.sum(-1, keepdim=True).clamp(min=1)
-
-
-# --- Bahdanau
-
-def no_tanh(s, H, W, U, v):
-    return ((W @ s + H @ U.T) @ v).softmax(0)
-
-
-def scores_without_softmax(s, H, W, U, v):
-    return torch.tanh(W @ s + H @ U.T) @ v
-
-
-def tanh_of_the_score(s, H, W, U, v):
-    return torch.tanh((W @ s + H @ U.T) @ v).softmax(0)
-
-
-def two_tanhs(s, H, W, U, v):
-    return ((torch.tanh(W @ s) + torch.tanh(H @ U.T)) @ v).softmax(0)
-
-
-def summed_without_v(s, H, W, U, v):
-    return torch.tanh(W @ s + H @ U.T).sum(1).softmax(0)
-
-
-def state_left_out(s, H, W, U, v):
-    return (torch.tanh(H @ U.T) @ v).softmax(0)
 
 
 # --- cosines
@@ -154,17 +137,103 @@ def whole_matrix_normalised(Q, K, V, tau):
     return (tau * (Q / Q.norm()) @ (K / K.norm()).T).softmax(-1) @ V
 
 
+# --- one glance ahead
+
+
+def transposed(n, at, ahead):
+    return glance(n, at, ahead).T
+
+
+def inverted(n, at, ahead):
+    return ~glance(n, at, ahead)
+
+
+def causal_and_nothing_else(n, at, ahead):
+    return torch.ones(n, n).tril().bool()
+
+
+def all_of_the_rest(n, at, ahead):
+    mask = glance(n, at, ahead)
+    mask[at] = True
+    return mask
+
+
+def everybody_glances(n, at, ahead):
+    mask = glance(n, at, ahead)
+    mask[:, ahead] = True
+    return mask
+
+
+def as_numbers(n, at, ahead):
+    return glance(n, at, ahead).float()
+
+
+def itself_forbidden(n, at, ahead):
+    return glance(n, at, ahead) & ~torch.eye(n).bool()
+
+
 WRONG = {
-    "scaled_attention": {f.__name__.replace("_", " "): f for f in (
-        no_scale, divided_by_d, times_root_d, hard_argmax, softmax_over_queries,
-        root_of_the_number_of_keys, scaled_after_the_softmax, width_of_the_values)},
-    "masked_weights": {f.__name__.replace("_", " "): f for f in (
-        mask_after_softmax, score_zero, inverted_mask, transposed_mask, nan_for_an_empty_row,
-        a_large_number_for_infinity, shared_equally)},
-    "additive_weights": {f.__name__.replace("_", " "): f for f in (
-        no_tanh, scores_without_softmax, tanh_of_the_score, two_tanhs, summed_without_v,
-        state_left_out)},
-    "cosine_attention": {f.__name__.replace("_", " "): f for f in (
-        lengths_kept, queries_alone, columns_normalised, root_as_well, divided_by_tau,
-        values_too, whole_matrix_normalised)},
+    "scaled_attention": {
+        f.__name__.replace("_", " "): f
+        for f in (
+            no_scale,
+            divided_by_d,
+            times_root_d,
+            hard_argmax,
+            softmax_over_queries,
+            root_of_the_number_of_keys,
+            scaled_after_the_softmax,
+            width_of_the_values,
+        )
+    },
+    "masked_weights": {
+        f.__name__.replace("_", " "): f
+        for f in (
+            mask_after_softmax,
+            score_zero,
+            inverted_mask,
+            transposed_mask,
+            nan_for_an_empty_row,
+            a_large_number_for_infinity,
+            shared_equally,
+        )
+    },
+    "cosine_attention": {
+        f.__name__.replace("_", " "): f
+        for f in (
+            lengths_kept,
+            queries_alone,
+            columns_normalised,
+            root_as_well,
+            divided_by_tau,
+            values_too,
+            whole_matrix_normalised,
+        )
+    },
+    "spread": {
+        "the variance": 64,
+        "one": 1,
+        "the variance squared": 4096,
+        "one over the root": 0.125,
+        "of 16 terms": 4,
+    },
+    "no_such_day": {
+        "the calendar's answer": "2001-03-03",
+        "the last day of February": "2001-02-28",
+        "a day too early": "2001-02-30",
+        "as it was typed": "31 February 2001",
+        "American": "02-31-2001",
+    },
+    "glance": {
+        f.__name__.replace("_", " "): f
+        for f in (
+            transposed,
+            inverted,
+            causal_and_nothing_else,
+            all_of_the_rest,
+            everybody_glances,
+            as_numbers,
+            itself_forbidden,
+        )
+    },
 }

@@ -146,3 +146,35 @@ def test_a_head_is_scaled_dot_product_attention():
     head, x, mask = pronoun.Head(8), torch.randn(2, 5, 8), torch.ones(5, 5).tril().bool()
     want = F.scaled_dot_product_attention(head.q(x), head.k(x), head.v(x), attn_mask=mask)
     torch.testing.assert_close(head(x, mask), want)
+
+
+# --- the record
+
+
+def test_the_translator_that_ships_writes_new_dates():
+    hits = lab.right(lab.shipped(), *lab.new_dates(1))
+    assert hits.all(1).double().mean() > 0.97
+    assert sum(path.stat().st_size for path in lab.WEIGHTS.iterdir()) < 160_000
+
+
+def test_every_run_is_recorded_readers_for_five_seeds():
+    runs = lab.recorded(lab.OUT)
+    for part, key, _ in lab.points():
+        assert key in runs[part], (part, key)
+    for name in pronoun.MASKS:
+        assert len(lab.over_seeds("pronoun", name)) == len(lab.SEEDS) == 5
+    assert all(0 <= v <= 1 for v in runs["pronoun"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("score", ["attention", "no attention"])
+def test_recorded_reversals_come_out_again(score):
+    found = lab.reversed_digits(score, 2)
+    assert found == pytest.approx(lab.over_seeds("reversal", score)[2], abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["causal", "causal, one glance ahead"])
+def test_a_recorded_reader_comes_out_again(name):
+    found = pronoun.resolved(*pronoun.MASKS[name], 3)
+    assert found == pytest.approx(lab.over_seeds("pronoun", name)[3], abs=0.1)

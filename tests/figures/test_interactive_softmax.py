@@ -1,17 +1,31 @@
-"""A softmax in blocks: what is drawn in the browser equals what Python computes."""
+"""A translator in the page and a softmax in blocks: what they show equals what Python computes."""
 
 import numpy as np
 import pytest
+import torch
 from helpers.browser import browser, open_widget  # noqa: F401 - fixtures
 
-from llmbook.figures import OnlineSoftmax
+from llmbook.experiments import attention as lab
+from llmbook.figures import DateReader, OnlineSoftmax
 
+LETTERS, DIGITS = lab.LETTERS.characters, lab.DIGITS.characters
+WEIGHTS = lab.shipped().state_dict()
 in_browser = pytest.mark.browser
+
+
+def reader(text="the 3rd of March, 1998", **state):
+    return DateReader(WEIGHTS, LETTERS, DIGITS, text, **state)
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: reader("3"), "text must have 2 to 36 characters: got '3'"),
+        (lambda: reader("3 März 98"), "translator's characters: got \\['ä'\\]"),
+        (lambda: reader(step=10), "step must be from 0 to 9: got 10"),
+        (lambda: reader("3 May 2001", hide="June"), "hide must be a piece of the text"),
+        (lambda: reader("3 May 2001", hide="3 May 2001"), "not all of it"),
+        (lambda: DateReader({"out.weight": 0}, "ab", "01", "ab"), "weights must be a translator"),
         (lambda: OnlineSoftmax("1"), "scores must hold 2 to 16 numbers"),
         (lambda: OnlineSoftmax("1 two 3"), "got '1 two 3'"),
         (lambda: OnlineSoftmax("1 1000"), "from -999 to 999"),
@@ -24,6 +38,62 @@ in_browser = pytest.mark.browser
 def test_what_cannot_be_drawn_is_refused_by_name(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def translated(text, hide="", best=True):
+    """(ids, their probabilities, weights) of ten characters, by PyTorch in float64."""
+    kind = lab.Translator if best else lab.Distracted
+    model = kind(len(LETTERS), len(DIGITS), lab.DATE_WIDTH).double()
+    model.load_state_dict(WEIGHTS)
+    x, hidden = torch.tensor([lab.LETTERS.encode(text)]), torch.zeros(1, len(text)).bool()
+    if hide:
+        hidden[0, text.index(hide) : text.index(hide) + len(hide)] = True
+    with torch.no_grad():
+        logits, weights = model(x, torch.tensor([len(text)]), steps=10, hidden=hidden)
+    law = logits[0].softmax(-1)
+    return law.argmax(-1), law.max(-1).values, torch.cat(weights)
+
+
+@in_browser
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"text": "the 3rd of March, 1998"},
+        {"text": "thursday, october 29, 1931", "hide": "october"},
+        {"text": "7/4/2026", "best": False},
+        {"text": "no date at all"},
+    ],
+)
+def test_what_it_writes_and_where_it_looks_is_pytorch_s(open_widget, how):
+    page = open_widget(reader())
+    page.page.locator(".weight").first.wait_for()
+    for trait, value in how.items():
+        page.set(trait, value)
+    ids, p, weights = translated(**how)
+    shown = page.data(".wrote", "id", "p")
+    assert [int(i) for i, _ in shown] == ids.tolist()
+    np.testing.assert_allclose([v for _, v in shown], p, atol=5e-3)
+    np.testing.assert_allclose(page.data(".weight", "p"), weights.flatten(), atol=5e-3)
+    page.slide("step", 8)
+    np.testing.assert_allclose(page.data(".letter", "weight"), weights[8], atol=5e-3)
+    text = page.page.locator(".readout").get_attribute("data-text")
+    assert text == lab.DIGITS.decode(ids)
+
+
+@in_browser
+def test_letters_that_it_never_met_are_left_out_and_told(open_widget):
+    page = open_widget(reader())
+    page.page.locator(".weight").first.wait_for()
+    page.control("text").fill("3 März 1998")
+    assert page.state("text") == "3 Mrz 1998" and "It never met ä" in page.text(".readout")
+    page.control("hide").fill("1998")
+    assert page.state("hide") == "1998"
+    assert sum(page.data(".letter", "weight")[-4:]) == 0
+    page.control("text").fill("3 May 2001")  # the piece is gone, and with it the mask
+    assert page.state("hide") == "" and "left out" not in page.text(".readout")
+
+
+# --- a softmax in blocks
 
 
 @pytest.mark.parametrize("block", [1, 2, 4])

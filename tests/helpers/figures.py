@@ -2,6 +2,7 @@
 
 import torch
 
+from llmbook.experiments import attention as translators
 from llmbook.experiments import relatives, transformer, translator
 from llmbook.experiments.recurrent import shipped
 from llmbook.figures import (
@@ -10,6 +11,7 @@ from llmbook.figures import (
     BudgetPlanner,
     CellReader,
     ClipExplorer,
+    DateReader,
     FamilyMasks,
     GradientReach,
     GroupSamples,
@@ -120,6 +122,11 @@ def _groups():
     )
 
 
+def _dates():
+    weights = translators.shipped().state_dict()
+    return DateReader(weights, translators.LETTERS.characters, translators.DIGITS.characters)
+
+
 def _families():
     return FamilyMasks(
         ["internationalisation"] * 10, ["antidisestablish"] * 6, ["short"] * 4, layers=4
@@ -134,6 +141,15 @@ FIGURES = {
         [{"stage": s} for s in (0, 2, 3, 9, 12)],
     ),
     "budget": (BudgetPlanner, [{"flops": 19.0}, {"flops": 26.0, "served": 13.0}, {"law": 0}]),
+    "dates": (
+        _dates,
+        [
+            {"text": "wednesday the 20th of february 2092"},
+            {"best": False, "step": 9},
+            {"text": "3.3.98", "step": 0},
+            {"text": "30 Sep 1999", "hide": "Sep"},
+        ],
+    ),
     "families": (_families, [{"token": 3}, {"layer": 2}]),
     "held": (
         lambda: HeldGate(shipped("recall")),

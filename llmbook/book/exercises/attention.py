@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from llmbook.book.check import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, exercise, number
+from llmbook.experiments import attention as lab
 
 
 def _normal(seed, *shapes):
@@ -80,18 +81,6 @@ def masked_weights(answer):
     agree(got, want, "A query that may look at nothing should get weight 0 on every key.")
 
 
-@exercise("attention/additive_weights", title="Bahdanau's score", difficulty=2, minutes=15)
-def additive_weights(answer):
-    for seed, (n, d_s, d_h, width) in enumerate([(5, 3, 4, 6), (7, 4, 4, 4)]):
-        s, h, w, u, v = _normal(20 + seed, (d_s,), (n, d_h), (width, d_s), (width, d_h), (width,))
-        want = (torch.tanh(w @ s + h @ u.T) @ v).softmax(0)
-        agree(
-            call(answer, s, h, w, u, v),
-            want,
-            "The score of state j is v · tanh(W s + U h_j); the weights are their softmax over j.",
-        )
-
-
 @exercise("attention/cosine_attention", title="Scores that cannot grow", difficulty=2, minutes=15)
 def cosine_attention(answer):
     for seed, (n, m, d_k, tau) in enumerate([(3, 5, 7, 4.0), (4, 4, 2, 10.0), (1, 6, 16, 1.5)]):
@@ -110,3 +99,61 @@ def cosine_attention(answer):
             "they are. The scores are tau times the products.",
         )
     return "Right: no score can leave [−tau, tau], whatever training does."
+
+
+@exercise("attention/spread", title="Sixty-four terms", difficulty=1, minutes=5, kind="predict")
+def spread(answer):
+    got = number(answer)
+    if abs(got - 64) < 0.5:
+        raise NotYet("That is the variance. The standard deviation is asked for.")
+    agree(got, 8.0, "64 independent terms, each of variance 1: variances add.", tolerance=0.02)
+    return "Right: hence the division by the root of 64."
+
+
+@exercise(
+    "attention/no_such_day",
+    title="A day that does not exist",
+    difficulty=1,
+    minutes=5,
+    kind="figure",
+)
+def no_such_day(answer):
+    if not isinstance(answer, str) or len(answer.strip()) != 10:
+        raise NotYet("Answer with what it writes, ten characters in quotation marks.")
+    if answer.strip() != _written("31 February 2001"):
+        raise NotYet(
+            "Type 31 February 2001 into the first figure, with nothing hidden, and read what it "
+            "writes, to the last character."
+        )
+    return "Right. It copies shapes; nobody told it a calendar."
+
+
+def _written(text):
+    """What the translator in the page writes."""
+    x, lengths, _ = lab.as_ids([(text, "0000-00-00")])
+    with torch.no_grad():
+        return lab.DIGITS.decode(lab.shipped()(x, lengths, steps=10)[0][0].argmax(-1))
+
+
+@exercise(
+    "attention/glance", title="One glance ahead", difficulty=2, minutes=20, kind="experiment"
+)
+def glance(answer):
+    for n, at, ahead in ((12, 8, 11), (6, 2, 4)):
+        got = torch.as_tensor(call(answer, n, at, ahead))
+        want = torch.ones(n, n).tril().bool()
+        want[at, ahead] = True
+        if got.shape == (n, n) and got.dtype != torch.bool:
+            raise NotYet(f"A boolean mask is expected, True = may look: this is {got.dtype}.")
+        if _equal(got, want.T):
+            raise NotYet("Transposed: a row is who looks, a column who is looked at.")
+        if _equal(got, ~want):
+            raise NotYet("Inverted: True must mean that a position may look.")
+        if got.shape == (n, n) and not got[at, ahead]:
+            raise NotYet(f"Position {at} does not see position {ahead} yet.")
+        if got.shape == (n, n) and int(got.triu(1).sum()) > 1:
+            raise NotYet("More than one position sees something later: one glance, no more.")
+        agree(got, want, "Everything else stays causal: a position sees itself and all before it.")
+    told = lab.over_seeds("pronoun", "causal, one glance ahead").values()
+    reached = f" Five recorded seeds: {min(told):.2f} to {max(told):.2f}." if told else ""
+    return f"Right. Now train it: pronoun.resolved(glance(12, 8, 11), at=8, seed=1).{reached}"
