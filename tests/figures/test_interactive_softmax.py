@@ -21,7 +21,7 @@ def reader(text="the 3rd of March, 1998", **state):
     ("make", "words"),
     [
         (lambda: reader("3"), "text must have 2 to 36 characters: got '3'"),
-        (lambda: reader("3 März 98"), "translator's characters: got \\['ä'\\]"),
+        (lambda: reader("3 Mär 98"), "translator's characters: got \\['ä'\\]"),
         (lambda: reader(step=10), "step must be from 0 to 9: got 10"),
         (lambda: reader("3 May 2001", hide="June"), "hide must be a piece of the text"),
         (lambda: reader("3 May 2001", hide="3 May 2001"), "not all of it"),
@@ -84,8 +84,8 @@ def test_what_it_writes_and_where_it_looks_is_pytorch_s(open_widget, how):
 def test_letters_that_it_never_met_are_left_out_and_told(open_widget):
     page = open_widget(reader())
     page.page.locator(".weight").first.wait_for()
-    page.control("text").fill("3 März 1998")
-    assert page.state("text") == "3 Mrz 1998" and "It never met ä" in page.text(".readout")
+    page.control("text").fill("3 Mär 1998")
+    assert page.state("text") == "3 Mr 1998" and "It never met ä" in page.text(".readout")
     page.control("hide").fill("1998")
     assert page.state("hide") == "1998"
     assert sum(page.data(".letter", "weight")[-4:]) == 0
@@ -128,7 +128,7 @@ def test_without_the_maximum_float16_overflows_and_what_is_no_number_is_said(ope
     assert page.data(".readout", "l")[0] == pytest.approx(np.exp([1, 11, 2]).sum())
     page.control("scores").fill("1 11.1 2")
     assert "l = ∞" in page.text(".readout") and "NaN" in page.text(".readout")
-    page.pick("subtract", "true")
+    page.page.locator('label:has([data-name="subtract"])').nth(0).click()
     assert "∞" not in page.text(".readout")
     page.control("scores").fill("1 x")
     assert "Two to sixteen numbers" in page.text(".note") and page.state("scores") == "1 11.1 2"
