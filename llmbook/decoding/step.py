@@ -20,7 +20,7 @@ from torch import nn
 from llmbook.cache import Caches, KVCache
 from llmbook.decoding import compiled
 from llmbook.layers import ACTIVATIONS, FeedForward, GatedFeedForward, LayerNorm, RMSNorm
-from llmbook.models import gpt, llama
+from llmbook.models import gpt, llama, qwen
 from llmbook.models.decoder import Decoder
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import Rotary
@@ -231,7 +231,10 @@ def _all_plain(model):
 def _known(block, first):
     attention = getattr(block, "attention", None)
     return (
-        type(block).forward in (gpt.Block.forward, llama.Block.forward)
+        (
+            type(block).forward in (gpt.Block.forward, llama.Block.forward)
+            or (type(block).forward is qwen.WindowedBlock.forward and block.window is None)
+        )
         and set(block._modules) <= _PARTS
         and _ATTENTIONS.get(type(attention)) == set(attention._modules)
         and attention.rotate is first.attention.rotate
