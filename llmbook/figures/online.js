@@ -31,7 +31,7 @@ function bars(width, scores, now, arrived, subtract) {
   const add = scores.map((x) => Math.exp(x - (subtract ? now?.m ?? 0 : 0)));
   const most = subtract ? 1 : Math.max(...add.slice(0, arrived).filter((v) => v <= FLOAT16), 1);
   const texts = scores.map((x) => String(x).replace("-", "−"));
-  const every = Math.ceil(Math.max(...texts.map((one) => one.length)) * 9 / cell); // all, where there is room
+  const every = Math.ceil(Math.max(...texts.map((one) => one.length)) * 9 / cell); // none where there is no room: they stand in the field
   scores.forEach((x, i) => {
     const here = i < arrived, over = here && !subtract && add[i] > FLOAT16, mid = left + (i + 0.5) * cell;
     const tall = here ? Math.max(1, Math.min(1, add[i] / most) * high) : 0;
@@ -39,7 +39,7 @@ function bars(width, scores, now, arrived, subtract) {
     svg.append(s("rect", { class: "bar", x: (mid - 0.36 * cell).toFixed(2), y: (top + high - tall).toFixed(2),
       width: (0.72 * cell).toFixed(2), height: tall.toFixed(2), rx: 2, fill: `var(--${over ? "orange" : fresh ? "blue" : "soft"})`,
       "data-adds": here ? add[i] : 0 }),
-    i % every ? "" : s("text", { x: Math.min(width - 4.4 * texts[i].length, Math.max(4.4 * texts[i].length, mid)), y: top + high + 18, "text-anchor": "middle", class: here ? "" : "soft",
+    every > 1 ? "" : s("text", { x: mid, y: top + high + 18, "text-anchor": "middle", class: here ? "" : "soft",
       style: fresh ? "font-weight:700" : "" }, texts[i]));
     if (over) svg.append(s("text", { x: mid, y: top + 12, "text-anchor": "middle" }, "∞"));
   });
