@@ -43,7 +43,7 @@ function bars(width, scores, now, arrived, subtract) {
       style: fresh ? "font-weight:700" : "" }, texts[i]));
     if (over) svg.append(s("text", { x: mid, y: top + 12, "text-anchor": "middle" }, "∞"));
   });
-  svg.append(s("text", { class: "soft", x: left, y: 210 }, "scores, in the order in which they arrive →"));
+  svg.append(s("text", { class: "soft", x: left, y: 210 }, "scores, as they arrive →"));
   return svg;
 }
 
