@@ -25,7 +25,7 @@ CROWD = ["setup", "bound", "crowd-figure", "claim-crowd"]
 
 # claim, what is broken: its notebook, the cells it stands on (the last makes it), old code, new
 BROKEN = {
-    "attn-formula, scale": (
+    "attn-four-steps, scale": (
         "attention",
         FORMULA,
         "scores = Q @ K.mT / math.sqrt(K.shape[-1])   #",

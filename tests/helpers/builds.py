@@ -432,7 +432,7 @@ def _seen(build):
 
 def close(ours, library, tolerance=1e-12):
     torch.testing.assert_close(
-        torch.as_tensor(ours).double(), library.double(), rtol=0, atol=tolerance
+        torch.as_tensor(ours, dtype=torch.float64), library.double(), rtol=0, atol=tolerance
     )
 
 
