@@ -105,7 +105,8 @@ function render({ model, el }) {
         + `background:${GONE.has(piece) ? "color-mix(in srgb, var(--orange) 40%, var(--paper))"
           : `color-mix(in srgb, var(--${i % 2 ? "blue" : "green"}) 20%, var(--paper))`}` }, shown(piece)))));
     }));
-    ui.say(text ? `${new TextEncoder().encode(text).length} bytes. Tokens: <b>${told.slice(1).join(", ")}</b>.`
+    ui.say(text ? `${new TextEncoder().encode(text).length} bytes. Tokens after `
+      + `${get("merges")} merges: <b>${told.slice(1).join(", ")}</b>.`
       : "Type something.");
   }
   return redraw(model, ui.body, ["text", "merges"], draw);
