@@ -77,6 +77,8 @@ def test_every_requirement_is_pinned_exactly_and_satisfies_the_ranges_of_pyproje
     pinned_there = extras["lab"] + extras["oracles"]  # what `.ci/run` adds to them
     for text in ranges:
         requirement = Requirement(text)
+        if text in extras["bench"]:  # peers of races, which no test needs
+            continue
         if text in pinned_there:
             assert re.fullmatch(r"==[\w.!]+", str(requirement.specifier)), text
             continue

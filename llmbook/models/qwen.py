@@ -64,9 +64,13 @@ class WindowedBlock(llama.Block):
 
     def forward(self, x, places, cache=None):
         """As Llama's."""
-        tokens = x.shape[1]
-        total = tokens if cache is None else tokens + cache.length
-        mask = windowed(places.mask, self.window, tokens, total, x.device)
+        if places.texts is not None:  # a mask for each length
+            masks = zip(places.mask, places.texts.longest, strict=True)
+            mask = [windowed(seen, self.window, n, n, x.device) for seen, n in masks]
+        else:
+            tokens = x.shape[1]
+            total = tokens if cache is None else tokens + cache.length
+            mask = windowed(places.mask, self.window, tokens, total, x.device)
         return super().forward(x, places._replace(mask=mask), cache)
 
 

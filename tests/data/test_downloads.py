@@ -289,14 +289,14 @@ def test_a_folder_that_is_none_is_an_error(monkeypatch, tmp_path):
 
 
 def test_every_entry_is_pinned():
-    assert len(data.DOWNLOADS) == 17
+    assert len(data.DOWNLOADS) == 18
     address = r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/.+"
     for name, entry in data.DOWNLOADS.items():
         assert re.fullmatch(address, entry.url)
         assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256) and entry.size > 5_000
         assert entry.licence and entry.about and "{" not in entry.about and "/" not in name
-    assert len({entry.url for entry in data.DOWNLOADS.values()}) == 17
-    assert len({entry.sha256 for entry in data.DOWNLOADS.values()}) == 17
+    assert len({entry.url for entry in data.DOWNLOADS.values()}) == 18
+    assert len({entry.sha256 for entry in data.DOWNLOADS.values()}) == 18
 
 
 @pytest.mark.parametrize("function", [data.fetch, data.available])

@@ -78,7 +78,7 @@ def test_probabilities_sum_to_one_keep_the_likeliest_and_ignore_a_constant(
     x = torch.tensor(values, dtype=torch.float32)
     found = probabilities(x, temperature, k, p, m)
     assert math.isclose(found.sum().item(), 1.0, abs_tol=1e-5) and (found >= 0).all()
-    assert found[x.argmax()] > 0
+    assert found[x == x.max()].max() > 0  # of several likeliest, one
     if k is None and p is None and m is None:
         moved = probabilities(x + shift, temperature)
         assert (found - moved).abs().max() < 1e-3  # float32 at a distance of 50

@@ -318,7 +318,7 @@ RULE = {"q": X, "k": X, "v": X, "beta": STEP}
         (ssd, SSD, {"C": BN[..., :4]}, ValueError, "C must have"),
         (ssd, SSD, {"chunk": 0}, ValueError, "chunk must be a whole number"),
         (ssd, SSD, {"delta_limit": (2.0, 1.0)}, ValueError, "delta_limit must be"),
-        (ssd, SSD, {"backend": "triton"}, ValueError, "backend must be"),
+        (ssd, SSD, {"backend": "fast"}, ValueError, "backend must be"),
         (ssd, SSD, {"initial_state": torch.zeros(2, 4, 3, 5).half()}, TypeError, "initial_state"),
         (ssd, SSD, {"initial_state": torch.zeros(2, 4, 5, 3)}, ValueError, "initial_state"),
         (gated_delta_rule, RULE, {"k": X[:, :6]}, ValueError, "k must have q's shape"),
