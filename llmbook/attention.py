@@ -10,14 +10,14 @@ key.
 
 import contextlib
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import repeat
 
-from llmbook.checks import flag, number, one_of, share
+from llmbook.backends import Backends
+from llmbook.checks import flag, number, share
 
 BACKENDS = ("reference", "sdpa", "triton")
 
@@ -59,7 +59,8 @@ def attention(
     """
     problem = Problem(q, k, v, mask, bias, causal, scale, dropout)
     _check(problem)
-    return _RUN[_choose(problem, backend)](problem)
+    chosen = "sdpa" if backend == "auto" else _backends(problem).choose(backend)
+    return _RUN[chosen](problem)
 
 
 def attention_weights(q, k, *, mask=None, bias=None, causal=False, scale=None):
@@ -204,19 +205,6 @@ _RUN = {"reference": _reference, "sdpa": _sdpa, "triton": _triton}
 # --- which backend
 
 
-@dataclass(frozen=True)
-class BackendChoice:
-    """What `attention` would run: `backend`, why, and what keeps each other backend out."""
-
-    backend: str
-    reason: str
-    others: dict
-
-    def __str__(self):
-        lines = [f"{self.backend}: {self.reason}"]
-        return "\n".join(lines + [f"not {name}: {why}" for name, why in self.others.items()])
-
-
 def explain_backend(
     q, k, v, *, mask=None, bias=None, causal=False, scale=None, dropout=0.0, backend="auto"
 ):
@@ -227,33 +215,23 @@ def explain_backend(
     """
     problem = Problem(q, k, v, mask, bias, causal, scale, dropout)
     _check(problem)
-    chosen = _choose(problem, backend)
-    if backend == "auto":
-        dtype = str(q.dtype).removeprefix("torch.")
-        reason = f"PyTorch's fused kernels on {q.device.type} in {dtype}"
-        passed_over = {
+    return _backends(problem).explain(backend)
+
+
+def _backends(problem):
+    """PyTorch's kernels by default; the others by name, where they can."""
+    dtype = str(problem.q.dtype).removeprefix("torch.")
+    return Backends(
+        "this attention",
+        BACKENDS,
+        ("sdpa",),
+        lambda name: _why_not(name, problem),
+        {"sdpa": f"PyTorch's fused kernels on {problem.q.device.type} in {dtype}"},
+        {
             "reference": "the same result, slower: it stores every score",
             "triton": "not measured ahead of PyTorch's kernels; by name it runs",
-        }
-    else:
-        reason, passed_over = "asked for by name", dict.fromkeys(BACKENDS, "not asked for")
-    others = {
-        name: _why_not(name, problem) or passed_over[name] for name in BACKENDS if name != chosen
-    }
-    return BackendChoice(chosen, reason, others)
-
-
-def _choose(problem, backend):
-    """The backend that runs: PyTorch's for "auto", else the one named, if it can."""
-    if backend == "auto":
-        return "sdpa"
-    one_of("backend", backend, ("auto", *BACKENDS))
-    if reason := _why_not(backend, problem):
-        raise ValueError(
-            f"backend={backend!r} cannot run this attention: {reason}; "
-            "use backend='auto' or 'reference'"
-        )
-    return backend
+        },
+    )
 
 
 def _why_not(backend, problem):

@@ -110,14 +110,16 @@ def _library(source):
     """`library` of a file's loops, for float and for double."""
     body = source.read_text(encoding="utf-8")
     parts = [_PER_TYPE.format(real=real, body=body) for real in _TYPES.values()]
-    return library(_HEAD % LANES + "".join(parts), source.stem)
+    return library("".join(parts), source.stem)
 
 
 def library(text, stem):
-    """(the loaded library of a whole C text, None), or (None, why there is none).
+    """(the loaded library of a C text, None), or (None, why there is none).
 
-    stem: what the file's name in the cache folder begins with.
+    Before the text stand the includes, W and `exponential_float` of the head above. stem: what the
+    file's name in the cache folder begins with.
     """
+    text = _HEAD % LANES + text
     program = compiler()
     if program is None:
         return None, "there is no C compiler (cc, gcc or clang; LLMBOOK_COMPILER names one)"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ORDER = (
     ("the package itself", ["llmbook"]),
-    ("the ground", ["checks", "seeds", "provenance", "device"]),
+    ("the ground", ["checks", "backends", "seeds", "provenance", "device"]),
     ("kernels", ["kernels"]),
     (
         "ideas and data",

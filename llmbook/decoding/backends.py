@@ -7,7 +7,7 @@ compiled  the same step in C, one thread, float32 (compiled.py)
 
 import torch
 
-from llmbook.attention import BackendChoice
+from llmbook.backends import BackendChoice
 from llmbook.checks import one_of
 from llmbook.decoding import compiled
 from llmbook.decoding.step import applies

@@ -5,9 +5,6 @@
    takes as long as its weights take to come from memory. Everything is contiguous. The structures
    are mirrored in compiled.py, field by field. */
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
@@ -79,23 +76,6 @@ static float dot(const float *a, const float *b, int64_t n) {
   float rest = total(sum);
   for (; i < n; i++) rest += a[i] * b[i];
   return rest;
-}
-
-/* exp without a branch, relative error below 3e-7; 0 below -87. */
-static inline float exponential(float x) {
-  float kept = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-  float n = kept * 1.44269504f + 12582912.0f;
-  n -= 12582912.0f;
-  float r = kept - n * 0.693359375f + n * 2.12194440e-4f;
-  float p = 1.3930436e-3f;
-  p = p * r + 8.3606483e-3f;
-  p = p * r + 4.1666482e-2f;
-  p = p * r + 1.6666554e-1f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  union { int32_t i; float f; } two = {((int32_t)n + 127) << 23};
-  return x < -87.0f ? 0.0f : p * two.f;
 }
 
 /* Four rows of W by one x, each in two sums: a product waits for the one four before it. */
@@ -201,10 +181,10 @@ static void activate(int64_t kind, float *x, int64_t n) {
   if (kind == 2) /* 0.5 x (1 + tanh u) = x / (1 + exp(-2 u)) */
     for (int64_t i = 0; i < n; i++) {
       float u = 0.79788456f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
-      x[i] = x[i] / (1 + exponential(-2 * u));
+      x[i] = x[i] / (1 + exponential_float(-2 * u));
     }
   if (kind == 3)
-    for (int64_t i = 0; i < n; i++) x[i] = x[i] / (1 + exponential(-x[i]));
+    for (int64_t i = 0; i < n; i++) x[i] = x[i] / (1 + exponential_float(-x[i]));
 }
 
 /* x cos + roll(x) sin: the half layout of rotary positions, head after head. */
@@ -232,7 +212,7 @@ static void attend(const Model *m, const Layer *l, const float *q, int64_t row, 
       p[t] = dot(q, k + t * d, d) * (float)l->scale + (bias ? bias[t] : 0);
       most = p[t] > most ? p[t] : most;
     }
-    for (int64_t t = 0; t <= n; t++) p[t] = exponential(p[t] - most);
+    for (int64_t t = 0; t <= n; t++) p[t] = exponential_float(p[t] - most);
     for (int64_t t = 0; t <= n; t++) sum += p[t];
     memset(out, 0, d * sizeof(float));
     for (int64_t t = 0; t <= n; t++) {

@@ -13,12 +13,12 @@ are the same on every run. Letters: see `llmbook.moe`.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmbook.backends import Backends
 from llmbook.layers import ACTIVATIONS
 from llmbook.moe.sorted import sorted_experts
 
@@ -88,14 +88,8 @@ def run_experts(
     and twice that backward, S ≤ N · K the slots that are not −1. Raises TypeError or ValueError
     for shapes and dtypes that don't fit.
     """
-    _check(x, chosen, weights, in_weight, down_weight, activation, backend)
-    name = backend
-    if backend == "auto":
-        name = _auto(x, in_weight, down_weight)
-    elif reason := _why_not(backend, x, in_weight, down_weight):
-        raise ValueError(
-            f"backend={backend!r} cannot run these experts: {reason}; use backend='auto'"
-        )
+    _check(x, chosen, weights, in_weight, down_weight, activation)
+    name = _backends(x, in_weight, down_weight).choose(backend)
     return _RUN[name](x, chosen, weights, in_weight, down_weight, activation, on_input)
 
 
@@ -186,51 +180,32 @@ _RUN = {"reference": _reference, "sorted": _sorted, "grouped": _grouped, "triton
 # --- which backend
 
 
-@dataclass(frozen=True)
-class BackendChoice:
-    """What `run_experts` would run: `backend`, why, and what keeps each other backend out."""
-
-    backend: str
-    reason: str
-    others: dict
-
-    def __str__(self):
-        lines = [f"{self.backend}: {self.reason}"]
-        return "\n".join(lines + [f"not {name}: {why}" for name, why in self.others.items()])
-
-
 def explain_backend(x, in_weight, down_weight, backend="auto"):
     """Say which backend `run_experts` would take for these tensors, and why not the others.
 
     Runs nothing. Returns a `BackendChoice`; print it. Raises ValueError for a backend asked for by
     name that cannot run.
     """
-    _check_backend(backend)
-    reasons = {name: _why_not(name, x, in_weight, down_weight) for name in BACKENDS}
-    if backend != "auto":
-        if reasons[backend]:
-            raise ValueError(f"backend={backend!r} cannot run these experts: {reasons[backend]}")
-        others = {name: reasons[name] or "not asked for" for name in BACKENDS if name != backend}
-        return BackendChoice(backend, "asked for by name", others)
-    chosen = _auto(x, in_weight, down_weight)
-    why = {
-        "sorted": f"one product for each expert that has tokens, on {x.device.type}",
-        "grouped": "all experts in one call, and nothing sent to the host",
-    }[chosen]
-    passed_over = {
-        "reference": "the same result, slower: every expert's tokens are searched for",
-        "sorted": "it sends the experts' token counts to the host",
-        "grouped": "on a CPU it is a loop over the experts, and stores more",
-        "triton": "not measured ahead of the others on this device",
-    }
-    others = {name: reasons[name] or passed_over[name] for name in BACKENDS if name != chosen}
-    return BackendChoice(chosen, why, others)
+    return _backends(x, in_weight, down_weight).explain(backend)
 
 
-def _auto(x, in_weight, down_weight):
-    if x.is_cuda and _why_not("grouped", x, in_weight, down_weight) is None:
-        return "grouped"
-    return "sorted"
+def _backends(x, in_weight, down_weight):
+    return Backends(
+        "these experts",
+        BACKENDS,
+        ("grouped", "sorted") if x.is_cuda else ("sorted",),
+        lambda name: _why_not(name, x, in_weight, down_weight),
+        {
+            "sorted": f"one product for each expert that has tokens, on {x.device.type}",
+            "grouped": "all experts in one call, and nothing sent to the host",
+        },
+        {
+            "reference": "the same result, slower: every expert's tokens are searched for",
+            "sorted": "it sends the experts' token counts to the host",
+            "grouped": "on a CPU it is a loop over the experts, and stores more",
+            "triton": "not measured ahead of the others on this device",
+        },
+    )
 
 
 def _why_not(backend, x, in_weight, down_weight):
@@ -260,13 +235,7 @@ def _why_not_grouped(x, in_weight, down_weight):
 # --- bad input
 
 
-def _check_backend(backend):
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"backend must be 'auto' or one of {BACKENDS}: got {backend!r}")
-
-
-def _check(x, chosen, weights, in_weight, down_weight, activation, backend):
-    _check_backend(backend)
+def _check(x, chosen, weights, in_weight, down_weight, activation):
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {tuple(ACTIVATIONS)}: got {activation!r}")
     if x.ndim != 2 or not x.is_floating_point():

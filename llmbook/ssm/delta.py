@@ -18,8 +18,8 @@ heads, value_dim, key_dim). Source: Schlag et al. 2021; Yang et al. 2024 (the pa
 import torch
 from einops import rearrange
 
+from llmbook.backends import Backends
 from llmbook.ssm import matrix_state
-from llmbook.ssm.backends import Backends
 from llmbook.ssm.chunks import cut, decays
 from llmbook.ssm.inputs import (
     check_devices,
@@ -91,7 +91,7 @@ def _backends(q, v):
         return matrix_state.why_not(name, v, q.shape[-1])
 
     m = matrix_state
-    return Backends(BACKENDS, m.order(v), why_not, m.REASONS, m.PASSED_OVER)
+    return Backends("this scan", BACKENDS, m.order(v), why_not, m.REASONS, m.PASSED_OVER)
 
 
 def _reference(q, k, v, beta, log_alpha, state, starts, chunk):

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from llmbook.backends import Backends
 from llmbook.recurrent.scan import linear_scan
 from llmbook.ssm import compiled
-from llmbook.ssm.backends import Backends
 from llmbook.ssm.inputs import (
     check_devices,
     check_floating,
@@ -213,7 +213,9 @@ def _backends(u, A):
         order = ("reference",)
     else:
         order = ("triton", "loop") if u.is_cuda else ("compiled", "loop")
-    return Backends(BACKENDS, order, lambda name: _why_not(name, u, A), _REASONS, _PASSED_OVER)
+    return Backends(
+        "this scan", BACKENDS, order, lambda name: _why_not(name, u, A), _REASONS, _PASSED_OVER
+    )
 
 
 def _why_not(backend, u, A):

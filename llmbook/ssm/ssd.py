@@ -14,9 +14,9 @@ group, h heads, p head_dim, n d_state. Source: Dao and Gu 2024.
 import torch
 from einops import rearrange, repeat
 
+from llmbook.backends import Backends
 from llmbook.recurrent.scan import linear_scan
 from llmbook.ssm import matrix_state
-from llmbook.ssm.backends import Backends
 from llmbook.ssm.chunks import cut, decays
 from llmbook.ssm.inputs import (
     check_devices,
@@ -102,7 +102,7 @@ def _backends(x, B):
         return matrix_state.why_not(name, x, B.shape[-1])
 
     m = matrix_state
-    return Backends(BACKENDS, m.order(x), why_not, m.REASONS, m.PASSED_OVER)
+    return Backends("this scan", BACKENDS, m.order(x), why_not, m.REASONS, m.PASSED_OVER)
 
 
 def ssd_step(x, delta, A, B, C, state, **options):

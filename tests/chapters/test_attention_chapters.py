@@ -1,18 +1,12 @@
 """The chapters on attention: break the code under a claim, and the claim must not hold."""
 
-import contextlib
-import io
-import json
 from pathlib import Path
 
-import matplotlib
 import pytest
+from helpers.chapter_cells import execute
 
 from llmbook.book.claims import ClaimError
-from llmbook.book.root import find_root
 
-matplotlib.use("Agg")
-CHAPTERS = find_root(Path(__file__).parent) / "chapters"
 
 FORMULA = ["setup", "attend", "calculator", "claims-formula"]
 ROWS = [*FORMULA, "claims-rows"]
@@ -105,25 +99,6 @@ BROKEN = {
         "math.exp(B) / (n - 1 + math.exp(B))",
     ),
 }
-
-
-def cells_of(notebook, names):
-    """The sources of a notebook's cells, by their names behind the notebook's own."""
-    read = json.loads((CHAPTERS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-    found = {cell["id"]: "".join(cell["source"]) for cell in read}
-    return [found[f"{notebook}-{name}"] for name in names]
-
-
-def execute(notebook, names, old=None, new=None):
-    """Run cells at `smoke` in a fresh namespace, with one piece of code changed."""
-    cells = cells_of(notebook, names)
-    if old is not None:
-        assert sum(cell.count(old) for cell in cells) == 1, f"{old!r} must occur once"
-        cells = [cell.replace(old, new) for cell in cells]
-    space = {"profile": "smoke", "seed": 0, "__name__": "chapter"}
-    with contextlib.redirect_stdout(io.StringIO()):
-        for cell in cells:
-            exec(compile(cell, "chapter", "exec"), space)
 
 
 @pytest.mark.parametrize("cells", [CONTEXT, PATHS, FLASH, SQUARE, CROWD], ids=lambda c: c[-1])

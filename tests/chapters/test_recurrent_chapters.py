@@ -1,18 +1,12 @@
 """The chapters on recurrence: break the code under an exact claim, and the claim must not hold."""
 
-import contextlib
-import io
-import json
 from pathlib import Path
 
-import matplotlib
 import pytest
+from helpers.chapter_cells import execute
 
 from llmbook.book.claims import ClaimError
-from llmbook.book.root import find_root
 
-matplotlib.use("Agg")
-CHAPTERS = find_root(Path(__file__).parent) / "chapters"
 
 CELL = ["setup", "class", "by-hand", "probe", "claims-cell"]
 BPTT = ["setup", "class", "by-lag", "lags", "claims-bptt"]
@@ -87,26 +81,6 @@ BROKEN = {
         "        h.append(a * h[-1] + b)\n    return torch.stack(h[1:])",
     ),
 }
-
-
-def cells_of(notebook, names):
-    """The sources of a notebook's cells, by their names behind the notebook's own."""
-    read = json.loads((CHAPTERS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-    found = {cell["id"]: "".join(cell["source"]) for cell in read}
-    return [found[f"{notebook}-{name}"] for name in names]
-
-
-def execute(notebook, names, old=None, new=None):
-    """Run cells at `smoke` in a fresh namespace, with one piece of code changed."""
-    cells = cells_of(notebook, names)
-    if old is not None:
-        assert sum(cell.count(old) for cell in cells) == 1, f"{old!r} must occur once"
-        cells = [cell.replace(old, new) for cell in cells]
-    space = {"profile": "smoke", "seed": 0, "__name__": "chapter"}
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        for cell in cells:
-            exec(compile(cell, "chapter", "exec"), space)
-    return printed.getvalue()
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -1,26 +1,17 @@
 """The chapters on the Transformer: break the code under a claim, or what was recorded, and it fails."""
 
-import contextlib
-import io
-import json
 import re
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
+from helpers.chapter_cells import cells_of, execute
 
 from llmbook.book import recorded
 from llmbook.book.claims import ClaimError
-from llmbook.book.root import find_root
 from llmbook.experiments import transformer as runs
 
-matplotlib.use("Agg")
-CHAPTER = find_root(Path(__file__).parent) / "chapters" / "transformer.ipynb"
-CELLS = {
-    cell["id"].removeprefix("tr-"): "".join(cell["source"])
-    for cell in json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
-}
+CELLS = cells_of("transformer")
 WHOLE = ["setup", "sublayers", "addnorm", "stacks", "claims-whole"]
 FFN = ["setup", "sublayers", "addnorm", "stacks", "claims-ffn"]
 NORM = ["setup", "addnorm", "claims-norm"]
@@ -74,31 +65,16 @@ BROKEN = {
 }
 
 
-def execute(names, folder, old=None, new=None):
-    """Run cells at `smoke` in a fresh namespace, with one piece of code changed."""
-    cells = [CELLS[name] for name in names]
-    if old is not None:
-        assert sum(cell.count(old) for cell in cells) == 1, f"{old!r} must occur once"
-        cells = [cell.replace(old, new) for cell in cells]
-    space = {"profile": "smoke", "seed": 0, "__name__": "chapter"}
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        for name, cell in zip(names, cells, strict=True):
-            path = folder / f"{name}.py"  # a file, as the chapter counts lines of its own
-            path.write_text(cell, encoding="utf-8")
-            exec(compile(cell, str(path), "exec"), space)
-    return printed.getvalue()
-
-
 @pytest.mark.parametrize("names", [WHOLE, FFN, NORM, PLACE], ids=lambda names: names[-1])
-def test_claims_hold_on_the_code_as_it_is(names, tmp_path):
-    execute(names, tmp_path)
+def test_claims_hold_on_the_code_as_it_is(names):
+    execute("transformer", names)
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_claim_fails_when_the_code_under_it_is_broken(name, tmp_path):
+def test_a_claim_fails_when_the_code_under_it_is_broken(name):
     names, old, new = BROKEN[name]
     with pytest.raises(ClaimError, match=name.split(",")[0]):
-        execute(names, tmp_path, old, new)
+        execute("transformer", names, old, new)
 
 
 RECORDED = {  # claim: the cells, and the recorded arm that is made to say otherwise
@@ -131,7 +107,7 @@ RECORDED = {  # claim: the cells, and the recorded arm that is made to say other
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_claim_on_recorded_runs_fails_when_they_say_otherwise(name, monkeypatch, tmp_path):
+def test_a_claim_on_recorded_runs_fails_when_they_say_otherwise(name, monkeypatch):
     names, part, arm, value = RECORDED[name]
     told = runs.over_seeds
 
@@ -143,7 +119,7 @@ def test_a_claim_on_recorded_runs_fails_when_they_say_otherwise(name, monkeypatc
 
     monkeypatch.setattr(runs, "over_seeds", otherwise)
     with pytest.raises(ClaimError, match=name):
-        execute(names, tmp_path)
+        execute("transformer", names)
 
 
 def test_the_heads_that_the_text_points_at_are_the_first_figure_s():

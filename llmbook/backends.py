@@ -1,7 +1,9 @@
-"""Which way to compute a scan: chosen by name or by order, and told with its reasons."""
+"""Which of several ways computes a thing: chosen by name or by order, told with its reasons."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from llmbook.checks import one_of
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,14 @@ class BackendChoice:
 
 @dataclass(frozen=True)
 class Backends:
-    """The backends of one scan for one input.
+    """The backends of one computation for one input.
 
-    names: all. order: those that "auto" tries, the first that can run is taken. why_not(name): a
-    sentence, or None where it can run. reasons, passed_over: {name: sentence} for the one that
-    "auto" takes, and for one that could run too.
+    what: what they compute, for errors ("this scan"). names: all. order: those that "auto" tries,
+    the first that can run is taken. why_not(name): a sentence, or None where it can run. reasons,
+    passed_over: {name: sentence} for the one that "auto" takes, and for one that could run too.
     """
 
+    what: str
     names: tuple
     order: tuple
     why_not: Callable
@@ -36,11 +39,10 @@ class Backends:
         """The name of what runs; ValueError where the one that is named cannot."""
         if backend == "auto":
             return next(name for name in self.order if self.why_not(name) is None)
-        if backend not in self.names:
-            raise ValueError(f"backend must be 'auto' or one of {self.names}: got {backend!r}")
+        one_of("backend", backend, ("auto", *self.names))
         if reason := self.why_not(backend):
             raise ValueError(
-                f"backend={backend!r} cannot run this scan: {reason}; "
+                f"backend={backend!r} cannot run {self.what}: {reason}; "
                 "use backend='auto' or 'reference'"
             )
         return backend
@@ -48,6 +50,9 @@ class Backends:
     def explain(self, backend):
         """A `BackendChoice`, to be printed."""
         chosen = self.choose(backend)
-        why = self.reasons[chosen] if backend == "auto" else "asked for by name"
-        others = {n: self.why_not(n) or self.passed_over[n] for n in self.names if n != chosen}
+        if backend == "auto":
+            why, over = self.reasons[chosen], self.passed_over
+        else:
+            why, over = "asked for by name", dict.fromkeys(self.names, "not asked for")
+        others = {n: self.why_not(n) or over[n] for n in self.names if n != chosen}
         return BackendChoice(chosen, why, others)
