@@ -211,6 +211,14 @@ class EncoderDecoderCache(Caches):
             self.mask = None if self.mask is None else self.mask[rows]
 
 
+def computed_dtype(weight):
+    """What keys and values of this weight come out as: autocast's dtype where that is on."""
+    device = weight.device.type
+    if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return weight.dtype
+
+
 def check_crop(cache, length):
     """Raise unless `length` tokens are held."""
     if not 0 <= length <= cache.length:

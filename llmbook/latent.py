@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import nn
 
 from llmbook.attention import attention
-from llmbook.cache import KVCache
+from llmbook.cache import KVCache, computed_dtype
 from llmbook.checks import divides, tensor, whole, wholes
 from llmbook.layers import RMSNorm
 
@@ -90,12 +90,7 @@ class LatentAttention(nn.Module):
     def new_cache(self, batch, max_len, dtype=None):
         """An empty cache: of each token c and its turned numbers, and nothing for each head."""
         weight = self.down.weight
+        dtype = computed_dtype(weight) if dtype is None else dtype
         return KVCache(
-            batch,
-            1,
-            max_len,
-            self.rank,
-            value_dim=self.turned,
-            device=weight.device,
-            dtype=dtype or weight.dtype,
+            batch, 1, max_len, self.rank, value_dim=self.turned, device=weight.device, dtype=dtype
         )

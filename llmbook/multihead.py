@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import nn
 
 from llmbook.attention import attention, attention_weights
-from llmbook.cache import KVCache
+from llmbook.cache import KVCache, computed_dtype
 from llmbook.checks import divides, share, tensor, whole, wholes
 
 
@@ -112,9 +112,14 @@ class MultiHeadAttention(nn.Module):
         those.
 
         texts: `Texts` whose tokens are x, one row without padding (llmbook/ragged.py): each text
-        is attended to alone. mask is then a list, one for each of their groups.
+        is attended to alone. mask is then a list, one for each of their groups, or None.
         """
         if texts is not None:
+            if not causal or any(x is not None for x in (context, bias, cache)):
+                raise ValueError(
+                    "texts need causal=True, which hides their padding, and go without context, "
+                    "bias and cache"
+                )
             return self.merge(self._apart(x, texts, mask, causal, positions))
         heads = self.heads(
             x, context, mask=mask, bias=bias, causal=causal, positions=positions, cache=cache
@@ -130,6 +135,7 @@ class MultiHeadAttention(nn.Module):
 
     def _apart(self, x, texts, masks, causal, positions):
         """`heads` of the texts that share the row x, group by group."""
+        masks = [None] * len(texts.longest) if masks is None else masks
         groups = zip(*map(texts.apart, self.project(x, positions=positions)), masks, strict=True)
         return texts.together(
             [self._attend(*qkv, mask=mask, causal=causal) for *qkv, mask in groups]
@@ -204,16 +210,13 @@ class MultiHeadAttention(nn.Module):
         Under autocast it is autocast's dtype, in which keys and values are then computed.
         """
         weight = self.in_proj_weight
-        device = weight.device.type
-        if dtype is None and torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
-            dtype = torch.get_autocast_dtype(device)
         return KVCache(
             batch,
             self.n_kv_heads,
             max_len,
             self.head_dim,
             device=weight.device,
-            dtype=dtype or weight.dtype,
+            dtype=computed_dtype(weight) if dtype is None else dtype,
         )
 
     def _check(self, x, context):

@@ -76,17 +76,31 @@ class Loops:
     def call(self, name, dtype, tensors, sizes):
         """Run the function `name` for numbers of `dtype`: pointers (None is NULL), then longs.
 
-        All tensors contiguous, on the CPU. Raises MemoryError where the function returns not 0.
+        Raises TypeError for a tensor that C would misread: one that is not contiguous, not on the
+        CPU, or neither of `dtype` nor of bytes. MemoryError where the function returns not 0.
         """
+        for x in tensors:
+            if x is not None and not (
+                x.is_contiguous() and x.device.type == "cpu" and x.dtype in (dtype, torch.uint8)
+            ):
+                raise TypeError(
+                    f"{self.what} must get contiguous {dtype} on the CPU: got {x.dtype} with "
+                    f"strides {x.stride()} on {x.device}"
+                )
         function = getattr(_library(self.source)[0], f"{name}_{_TYPES[dtype]}")
         pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
         if function(*pointers, *map(ctypes.c_long, sizes)):
             raise MemoryError(f"{self.what} could not get its working memory in {name}")
 
 
-def in_shares(run, n):
+def shares_of(n):
+    """How many threads share n pieces of work: at least one."""
+    return max(1, min(torch.get_num_threads(), n))
+
+
+def in_shares(run, n, shares=None):
     """run(first, last + 1, share) for even shares of 0 … n − 1, a thread each."""
-    shares = max(1, min(torch.get_num_threads(), n))
+    shares = shares_of(n) if shares is None else shares
     bounds = [n * i // shares for i in range(shares + 1)]
     if shares == 1:
         run(0, n, 0)
@@ -122,7 +136,9 @@ def library(text, stem):
     text = _HEAD % LANES + text
     program = compiler()
     if program is None:
-        return None, "there is no C compiler (cc, gcc or clang; LLMBOOK_COMPILER names one)"
+        named = os.environ.get("LLMBOOK_COMPILER")
+        told = f"it names {named!r}" if named else "it can name one"
+        return None, f"there is no C compiler (cc, gcc or clang, or LLMBOOK_COMPILER: {told})"
     machine = f"{platform.machine()} {_processor()}"
     name = hashlib.sha256("\n".join([text, _FLAGS, program, machine]).encode()).hexdigest()[:20]
     try:

@@ -81,7 +81,9 @@ class QuantizedLinear(nn.Module):
             y = torch._weight_int8pack_mm(flat, self.weight[rows], scale)
             y = y.view(*x.shape[:-1], -1)
             return y if bias is None else y + bias
-        first, last, _ = rows.indices(self.out_features)
+        first, last, step = rows.indices(self.out_features)
+        if step != 1:
+            raise ValueError(f"rows must be a slice without a step: got {rows}")
         cuts = range(first, last, WRITTEN_OUT)  # all of a vocabulary's would be the peak
         parts = [slice(start, min(start + WRITTEN_OUT, last)) for start in cuts]
         y = [F.linear(x, self.dequantized(part).to(x.dtype)) for part in parts]

@@ -19,6 +19,8 @@ class Texts:
 
     def __init__(self, documents):
         self.kept = documents > 0
+        if not self.kept.any():
+            raise ValueError("documents must number at least one token: got 0 everywhere")
         first = torch.ones_like(self.kept)
         first[:, 1:] = documents[:, 1:] != documents[:, :-1]
         starts = first[self.kept].nonzero()[:, 0]

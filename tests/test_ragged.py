@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from llmbook.models.gpt import GPT, GPTConfig
+from llmbook.multihead import MultiHeadAttention
 from llmbook.ragged import Texts
 
 ROWS = torch.tensor(
@@ -56,3 +58,24 @@ def test_one_text_texts_of_one_length_and_single_tokens_are_texts_too(documents)
     texts = Texts(documents.long())
     x = torch.randn(1, 1, int(documents.sum()), 2)
     assert torch.equal(texts.together(texts.apart(x)), x)
+
+
+def test_what_does_not_go_with_texts_is_refused():
+    attend, x = MultiHeadAttention(16, 2), torch.randn(1, 5, 16)
+    texts = Texts(torch.tensor([[1, 1, 2, 2, 2]]))
+    with pytest.raises(ValueError, match="texts need causal=True"):
+        attend(x, texts=texts)
+    with pytest.raises(ValueError, match="without context, bias and cache"):
+        attend(x, x, causal=True, texts=texts)
+    assert attend(x, causal=True, texts=texts).shape == x.shape
+    with pytest.raises(ValueError, match="at least one token: got 0 everywhere"):
+        Texts(torch.zeros(2, 3, dtype=torch.int64))
+
+
+def test_wanted_places_are_checked():
+    model = GPT(GPTConfig(64, 16, 32, 2, 4)).eval()
+    ids, documents = torch.ones(1, 4, dtype=torch.int64), torch.tensor([[1, 1, 0, 0]])
+    with pytest.raises(TypeError, match="wanted must be .*bool"):
+        model(ids, wanted=torch.ones(1, 4, dtype=torch.int64))
+    with pytest.raises(ValueError, match="wanted must be False at padding"):
+        model(ids, documents=documents, wanted=torch.ones(1, 4, dtype=torch.bool))

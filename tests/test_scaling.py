@@ -145,11 +145,10 @@ def test_bad_input_is_named(call, message):
         call()
 
 
+@pytest.mark.data
 def test_the_table_s_best_sizes_are_the_lowest_points_of_its_parabolas():
-    from llmbook.data import available, isoflops
+    from llmbook.data import isoflops
 
-    if not available("isoflops"):
-        pytest.skip("the table is not at hand (LLMBOOK_DATA)")
     by_budget = {}
     for row in isoflops():
         by_budget.setdefault(row["compute_budget"], []).append(row)

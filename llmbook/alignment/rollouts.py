@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 
 from llmbook.checks import number, whole
+from llmbook.decoding.backends import unwrapped
 from llmbook.decoding.generate import evaluating
 from llmbook.decoding.generation_config import end_ids
-from llmbook.decoding.writer import Writer, unwrapped
+from llmbook.decoding.writer import Writer
 from llmbook.losses import IGNORED, log_probs
 from llmbook.models.pretrained.files import read_json
 from llmbook.seeds import as_generator
@@ -175,7 +176,7 @@ def check_reference(policy, reference):
 
     A reference with another tokenizer would score other words under the same ids. Every model
     knows how many tokens it has; what they are is compared where both were loaded from folders
-    with a tokenizer.json, or are copies of such models.
+    with a tokenizer.json that are still there, or are copies of such models.
     """
     models = [unwrapped(model) for model in (policy, reference)]
     ours, theirs = (model.config.vocab_size for model in models)
@@ -185,7 +186,7 @@ def check_reference(policy, reference):
             f"is {ours}"
         )
     files = [getattr(model, "tokenizer_file", None) for model in models]
-    if None in files or files[0] == files[1]:
+    if None in files or files[0] == files[1] or not all(file.is_file() for file in files):
         return
     ours, theirs = map(_words, files)
     for token in sorted(ours.keys() | theirs.keys()):

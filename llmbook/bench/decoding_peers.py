@@ -1,4 +1,4 @@
-"""What else decodes: our own step in C, in 8 bits, and llama.cpp's Q8_0 on the same weights.
+"""What else decodes: llama.cpp's Q8_0 on the same weights, and how fast memory reads.
 
 For llama.cpp the weights are written as a GGUF file (`gguf`) and read by `llama-cpp-python`, both
 of the extra `bench`; where they are not, the race says "not installed".
@@ -84,9 +84,8 @@ def gguf_tensors(model):
     yield "token_embd.weight", model.tokens.weight
     yield "position_embd.weight", model.positions.weight
     yield "output.weight", model.head.weight
-    for name, layer in (("output_norm", model.norm),):
-        yield f"{name}.weight", layer.weight
-        yield f"{name}.bias", layer.bias
+    yield "output_norm.weight", model.norm.weight
+    yield "output_norm.bias", model.norm.bias
     for i, block in enumerate(model.blocks):
         attention, net = block.attention, block.ffn
         yield f"blk.{i}.attn_qkv.weight", attention.in_proj_weight

@@ -33,7 +33,9 @@ def questions(n, tokenizer, tokens=12):
     """
     texts = dict.fromkeys(f"{pair.name}:" for pair in question_answers("train", "quick"))
     found = [text for text in texts if len(tokenizer.encode(text)) == tokens]
-    return [found[i % len(found)] for i in range(n)]
+    if len(found) < n:
+        raise ValueError(f"there are {len(found)} prompts of {tokens} tokens: {n} are asked for")
+    return found[:n]
 
 
 class Clock:

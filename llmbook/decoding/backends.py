@@ -28,19 +28,38 @@ _PASSED_OVER = {
 }
 
 
-def explain_backend(model, rows=1, backend="auto"):
+def explain_backend(model, rows=1, backend="auto", *, tokens=2):
     """Say how `generate` would take `rows` texts through a model's steps, and why not otherwise.
 
-    A `BackendChoice`, to be printed. May build the compiled step, once. Raises ValueError for a
-    backend asked for by name that cannot run.
+    tokens: how long the texts become; one that outgrows a window is read by the modules. A
+    `BackendChoice`, to be printed. May build the compiled step, once. Raises ValueError for a
+    backend asked for by name that cannot run, and for texts that are too long.
     """
-    cache = None if model.reads_source else model.new_cache(rows, 2)
+    own = unwrapped(model)
+    cache = None if own.reads_source else own.new_cache(rows, tokens)
     chosen = choose(model, cache, backend)
     why = _REASONS[chosen] if backend == "auto" else "asked for by name"
     others = {name: why_not(name, model, cache) for name in BACKENDS if name != chosen}
     if others.get("compiled", "") is None:
         others["compiled"] = _better_without(model, cache)
     return BackendChoice(chosen, why, {n: r or _PASSED_OVER[n] for n, r in others.items()})
+
+
+def unwrapped(model):
+    """The model inside torch.compile's, DistributedDataParallel's or DataParallel's wrapper.
+
+    It is asked for its attributes; what is called is the wrapper. Raises TypeError for a model
+    that doesn't say whether it reads a source.
+    """
+    while not hasattr(model, "reads_source"):
+        inner = getattr(model, "_orig_mod", getattr(model, "module", None))
+        if inner is None:
+            raise TypeError(
+                "model must say reads_source: False for a decoder, True for an encoder–decoder: "
+                f"got {type(model).__name__} without"
+            )
+        model = inner
+    return model
 
 
 def choose(model, cache, backend="auto"):

@@ -71,6 +71,12 @@ def why_not(model, cache):
         return f"the compiled step runs on the CPU: got {keys.device}"
     if keys.dtype != torch.float32 or model.tokens.weight.dtype != torch.float32:
         return f"the compiled step computes in float32: got {keys.dtype}"
+    sizes = {
+        (b.attention.n_heads, b.attention.n_kv_heads, b.attention.head_dim, b.ffn.up.out_features)
+        for b in model.blocks
+    }
+    if len(sizes) > 1:
+        return f"the compiled step takes blocks of one size: got {sorted(sizes)}"
     for layer in _linears(model):
         if not isinstance(layer, QuantizedLinear) and type(layer) is not nn.Linear:
             return f"the compiled step knows nn.Linear and QuantizedLinear: got {type(layer)}"
@@ -161,11 +167,15 @@ def step_for(model, cache, tables, hidden, bias):
     filled, function = _Filled(model, cache, tables, hidden, bias), _library()[0]
     at, layers = ctypes.byref(filled.model), list(cache)
     room, vocab_size = layers[0].max_len, model.head.out_features
+    known = model.tokens.num_embeddings
 
     def run(tokens, new, together):
         n, tokens = layers[0].length, tokens.contiguous()
         if n + new > room:
             raise ValueError(f"the cache is full: max_len={room}, {n} held, {new} to add")
+        least, most = tokens.aminmax()
+        if least < 0 or most >= known:  # C would read beside the table
+            raise IndexError(f"tokens must be ids below {known}: got {tokens.tolist()}")
         logits = torch.empty(len(tokens), vocab_size)
         function(at, tokens.data_ptr(), len(tokens), n, together, logits.data_ptr())
         for kept in layers:

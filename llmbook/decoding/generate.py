@@ -13,8 +13,9 @@ import torch
 from llmbook.checks import number, share, whole
 from llmbook.decoding import beams as beam
 from llmbook.decoding import samplers
+from llmbook.decoding.backends import unwrapped
 from llmbook.decoding.generation_config import asked, end_ids, rules
-from llmbook.decoding.writer import Writer, unwrapped
+from llmbook.decoding.writer import Writer
 from llmbook.seeds import as_generator
 
 
@@ -195,14 +196,26 @@ class _Settings:
             raise ValueError("beam search does not sample: set temperature=0 or beams=1")
 
 
+def _pad_id(model, given, ends):
+    """What fills a row behind its end: a token, as the other rows are read beside it.
+
+    A config may say −1, for none: then, as where it says nothing, the first end.
+    """
+    vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
+    most = None if vocab_size is None else vocab_size - 1
+    if given is not None:
+        return whole("pad_id", given, least=0, most=most)
+    stored = asked(model, "pad_token_id")
+    return max((0, *ends[:1])) if stored is None or stored < 0 else stored
+
+
 class _Job:
     """One call: the writer, the rules, and the loop."""
 
     def __init__(self, model, input_ids, attention_mask, settings):
         own = unwrapped(model)
         self.settings, self.ends = settings, end_ids(own, settings.eos_id)
-        pad_id = asked(own, "pad_token_id") if settings.pad_id is None else settings.pad_id
-        self.pad_id = max((0, *self.ends[:1])) if pad_id is None else whole("pad_id", pad_id)
+        self.pad_id = _pad_id(own, settings.pad_id, self.ends)
         self.dice = as_generator(settings.seed)
         self.writer = Writer(
             model,

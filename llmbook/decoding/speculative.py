@@ -19,9 +19,10 @@ import torch
 
 from llmbook.checks import number, whole
 from llmbook.decoding import samplers
+from llmbook.decoding.backends import unwrapped
 from llmbook.decoding.generate import evaluating
 from llmbook.decoding.generation_config import end_ids
-from llmbook.decoding.writer import Writer, unwrapped
+from llmbook.decoding.writer import Writer
 from llmbook.seeds import as_generator
 
 

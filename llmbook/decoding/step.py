@@ -60,8 +60,9 @@ def step_for(model, cache, keep=None, backend="step"):
 
     It reads one token a row and adds it to the cache, in inference mode. keep: bool (B, length),
     False at the padding of what the cache holds, or None; the tokens to come are none. The cache
-    must not be reordered or cropped behind its back: ask for a new step then. For models and
-    caches that `applies` accepts. backend: "step", or "compiled" where its `why_not` says nothing.
+    must not be reordered behind its back, nor cropped into its padding: ask for a new step then.
+    For models and caches that `applies` accepts. backend: "step", or "compiled" where its
+    `why_not` says nothing.
     """
     held, keys = cache.length, cache[0].keys
     rows, room, device = keys.shape[0], keys.shape[2], keys.device

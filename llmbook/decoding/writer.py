@@ -8,6 +8,7 @@ import torch
 
 from llmbook.checks import tensor, token_ids, whole
 from llmbook.decoding import backends, compiled
+from llmbook.decoding.backends import unwrapped
 from llmbook.decoding.generation_config import asked
 from llmbook.decoding.step import step_for
 
@@ -17,7 +18,7 @@ class Writer:
 
     tokens (rows, length) int64 is the text so far; `next_logits()` what the model thinks of the
     next token; `append(token)` writes it; `reorder(rows)` is for beams, `crop` for guesses.
-    backend: how a token is read, one of backends.py's; short: does anything but our own code run?
+    backend: how a token is read, one of backends.py's; short: does nothing but our own code run?
     """
 
     def __init__(
@@ -129,23 +130,6 @@ class Writer:
             self._step = None
             if len(rows) != before:
                 self.backend = backends.choose(self.model, self.cache, self._asked)
-
-
-def unwrapped(model):
-    """The model inside torch.compile's, DistributedDataParallel's or DataParallel's wrapper.
-
-    It is asked for its attributes; what is called is the wrapper. Raises TypeError for a model
-    that doesn't say whether it reads a source.
-    """
-    while not hasattr(model, "reads_source"):
-        inner = getattr(model, "_orig_mod", getattr(model, "module", None))
-        if inner is None:
-            raise TypeError(
-                "model must say reads_source: False for a decoder, True for an encoder–decoder: "
-                f"got {type(model).__name__} without"
-            )
-        model = inner
-    return model
 
 
 def _check_room(model, begin, new):

@@ -6,7 +6,7 @@
 
 Arms that are compared have one task, width, rate, batch, seeds and number of steps, and differ in
 what their name says. Every run is a function of its key, so that a killed recording goes on with
-the next one. `python -m llmbook record attention` records all of it in five minutes.
+the next one. `python -m llmbook record attention` records all of it.
 """
 
 import math
@@ -45,19 +45,7 @@ class AdditiveScore(nn.Module):
         return self.v(torch.tanh(self.W(s)[:, None] + Uh)).squeeze(-1)
 
 
-class DotScore(nn.Module):
-    """e_j = (W s) · (U h_j) / √width: a query against a key; arguments as above."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.W = nn.Linear(width, width, bias=False)
-        self.U = nn.Linear(2 * width, width)
-
-    def forward(self, s, Uh):
-        return (Uh @ self.W(s)[:, :, None]).squeeze(-1) / math.sqrt(Uh.shape[-1])
-
-
-SCORES = {"no attention": None, "attention": AdditiveScore, "dot product": DotScore}
+SCORES = {"no attention": None, "attention": AdditiveScore}
 
 
 class Translator(nn.Module):

@@ -4,9 +4,8 @@
               Transformers learn to look it up; asked afterwards: a key that stood once, at a
               chosen depth of a text of a chosen length. The arms differ in what they cache.
 
-`python -m llmbook record inference` records this, distil.py's students and heads.py's draft heads
-in half an hour of one core, and writes one student, the weights `draft`. Every run is a function
-of its key.
+`python -m llmbook record inference` records this, distil.py's students and draft_heads.py's
+heads, and writes one student, the weights `draft`. Every run is a function of its key.
 Shapes: b texts, t tokens, h heads, g key/value heads, d numbers a head.
 """
 
@@ -18,7 +17,7 @@ from einops import rearrange
 from torch import nn
 
 from llmbook.data.folders import write_json
-from llmbook.experiments import distil, heads
+from llmbook.experiments import distil, draft_heads
 from llmbook.experiments.mamba import fit
 from llmbook.experiments.record import RECORDED, recorded
 from llmbook.layers import FeedForward, RMSNorm
@@ -229,7 +228,7 @@ def points():
     """Every run of the record: (part, key, function of the text and the teacher)."""
     yield "draft", "0", distil.draft_run
     for seed in SEEDS:
-        yield "heads", str(seed), lambda *given, seed=seed: heads.heads_run(seed, *given)
+        yield "heads", str(seed), lambda *given, seed=seed: draft_heads.heads_run(seed, *given)
     for seed in SEEDS:
         for arm in ARMS:
             yield "recall", f"{arm}/{seed}", lambda *_, arm=arm, seed=seed: recall_run(arm, seed)

@@ -15,7 +15,7 @@ the part that mixes:
     s4d         complex, time-invariant, by convolution (tones only)
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
-`python -m llmbook record mamba` records all of it: three quarters of an hour of one core.
+`python -m llmbook record mamba` records all of it.
 """
 
 import math

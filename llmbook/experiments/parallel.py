@@ -28,7 +28,6 @@ from llmbook.seeds import generator
 
 BLOCKS, WIDTH, HEADS, HIDDEN = 4, 32, 2, 128
 ROWS, TOKENS, PARTS = 8, 16, 4  # PARTS: micro-batches of the pipeline
-WAYS = ("data", "sharded", "tensor", "pipeline", "context")
 SHAPES = (  # of a block's weights: queries, keys and values; out; up; down
     (HEADS, 3, WIDTH, WIDTH // HEADS),
     (HEADS, WIDTH // HEADS, WIDTH),
@@ -215,6 +214,15 @@ def context(wire, x, y, blocks, truth):
     return [wire.summed(flat_of([w.grad for w in weights])) for weights in blocks], truth
 
 
+WAYS = {
+    "data": data,
+    "sharded": sharded,
+    "tensor": tensor,
+    "pipeline": pipeline,
+    "context": context,
+}
+
+
 def flat_of(weights):
     """A block's weights as one vector."""
     return torch.cat([w.flatten() for w in weights])
@@ -243,7 +251,7 @@ def _worker(rank, folder):
         "gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2
     )
     found = {}
-    for way in WAYS:
+    for way, run in WAYS.items():
         x, y, blocks = setting()
         out = x
         for weights in blocks:
@@ -251,7 +259,7 @@ def _worker(rank, folder):
         loss_of(out, y).backward()
         truth = [flat_of([w.grad for w in weights]) for weights in blocks]
         wire, (x, y, blocks) = Wire(), setting()
-        got, wanted = globals()[way](wire, x, y, blocks, truth)
+        got, wanted = run(wire, x, y, blocks, truth)
         found[way] = {
             "sent": wire.sent,
             "held": sum(g.numel() for g in got),

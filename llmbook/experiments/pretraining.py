@@ -9,7 +9,7 @@
     parallel   one step cut over two real processes, in five ways: parallel.py
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
-`python -m llmbook record pretraining` records all of it in ten minutes of one core.
+`python -m llmbook record pretraining` records all of it.
 """
 
 import functools

@@ -22,39 +22,26 @@ from llmbook.data.folders import write_json
 
 # name: (module, what is trained)
 EXPERIMENTS = {
-    "small": ("small", "the small GPT that comes with the book; under two hours of one core"),
+    "small": ("small", "the small GPT that comes with the book"),
     "families": ("families.models", "an encoder, a decoder and an encoder-decoder, on one text"),
     "families_table": ("families.table", "what the three families make of the same tasks"),
-    "multi30k": ("multi30k", "an English to German Transformer, and its BLEU; under an hour"),
-    "recurrent": ("recurrent", "what a recurrent network carries, and how far; twenty minutes"),
-    "attention": ("attention", "what looking back is worth; five minutes"),
-    "scaling": (
-        "scaling",
-        "small models in many sizes, on texts of many lengths; fifteen minutes",
-    ),
-    "small_chat": ("small_chat", "the small model that follows instructions; ten minutes"),
-    "sft": ("sft.runs", "what supervised fine-tuning gives, in many short runs; an hour"),
+    "multi30k": ("multi30k", "an English to German Transformer, and its BLEU"),
+    "recurrent": ("recurrent", "what a recurrent network carries, and how far"),
+    "attention": ("attention", "what looking back is worth"),
+    "scaling": ("scaling", "small models in many sizes, on texts of many lengths"),
+    "small_chat": ("small_chat", "the small model that follows instructions"),
+    "sft": ("sft.runs", "what supervised fine-tuning gives, in many short runs"),
     "splits": ("splits", "how published tokenizers cut twenty texts; nothing is trained"),
-    "moe": ("moe", "mixtures of experts beside dense layers; under half an hour"),
-    "extrapolation": (
-        "extrapolation",
-        "positions trained on 32 tokens, tested on 256; ten minutes",
-    ),
-    "rlhf": ("rlhf.runs", "from demonstrations to a reward model and policies; an hour"),
-    "mamba": ("mamba", "what a state of fixed size can do; under an hour"),
-    "transformer": (
-        "transformer",
-        "the Transformer without its parts, where its norms stand; a quarter of an hour",
-    ),
-    "todays_decoder": (
-        "todays_decoder",
-        "from GPT's block to today's, one change at a time; five minutes",
-    ),
-    "reasoning": ("reasoning.runs", "written steps, many samples, GRPO; half an hour"),
-    "multi_head": ("multihead", "what heads do, and what is lost without them; four minutes"),
-    "inference": ("inference", "smaller caches, usable windows, students; half an hour"),
-    "pretraining": ("pretraining", "one thing changed at a time in a small run; ten minutes"),
-    "relatives": ("relatives", "three ways to cut words, trained alike; a few minutes"),
+    "moe": ("moe", "mixtures of experts beside dense layers"),
+    "extrapolation": ("extrapolation", "positions trained on 32 tokens, tested on 256"),
+    "rlhf": ("rlhf.runs", "from demonstrations to a reward model and policies"),
+    "mamba": ("mamba", "what a state of fixed size can do"),
+    "transformer": ("transformer", "the Transformer without its parts, where its norms stand"),
+    "reasoning": ("reasoning.runs", "written steps, many samples, GRPO"),
+    "multi_head": ("multi_head", "what heads do, and what is lost without them"),
+    "inference": ("inference", "smaller caches, usable windows, students"),
+    "pretraining": ("pretraining", "one thing changed at a time in a small run"),
+    "relatives": ("relatives", "three ways to cut words, trained alike"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
 
@@ -153,7 +140,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m llmbook record",
         description="Train again what the book shows as recorded.",
-        epilog="`python -m llmbook record NAME --help` lists an experiment's own options.",
+        epilog="`python -m llmbook record NAME --help` lists an experiment's own options. Most "
+        "take minutes to an hour of one core; what one took stands in its file, under `_run`.",
     )
     names = parser.add_subparsers(dest="name", metavar="NAME")
     for name, (_, line) in EXPERIMENTS.items():

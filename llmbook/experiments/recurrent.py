@@ -7,7 +7,7 @@
     language    the next character of Python's documentation, by two networks of one size
 
 Every run is a function of its key, so that a killed recording goes on with the next one.
-`python -m llmbook record recurrent` records all of it: twenty minutes of one core.
+`python -m llmbook record recurrent` records all of it.
 """
 
 import torch

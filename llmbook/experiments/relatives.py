@@ -1,8 +1,8 @@
 """Three ways to cut words, trained alike: byte-pair encoding, WordPiece, Unigram.
 
 All three have read the same words of the documentation, and have as many entries. `cuts()` holds
-them ready to use; `python -m llmbook record relatives` trains them again in a few minutes of one
-core. Nothing is drawn at random: there are no seeds.
+them ready to use; `python -m llmbook record relatives` trains them again. Nothing is
+drawn at random: there are no seeds.
 
 `MORPHEMES` are words with the places where their parts meet: a small yardstick of our own for
 where a tokenizer cuts.

@@ -17,7 +17,7 @@ nats, until they have read a million, and on the way from there to longer contex
 follows no power law; in bytes the way is smooth from half a million on.
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
-`python -m llmbook record scaling` records all of it, in about fifteen minutes of one core;
+`python -m llmbook record scaling` records all of it;
 `--minutes` stops it after the run in which they are over, and the next call goes on.
 """
 

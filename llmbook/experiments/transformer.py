@@ -8,7 +8,7 @@
 
 Arms of one part share data, batches, steps and, for a seed, the weights that they start from; they
 differ in what their key names. `python -m llmbook record transformer` records all of it over five
-seeds, in about a quarter of an hour of one core.
+seeds.
 """
 
 import math

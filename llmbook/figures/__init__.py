@@ -10,7 +10,6 @@ from importlib import import_module
 
 _WHERE = {
     "AttentionScores": "scores",
-    "BlockStepper": "blocks",
     "BudgetPlanner": "budget",
     "CellReader": "recurrent",
     "ClipExplorer": "ppo_clip",

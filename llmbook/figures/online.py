@@ -8,7 +8,6 @@ from .interactive import Interactive, check_range
 
 MOST, LARGEST = 16, 999
 BLOCKS = (1, 2, 4)
-FLOAT16_MAX = 65504
 
 
 class OnlineSoftmax(Interactive):

@@ -30,12 +30,26 @@ class Places(NamedTuple):
     without attention (a state, a router).
     texts: `Texts`, or None: where given, the batch is one row without padding, and mask a list,
     one for each of their groups.
+    near: as mask, within a window besides; for models of which some layers have one.
     """
 
     positions: torch.Tensor
     mask: torch.Tensor | list | None
     kept: torch.Tensor | None
     texts: Texts | None = None
+    near: torch.Tensor | list | None = None
+
+
+def _at(hidden, wanted, kept, batch, tokens):
+    """The hidden states of the wanted places; kept: of which places there are any, or None."""
+    tensor("wanted", wanted, "batch tokens", torch.bool, batch=batch, tokens=tokens)
+    if kept is None:
+        return hidden[wanted]
+    if (wanted & ~kept).any():
+        raise ValueError(
+            "wanted must be False at padding, where documents is 0 (a target there is −100)"
+        )
+    return hidden[0, wanted[kept]]
 
 
 class Decoder(Pretrained, nn.Module):
@@ -107,7 +121,7 @@ class Decoder(Pretrained, nn.Module):
         if extras is not None:
             extras += found
         if wanted is not None:
-            return self.head(hidden[wanted] if kept is None else hidden[0, wanted[kept]])
+            return self.head(_at(hidden, wanted, kept, *input_ids.shape))
         logits = self.head(hidden)
         if kept is None:
             return logits
@@ -182,13 +196,14 @@ class Decoder(Pretrained, nn.Module):
             raise ValueError(
                 f"the text must have at most max_len={self.max_len} tokens: got {total}"
             )
-        kept = token_mask(attention_mask, batch, total)
+        kept, device = token_mask(attention_mask, batch, total), input_ids.device
+        mask = self.mask(kept, tokens, total, device)
+        near = self.near(mask, tokens, total, device)
         if kept is None:
-            positions = torch.arange(past, total, device=input_ids.device)
-            return Places(positions, self.mask(None, tokens, total, input_ids.device), None)
+            positions = torch.arange(past, total, device=device)
+            return Places(positions, mask, None, near=near)
         positions = (kept.long().cumsum(-1) - 1).clamp(min=0)[:, past:]
-        mask = self.mask(kept, tokens, total, input_ids.device)
-        return Places(positions, mask, kept[:, past:])
+        return Places(positions, mask, kept[:, past:], near=near)
 
     def places_of_documents(self, input_ids, documents):
         """The `Places` of rows that hold several texts each; see `forward`."""
@@ -198,9 +213,11 @@ class Decoder(Pretrained, nn.Module):
                 f"a row must have at most max_len={self.max_len} tokens: got {tokens}"
             )
         tensor("documents", documents, "batch tokens", torch.int64, batch=batch, tokens=tokens)
-        texts = Texts(documents)
-        masks = [self.mask(None, n, n, input_ids.device) for n in texts.longest]
-        return Places(texts.positions[None], masks, None, texts)
+        texts, device = Texts(documents), input_ids.device
+        masks = [self.mask(None, n, n, device) for n in texts.longest]
+        pairs = zip(masks, texts.longest, strict=True)
+        near = [self.near(seen, n, n, device) for seen, n in pairs]
+        return Places(texts.positions[None], masks, None, texts, near)
 
     def mask(self, kept, tokens, total, device):
         """Which of the `total` tokens so far the last `tokens` may see, besides the causal mask.
@@ -209,3 +226,7 @@ class Decoder(Pretrained, nn.Module):
         tokens, total), or None where there is nothing to hide.
         """
         return None if kept is None else kept[:, None, None, :]
+
+    def near(self, seen, tokens, total, device):
+        """`seen`, what `mask` gave, for layers with a window that not all of a model's have."""
+        return None

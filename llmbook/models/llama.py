@@ -149,7 +149,12 @@ class Block(nn.Module):
 
     def forward(self, x, places, cache=None):
         """x (batch, tokens, d_model) → the same; see `Decoder` for places and cache."""
-        x = x + self.attention(
+        x = self.attend(x, places, cache)
+        return x + self.ffn(self.norm2(x))
+
+    def attend(self, x, places, cache):
+        """The first half of the block: x and what attention adds to it."""
+        return x + self.attention(
             self.norm1(x),
             mask=places.mask,
             causal=True,
@@ -157,7 +162,6 @@ class Block(nn.Module):
             cache=cache,
             texts=places.texts,
         )
-        return x + self.ffn(self.norm2(x))
 
     def new_cache(self, batch, max_len):
         """An empty cache for this block's keys and values."""

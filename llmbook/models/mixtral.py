@@ -69,14 +69,7 @@ class Block(llama.Block):
 
     def forward(self, x, places, cache=None):
         """x (batch, tokens, d_model) → the same, and the `Routing` of its tokens."""
-        x = x + self.attention(
-            self.norm1(x),
-            mask=places.mask,
-            causal=True,
-            positions=places.positions,
-            cache=cache,
-            texts=places.texts,
-        )
+        x = self.attend(x, places, cache)
         out, routing = self.ffn.run(self.norm2(x))
         return x + out, routing
 

@@ -64,14 +64,9 @@ class WindowedBlock(llama.Block):
 
     def forward(self, x, places, cache=None):
         """As Llama's."""
-        if places.texts is not None:  # a mask for each length
-            masks = zip(places.mask, places.texts.longest, strict=True)
-            mask = [windowed(seen, self.window, n, n, x.device) for seen, n in masks]
-        else:
-            tokens = x.shape[1]
-            total = tokens if cache is None else tokens + cache.length
-            mask = windowed(places.mask, self.window, tokens, total, x.device)
-        return super().forward(x, places._replace(mask=mask), cache)
+        if self.window is not None:
+            places = places._replace(mask=places.near)
+        return super().forward(x, places, cache)
 
 
 # --- Qwen2
@@ -109,6 +104,10 @@ class Qwen2(llama.Llama):
         super().__init__(config)
         for layer, block in enumerate(self.blocks):
             block.window = config.window_of(layer)
+
+    def near(self, seen, tokens, total, device):
+        """The window of the layers that have one."""
+        return windowed(seen, self.config.window, tokens, total, device)
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from llmbook.native import LANES, Loops, in_shares
+from llmbook.native import LANES, Loops, in_shares, shares_of
 
 STRETCH = 32  # tokens between two kept states
 LOOPS = Loops(Path(__file__).with_name("compiled_scan.c"), "the compiled scan")
@@ -39,7 +39,7 @@ def backward(u, delta, A, B, C, starts, kept, dy, dlast):
     blocks = -(-channels // LANES)
     du, ddelta = torch.empty_like(u), torch.empty_like(u)
     dA, dinitial = torch.zeros_like(A), torch.empty_like(dlast)
-    shares = min(torch.get_num_threads(), blocks)
+    shares = shares_of(blocks)
     dB, dC = (torch.zeros(shares, *B.shape, dtype=u.dtype) for _ in range(2))
     sizes = (batch, tokens, channels, n_states, STRETCH)
 
@@ -48,7 +48,7 @@ def backward(u, delta, A, B, C, starts, kept, dy, dlast):
         written = (du, ddelta, dA, dB[share], dC[share], dinitial)
         LOOPS.call("backward", u.dtype, (*read, *written), (*sizes, first, end))
 
-    in_shares(run, blocks)
+    in_shares(run, blocks, shares)
     if shares == 1:
         return du, ddelta, dA, dB[0], dC[0], dinitial
     return du, ddelta, dA, dB.sum(0), dC.sum(0), dinitial

@@ -14,7 +14,7 @@ def step_size(delta, bias, softplus, dtype):
     """Δ = softplus(delta + bias), or delta + bias, which must not be negative."""
     delta = delta.to(dtype)
     if bias is not None:
-        delta = delta + bias
+        delta = delta + bias.to(dtype)
     if softplus:
         return F.softplus(delta)
     if delta.numel() and bool((delta < 0).any()):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from llmbook.native import LANES, Loops, in_shares
+from llmbook.native import LANES, Loops, in_shares, shares_of
 
 STRETCH = 16  # tokens between two kept states of the loop: a stretch of them stays in cache
 LARGEST_KEY = 128  # of the Triton kernel
@@ -76,7 +76,7 @@ def _backward(q, k, v, beta, alpha, kept, do, dlast, correct):
     (batch, tokens, heads, values), (groups, keys) = v.shape, q.shape[2:]
     dv, dinitial, dlog = torch.empty_like(v), torch.empty_like(dlast), torch.zeros_like(alpha)
     dbeta = None if beta is None else torch.zeros_like(beta)
-    shares = min(torch.get_num_threads(), batch * heads)  # a group's heads may fall into several
+    shares = shares_of(batch * heads)  # a group's heads may fall into several
     dq, dk = (torch.zeros(shares, *q.shape, dtype=q.dtype) for _ in range(2))
     sizes = (batch, tokens, heads, groups, keys, values, STRETCH, int(correct))
 
@@ -85,7 +85,7 @@ def _backward(q, k, v, beta, alpha, kept, do, dlast, correct):
         written = (dq[share], dk[share], dv, dbeta, dlog, dinitial)
         LOOPS.call("backward", v.dtype, (*read, *written), (*sizes, first, end))
 
-    in_shares(run, batch * heads)
+    in_shares(run, batch * heads, shares)
     return dq.sum(0), dk.sum(0), dv, dbeta, dlog, dinitial
 
 

@@ -219,6 +219,7 @@ def _check(x, delta, A, B, C, D, delta_bias, delta_limit, chunk):
     check_shape("delta", delta, (batch, tokens, heads), "(batch, tokens, heads)")
     for name, v in (("A", A), ("D", D), ("delta_bias", delta_bias)):
         if v is not None:
+            check_floating(name, v, "heads")
             check_shape(name, v, (heads,), "(heads,)")
     for name, v in (("B", B), ("C", C)):
         check_floating(name, v, "batch, tokens, groups, d_state")

@@ -8,6 +8,7 @@ from helpers.steps import CASES, ROWS, followed, gpt, llama
 from llmbook import native
 from llmbook.decoding import compiled, explain_backend, generate, speculate
 from llmbook.decoding.step import applies, step_for
+from llmbook.layers import FeedForward
 from llmbook.models import load
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.quantization import quantize
@@ -27,7 +28,9 @@ MODELS = {
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch):
     """Fresh memory is full of nan: what is read before it is written shows."""
-    empty = torch.empty
+    with torch.device("meta"):  # torch remembers what it makes there from the first use on
+        empty = torch.empty
+        empty(0)
     monkeypatch.setattr(
         torch,
         "empty",
@@ -144,3 +147,41 @@ def test_a_backend_that_cannot_run_is_refused_by_name():
             generate(model, torch.tensor([[1]]), max_new_tokens=2, backend=backend)
     with pytest.raises(ValueError, match="backend must be one of.*got 'fast'"):
         generate(model, torch.tensor([[1]]), max_new_tokens=2, backend="fast")
+
+
+@pytest.mark.parametrize("pad_id", [-1, 64])
+def test_a_row_is_filled_with_a_token_of_the_model_s(pad_id):
+    model = GPT(GPTConfig(64, 16, 32, 2, 4)).eval()
+    with pytest.raises(ValueError, match=f"pad_id must be .* from 0 to 63: got {pad_id}"):
+        generate(model, torch.tensor([[1, 2]]), pad_id=pad_id)
+
+
+@needs_compiler
+def test_ids_beside_the_table_are_refused_in_c_too():
+    model = GPT(GPTConfig(64, 16, 32, 2, 4)).eval()
+    cache = model.new_cache(1, 8)
+    with torch.inference_mode():
+        model(torch.tensor([[1, 2]]), cache=cache)
+    step = step_for(model, cache, backend="compiled")
+    for token in (-1, 64):
+        with pytest.raises(IndexError, match="tokens must be ids below 64"):
+            step(torch.tensor([token]))
+
+
+@needs_compiler
+def test_blocks_of_unlike_sizes_go_another_way():
+    model = GPT(GPTConfig(64, 16, 32, 2, 4)).eval()
+    model.blocks[1].ffn = FeedForward(32, 500, "gelu_tanh")
+    assert "blocks of one size" in compiled.why_not(model, model.new_cache(1, 8))
+    ids = torch.tensor([[1, 2]])
+    auto, modules = (
+        generate(model, ids, max_new_tokens=5, backend=b) for b in ("auto", "modules")
+    )
+    assert torch.equal(auto, modules)
+
+
+def test_explain_backend_knows_wrappers_and_how_long_a_text_becomes():
+    model = GPT(GPTConfig(64, 16, 32, 2, 4)).eval()
+    assert explain_backend(torch.nn.DataParallel(model)).backend == "modules"
+    with pytest.raises(ValueError, match="max_len must be at most"):
+        explain_backend(model, tokens=99)

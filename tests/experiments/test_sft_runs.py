@@ -15,10 +15,17 @@ def of(part, key):
     return [found for name, found in RUNS[part].items() if name.rsplit("/", 1)[0] == str(key)]
 
 
-def test_no_other_run_is_recorded():
+def owed(part, key):
+    """Not recorded yet: three parts that no page shows, and further seeds of three others."""
+    return part in ("scale", "pairs", "people") or (
+        part in ("lora", "masks", "mixing") and not key.endswith("/1")
+    )
+
+
+def test_every_run_is_recorded_but_those_owed():
     wanted = {(part, key) for part, key, _ in runs.points()}
     found = {(part, key) for part, made in RUNS.items() if part != "_run" for key in made}
-    assert found <= wanted
+    assert found == {run for run in wanted if not owed(*run)}
 
 
 def test_a_seed_s_kinds_are_nested_and_differ_from_another_s():

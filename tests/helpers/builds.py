@@ -334,7 +334,7 @@ def _best_size(best_size):
 
 @compares("multi_head/two_echoes")
 def _two_echoes(build):
-    from llmbook.experiments import multihead as heads
+    from llmbook.experiments import multi_head as heads
 
     for ours, library in zip(
         build(7, torch.Generator().manual_seed(3)),
@@ -679,7 +679,7 @@ def _fit_turns(build):
 
 @compares("inference/guess_ahead")
 def _guess_ahead(build):
-    from llmbook.experiments.heads import DraftHeads
+    from llmbook.experiments.draft_heads import DraftHeads
 
     model = GPT(GPTConfig(23, 10, 16, 1, 2))
     some = DraftHeads(model, 4)

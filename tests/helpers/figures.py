@@ -7,7 +7,6 @@ from llmbook.experiments import relatives, transformer, translator
 from llmbook.experiments.recurrent import shipped
 from llmbook.figures import (
     AttentionScores,
-    BlockStepper,
     BudgetPlanner,
     CellReader,
     ClipExplorer,
@@ -136,10 +135,6 @@ def _families():
 # name: (a figure, states to look at); the names are those of llmbook.figures.interactive_figures()
 FIGURES = {
     "scores": (lambda: AttentionScores(causal=True), [{"step": s} for s in (0, 3, 6)]),
-    "blocks": (
-        lambda: BlockStepper(tokens=6, d_model=16, heads=2),
-        [{"stage": s} for s in (0, 2, 3, 9, 12)],
-    ),
     "budget": (BudgetPlanner, [{"flops": 19.0}, {"flops": 26.0, "served": 13.0}, {"law": 0}]),
     "dates": (
         _dates,

@@ -112,3 +112,28 @@ def test_auto_takes_the_fused_loop_and_does_without_a_compiler(monkeypatch):
             assert explain(9).backend == "compiled"
             assert "not triton: the Triton kernel needs a CUDA device" in str(explain(9))
     native._library.cache_clear()
+
+
+def test_a_bias_in_another_precision_is_computed_in_the_state_s():
+    g = torch.Generator().manual_seed(0)
+    x, delta = torch.randn(1, 9, 2, 4, generator=g), torch.rand(1, 9, 2, generator=g)
+    A, B, bias = -torch.ones(2), torch.randn(1, 9, 1, 3, generator=g), torch.rand(2).double()
+    for backend in ("reference", "chunked", "auto"):
+        given = dict(delta_bias=bias, backend=backend)
+        assert torch.equal(
+            ssd(x, delta, A, B, B, **given),
+            ssd(x, delta, A, B, B, **{**given, "delta_bias": bias.float()}),
+        )
+
+
+def test_no_batch_at_all_has_gradients_too():
+    x = torch.zeros(0, 5, 2, 4, requires_grad=True)
+    B = torch.zeros(0, 5, 1, 3)
+    ssd(x, torch.zeros(0, 5, 2), -torch.ones(2), B, B).sum().backward()
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(2, 3).double(), torch.zeros(2, 3).t()])
+def test_c_refuses_what_it_would_misread(wrong):
+    with pytest.raises(TypeError, match="must get contiguous torch.float32 on the CPU: got"):
+        LOOPS.call("forward", torch.float32, (wrong,), ())

@@ -1,4 +1,4 @@
-"""RLHF's record: `python -m llmbook record rlhf`, an hour of one core.
+"""RLHF's record: `python -m llmbook record rlhf`.
 
 Every run is a function of its key, so that a killed recording goes on with the next key, and
 `--parts` makes some of it.

@@ -1,4 +1,4 @@
-"""The record of all runs: `python -m llmbook record sft`, forty minutes of one core.
+"""The record of all runs: `python -m llmbook record sft`.
 
 A run is a function of its key, so that a killed recording goes on with the next key.
 """

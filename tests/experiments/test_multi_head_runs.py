@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmbook.experiments import multihead as heads
+from llmbook.experiments import multi_head as heads
 
 RUNS = heads.recorded_runs()
 

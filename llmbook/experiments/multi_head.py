@@ -7,7 +7,7 @@
             else: which head looks where, before and after training; what is lost without it
 
 Arms of one experiment have the same data, steps, rate and seeds. Every run is a function of its
-key. `python -m llmbook record multi_head` makes what the record lacks: four minutes of one core.
+key. `python -m llmbook record multi_head` makes what the record lacks.
 Shapes: b texts, t tokens, l layers, h heads.
 """
 
