@@ -12,8 +12,10 @@ from pathlib import Path
 
 from llmbook.book.claims import CLAIM_MIME
 from llmbook.book.records import VERDICTS, ledger, recorded
-from llmbook.book.root import read_notebook
+from llmbook.book.root import outputs_with, read_notebook
 
+VIEW_MIME = "application/vnd.jupyter.widget-view+json"
+STATE_MIME = "application/vnd.jupyter.widget-state+json"
 _OWN_MIME = "application/vnd.llmbook."
 
 
@@ -111,6 +113,25 @@ def shared_weights(executed):
             if buffer["path"] == ["weights"]:
                 found[name] = (view["state"]["weights_shapes"], buffer["data"])
     return found
+
+
+def figure(executed, name):
+    """(view, state) of the first interactive figure of that name, as a page holds them; or None.
+
+    Weights that pages share are left out, as `page_source` does.
+    """
+    notebook = json.loads(page_source(executed))
+    states = notebook["metadata"].get("widgets", {}).get(STATE_MIME, {}).get("state", {})
+    for view in outputs_with(notebook, VIEW_MIME):
+        model = states.get(view["model_id"], {})
+        if model.get("state", {}).get("name") == name:
+            held = {view["model_id"]: model}
+            for value in model["state"].values():
+                if isinstance(value, str) and value.startswith("IPY_MODEL_"):
+                    other = value.removeprefix("IPY_MODEL_")
+                    held[other] = states[other]
+            return view, {"state": held, "version_major": 2, "version_minor": 0}
+    return None
 
 
 def _widgets(notebook):

@@ -1,24 +1,20 @@
 """Everything that knows Sphinx: the extension that `_config.yml` loads.
 
-It gives the pages their executed notebooks (and executes what is missing first), the `{claims}`
-and `{status}` directives, web files that need no network, pages that lead from old names to new
-ones (`llmbook_moved` in `_config.yml`), and the fixes that this version of the theme and of its
-companions need. To move the book to another program, rewrite this file.
+It gives the pages their executed notebooks (and executes what is missing first), web files that
+need no network, pages that lead from old names to new ones (`llmbook_moved` in `_config.yml`), and
+the fixes that this version of the theme and of its companions need. What is drawn from all
+chapters is in `sphinx_reports.py`, markdown in `sphinx_markdown.py`. To move the book to another
+program, rewrite these three files.
 """
 
 import base64
 import hashlib
 from pathlib import Path
 
-from docutils import nodes
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective
 
-from llmbook.book import assets, execute, gpu, references, report, sphinx_markdown
-from llmbook.book.claims import format_value
-from llmbook.book.root import chapters as listed_chapters
-from llmbook.book.typeset import to_html
+from llmbook.book import assets, execute, references, report, sphinx_markdown, sphinx_reports
 from llmbook.figures.forward import page_script
 
 logger = logging.getLogger(__name__)
@@ -30,14 +26,12 @@ def setup(app):
     """Connect the extension; Sphinx calls this."""
     app.add_config_value("llmbook_static", "", "html")
     app.add_config_value("llmbook_moved", {}, "html")
-    app.add_directive("claims", Claims)
-    app.add_directive("status", Status)
     sphinx_markdown.setup(app)
+    sphinx_reports.setup(app)
     references.register()
     app.connect("config-inited", configure, priority=900)
     app.connect("env-get-outdated", execute_chapters)
     app.connect("source-read", put_executed)
-    app.connect("env-purge-doc", forget)
     app.connect("build-finished", write_weights)
     app.connect("build-finished", write_moved)
     app.connect("html-page-context", clean_scripts, priority=900)
@@ -177,233 +171,3 @@ def write_moved(app, error):
         page.parent.mkdir(parents=True, exist_ok=True)
         to = app.builder.get_relative_uri(old, new)
         page.write_text(MOVED.format(to=to), encoding="utf-8")
-
-
-def forget(app, env, docname):
-    """A page that is read again says anew whether it reports on executions."""
-    getattr(env, "llmbook_reports", set()).discard(docname)
-
-
-# --- the Claims and Status pages
-
-
-class Report(SphinxDirective):
-    """A part of a page that is drawn from all executed chapters."""
-
-    def run(self):
-        if not hasattr(self.env, "llmbook_reports"):
-            self.env.llmbook_reports = set()
-        self.env.llmbook_reports.add(self.env.docname)
-        executed = self.env.llmbook_executed
-        self.pages = {Path(name).name: name for name in executed}
-        chapters = [
-            report.chapter(Path(name).name, path) for name, path in self._in_book_order(executed)
-        ]
-        return self.draw(chapters)
-
-    def _in_book_order(self, executed):
-        order = {path.stem: i for i, path in enumerate(listed_chapters(self.env.srcdir))}
-        return sorted(executed.items(), key=lambda item: order.get(Path(item[0]).name, len(order)))
-
-    def address(self, chapter, anchor=""):
-        here = self.env.docname
-        page = self.env.app.builder.get_relative_uri(here, self.pages[chapter.name])
-        return f"{page}#{anchor}" if anchor else page
-
-    def parsed(self, text):
-        """MyST text as nodes."""
-        holder = nodes.container()
-        self.state.nested_parse([text], 0, holder)
-        return holder.children
-
-
-class Claims(Report):
-    """`{claims}`: every row of the ledger that an existing chapter has, with what was measured."""
-
-    def draw(self, chapters):
-        return [self.summary(chapters), *map(self.section, chapters)]
-
-    def summary(self, chapters):
-        counts = report.verdicts(chapters)
-        line = nodes.paragraph(classes=["claims-summary"])
-        total = sum(c.settled for c in chapters)
-        line += nodes.Text(f"{total} settled: ")
-        for verdict, count in counts.items():
-            line += [badge(verdict, f"{count} {verdict}"), nodes.Text(" ")]
-        box = nodes.container("", line, classes=["claims-overview"])
-        waiting = report.waiting(chapters)
-        if waiting:
-            listed = ", ".join(
-                f"{name.replace('_', ' ')} ({count})" for name, count in waiting.items()
-            )
-            box += nodes.paragraph(
-                "",
-                f"{sum(waiting.values())} more wait for chapters that are not "
-                f"written yet: {listed}.",
-            )
-        return box
-
-    def section(self, chapter):
-        section = nodes.section(ids=[f"claims-{chapter.name}"], names=[])
-        section += nodes.title("", "", link(self.address(chapter), chapter.title))
-        section += [self.row(chapter, row, record) for row, record in chapter.rows]
-        return section
-
-    def row(self, chapter, row, record):
-        box = nodes.container(classes=["claim", f"claim-{row['verdict']}"])
-        box += nodes.paragraph(
-            "",
-            "",
-            badge(row["verdict"]),
-            nodes.Text(" "),
-            typeset(row["statement"]),
-            classes=["claim-head"],
-        )
-        if row.get("met"):
-            box += nodes.paragraph("", row["met"], classes=["claim-met"])
-        box += nodes.paragraph("", "", typeset(row["note"]), classes=["claim-note"])
-        box += self.evidence(record)
-        if record:
-            where = link(self.address(chapter, f"claim-{row['id']}"), row["id"])
-            box += nodes.paragraph(
-                "", "", nodes.Text("Measured in cell "), where, classes=["claim-foot"]
-            )
-        else:
-            box += nodes.paragraph("", f"Not settled yet: {row['id']}", classes=["claim-foot"])
-        if row["reference"]:
-            box += self.references(row["reference"])
-        return box
-
-    def evidence(self, record):
-        if record is None:
-            return []
-        lines = nodes.bullet_list(classes=["claim-evidence"])
-        for name, value in record["measured"]:
-            bound = record["bounds"].get(name)
-            text = f"{name}: {format_value(value)}" + (f" (must be {bound})" if bound else "")
-            lines += nodes.list_item("", nodes.paragraph("", text))
-        unjudged = (
-            []
-            if record["judged"]
-            else [nodes.paragraph("", "Recorded, not judged at this profile.")]
-        )
-        return [lines, *unjudged]
-
-    def references(self, keys):
-        found = self.parsed(f"See {{cite:t}}`{','.join(keys)}`.")
-        for paragraph in found:
-            paragraph["classes"].append("claim-references")
-        return found
-
-
-class Status(Report):
-    """`{status}`: for each chapter, when and how it last ran and what it settled."""
-
-    HEAD = (
-        "Chapter",
-        "Executed",
-        "Time",
-        "Peak memory",
-        "Claims settled",
-        "Profile and device",
-        "Versions",
-    )
-
-    def draw(self, chapters):
-        drawn = [table(self.HEAD, [self.cells(c) for c in chapters], "chapter-status")]
-        runs = report.recorded_runs(chapters)
-        if runs:
-            drawn.append(
-                nodes.paragraph("", "Recorded runs, from which the spreads over seeds come:")
-            )
-            for chapter, run in runs:
-                drawn.append(
-                    table(
-                        ("Recorded for " + chapter.title, ""),
-                        [(key, shown(value)) for key, value in run.items()],
-                        "recorded-run",
-                    )
-                )
-        return [*drawn, *self.on_gpus()]
-
-    @staticmethod
-    def on_gpus():
-        """What is recorded of GPUs, a row a step; or that nothing is, and the command for it."""
-        found = gpu.recorded()
-        if not found:
-            none = "Nothing is recorded on a GPU yet. One command does it, on a machine with one: "
-            return [
-                nodes.paragraph("", none, nodes.literal("", "python -m llmbook gpu --out FOLDER"))
-            ]
-        rows = [
-            (
-                name,
-                gpu.told(record) + (" (of earlier kernels)" if record["stale"] else ""),
-                record["hardware"],
-                shown(record["versions"]),
-                f"{record['date'][:10]}, {record['commit'][:12]}",
-            )
-            for name, record in found.items()
-        ]
-        head = ("On a GPU", "Result", "Hardware", "Versions", "Date, commit")
-        return [table(head, rows, "gpu-status")]
-
-    def cells(self, chapter):
-        run = chapter.run
-        return (
-            link(self.address(chapter), chapter.title),
-            run.get("date", ""),
-            f"{run.get('seconds', 0):.0f} s",
-            f"{run.get('peak_memory_mb', 0):,.0f} MB",
-            f"{chapter.settled} of {len(chapter.rows)}",
-            f"{run.get('profile', '')}: {run.get('device', '')}",
-            shown(run.get("versions", {})),
-        )
-
-
-def badge(verdict, text=None):
-    """The coloured word that gives a claim's verdict."""
-    return nodes.inline("", text or verdict, classes=["claim-verdict", f"claim-verdict-{verdict}"])
-
-
-def typeset(text):
-    """A text of the ledger with its formulas set."""
-    return nodes.raw("", to_html(text), format="html")
-
-
-def link(address, text, classes=()):
-    """A link to a place in the book whose address is known here."""
-    return nodes.reference(
-        "", "", nodes.Text(text), refuri=address, internal=True, classes=list(classes)
-    )
-
-
-def shown(value):
-    """A recorded value as a table shows it."""
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return str(value)
-
-
-def table(head, rows, name):
-    """A table of text and inline nodes that scrolls sideways where it is too wide."""
-    group = nodes.tgroup(cols=len(head))
-    group += [nodes.colspec(colwidth=1) for _ in head]
-    group += nodes.thead("", table_row(head))
-    group += nodes.tbody("", *[table_row(row) for row in rows])
-    return nodes.container("", nodes.table("", group, classes=[name]), classes=["wide-table"])
-
-
-def table_row(cells):
-    """One row of `table`."""
-    row = nodes.row()
-    for cell in cells:
-        text = (
-            nodes.paragraph("", "", cell)
-            if isinstance(cell, nodes.Node)
-            else nodes.paragraph("", cell)
-        )
-        row += nodes.entry("", text)
-    return row
