@@ -13,14 +13,13 @@ probabilities that rollouts keep, against a pass over the whole answers in float
 """
 
 import dataclasses
-import subprocess
-import sys
 
 import torch
 
 from llmbook.alignment.dpo import DPO, preference_batch, with_reference
 from llmbook.alignment.grpo import GRPO, GRPOConfig
 from llmbook.alignment.rollouts import pad_left, reference_log_probs, roll_out
+from llmbook.bench.memory import Peak, in_fresh_process
 from llmbook.bench.race import relative_error, run_pair
 from llmbook.bench.sft import gradient_of, load_double, their_gradient
 from llmbook.bench.trl_peer import (
@@ -61,7 +60,9 @@ def add_arguments(parser):
 def run(options, report):
     """The three races of one size; `report` prints and records."""
     if options.memory:
-        peaks = {side: _in_a_fresh_process(side) / 2**20 for side in ("ours", "trl")}
+        peaks = {
+            side: in_fresh_process(peak_of_iterations, side) / 2**20 for side in ("ours", "trl")
+        }
         print(
             f"GRPO, GPT-2's 124 M shape, 4 answers of 32 tokens, AdamW: peak above the weights "
             f"{peaks['ours']:,.0f} MiB, trl's {peaks['trl']:,.0f} MiB"
@@ -255,8 +256,6 @@ def _dpo(case, size, options):
 
 def peak_of_iterations(side, iterations=2):
     """Bytes by which two GRPO iterations raise the peak of this process's memory."""
-    import resource
-
     torch.manual_seed(0)
     tokenizer = BPETokenizer.load(SHIPPED / "small")
     shape = {"max_len": 1024, "d_model": 768, "n_layers": 12, "n_heads": 12}
@@ -266,14 +265,7 @@ def peak_of_iterations(side, iterations=2):
     )
     if side == "trl":
         del model
-    with open("/proc/self/statm", encoding="ascii") as file:
-        before = int(file.read().split()[1]) * resource.getpagesize()
-    for _ in range(iterations):
-        iteration()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-
-
-def _in_a_fresh_process(side):
-    code = f"from llmbook.bench.alignment import peak_of_iterations as f; print(f({side!r}))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return int(done.stdout.splitlines()[-1])
+    with Peak() as peak:
+        for _ in range(iterations):
+            iteration()
+    return peak.bytes

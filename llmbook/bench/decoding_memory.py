@@ -4,40 +4,39 @@ Both are measured in a fresh process: the peak of its memory above what it held 
 was made, in units of weights and cache; and an empty cache folder for the compiler.
 """
 
-import os
-import subprocess
-import sys
+import math
 import tempfile
-from pathlib import Path
+import time
 
-_PEAK = """
-import sys
 import torch
-from llmbook.decoding import generate
+
+from llmbook.bench import memory
+from llmbook.decoding import compiled, generate
 from llmbook.models.gpt import GPT, GPTConfig
-def told(name):
-    return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
-def write(*sizes, prompt, new):
+
+
+def measured_peak(sizes, prompt, new):
+    """The peak of `_write`; to be called in a fresh process."""
+    torch.set_num_threads(1)
+    _write((16, 8, 8, 1, 2), 2, 3)  # what is imported and built on first use
+    with memory.Peak() as peak:
+        needed = _write(sizes, prompt, new)
+    return peak.bytes / needed
+
+
+def _write(sizes, prompt, new):
+    """Make a model, write with it; returns the bytes of its weights and its cache."""
     model = GPT(GPTConfig(*sizes)).eval()
     generate(model, torch.zeros(1, prompt, dtype=torch.int64), max_new_tokens=new, eos_id=())
     held = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
     return sum(held.values()) + model.new_cache(1, prompt + new - 1).nbytes
-*sizes, prompt, new = map(int, sys.argv[1:])
-torch.set_num_threads(1)
-write(16, 8, 8, 1, 2, prompt=2, new=3)  # what is imported and built on first use
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")  # the peak is counted from here
-before = told("VmRSS")
-needed = write(*sizes, prompt=prompt, new=new)
-print((told("VmHWM") - before) * 1024 / needed)
-"""
-_BUILD = """
-import time
-from llmbook.decoding import compiled
-began = time.perf_counter()
-why = compiled._library()[1]
-print("nan" if why else time.perf_counter() - began)
-"""
+
+
+def measured_build():
+    """Seconds to build the compiled step, None where it cannot be; in a fresh process."""
+    began = time.perf_counter()
+    why = compiled._library()[1]
+    return None if why else time.perf_counter() - began
 
 
 def peak(size, prompt, new):
@@ -45,21 +44,14 @@ def peak(size, prompt, new):
 
     size: vocab_size, d_model, n_layers and n_heads of a GPT with room for prompt and new tokens.
     """
-    if not Path("/proc/self/clear_refs").exists():
+    if not memory.is_told():
         return None
     sizes = (size.vocab_size, prompt + new, size.d_model, size.n_layers, size.n_heads)
-    return _told(_PEAK, *sizes, prompt, new)
+    return memory.in_fresh_process(measured_peak, sizes, prompt, new)
 
 
 def build_seconds():
     """How long the compiled step takes to be built; nan where it cannot be."""
     with tempfile.TemporaryDirectory() as folder:
-        return _told(_BUILD, LLMBOOK_CACHE=folder)
-
-
-def _told(program, *arguments, **environment):
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    told = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, **environment}
-    )
-    return float(told.stdout.split()[-1])
+        seconds = memory.in_fresh_process(measured_build, LLMBOOK_CACHE=folder)
+    return math.nan if seconds is None else seconds

@@ -12,14 +12,14 @@ before, in units of the weights. Pages of the file that a process looks at count
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from llmbook.bench import memory
+from llmbook.bench.memory import Peak
 from llmbook.bench.race import positive, run_pair
 from llmbook.models import load
 from llmbook.models.pretrained.files import Checkpoint
@@ -140,26 +140,19 @@ def save(model, folder):
 
 # --- memory
 
-_MEASURED = """
-import sys
-from pathlib import Path
-from llmbook.bench.loading import SIDES, read_through, save
-work, side, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-def told(name):
-    return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
-def begin():
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak is counted from here
-    return told("VmRSS")
-SIDES[side](folder / "small")  # what is imported on first use
-before = begin()
-model = SIDES[side](folder / "model")
-read_through(model)
-if work == "save":
-    before = begin()
-    save(model, folder / side)
-print((told("VmHWM") - before) * 1024)
-"""
+
+def measured(work, side, folder):
+    """Bytes that a side takes above what it held before; to be called in a fresh process."""
+    folder = Path(folder)
+    SIDES[side](folder / "small")  # what is imported on first use
+    with Peak() as loading:
+        model = SIDES[side](folder / "model")
+        read_through(model)
+    if work == "load":
+        return loading.bytes
+    with Peak() as saving:
+        save(model, folder / side)
+    return saving.bytes
 
 
 def peak_memory(work, side, folder):
@@ -167,12 +160,10 @@ def peak_memory(work, side, folder):
 
     folder: holds "model"; None where the system does not tell (anything but Linux).
     """
-    if not Path("/proc/self/clear_refs").exists():
+    if not memory.is_told():
         return None
     if not (folder / "small").is_dir():
         from llmbook.models.llama import Llama, LlamaConfig
 
         Llama(LlamaConfig(16, 8, 8, 1, 2, d_ff=16)).save(folder / "small")
-    command = [sys.executable, "-c", _MEASURED, work, side, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    return memory.in_fresh_process(measured, work, side, str(folder))

@@ -9,8 +9,6 @@ The gate: the gradient of the first update, of the embedding and of every block'
 ours in float64.
 """
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import torch
 
 from llmbook.alignment import chat, sft
 from llmbook.alignment.lora import LoRA, LoRAConfig
+from llmbook.bench.memory import Peak, in_fresh_process
 from llmbook.bench.race import relative_error, run_pair
 from llmbook.data.verifiable import SEEN, mixture
 from llmbook.models import load
@@ -45,7 +44,7 @@ def add_arguments(parser):
 def run(options, report):
     """Race one size; `report` prints and records."""
     if options.memory:
-        peaks = {rank: _in_a_fresh_process(rank) for rank in (0, 8)}
+        peaks = {rank: in_fresh_process(peak_of_updates, rank) for rank in (0, 8)}
         print(
             f"GPT-2's 124 M shape, batch 1, 128 tokens, AdamW: peak above the weights "
             f"{peaks[0] / 2**20:,.0f} MiB for all weights, {peaks[8] / 2**20:,.0f} MiB for LoRA "
@@ -90,10 +89,8 @@ def _race(case, conversations, row, options):
 def peak_of_updates(rank, updates=2):
     """Bytes by which some updates raise the peak of this process's memory; rank 0: all weights.
 
-    Read from the system: in a fresh process, the weights in it and nothing trained yet.
+    To be called in a fresh process.
     """
-    import resource
-
     torch.manual_seed(0)
     model = GPT(GPTConfig(**GPT2)).train()
     if rank:
@@ -102,17 +99,10 @@ def peak_of_updates(rank, updates=2):
     update = Update(model, config, sft.sft_loss, sft.count_answer_tokens)
     ids = torch.randint(GPT2["vocab_size"], (1, 129))
     batch = (ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), torch.ones(1, 128).long())
-    with open("/proc/self/statm", encoding="ascii") as file:
-        before = int(file.read().split()[1]) * resource.getpagesize()
-    for _ in range(updates):
-        update(batch)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-
-
-def _in_a_fresh_process(rank):
-    code = f"from llmbook.bench.sft import peak_of_updates as f; print(f({rank}))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return int(done.stdout)
+    with Peak() as peak:
+        for _ in range(updates):
+            update(batch)
+    return peak.bytes
 
 
 def load_double(model):

@@ -10,12 +10,13 @@ process of its own.
 
 import os
 import random
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+from llmbook.bench import memory
+from llmbook.bench.memory import Peak
 from llmbook.bench.race import positive, run_pair
+from llmbook.tokenization import BPETokenizer
 
 LONG_TURNS = 5  # a turn of the large cases takes seconds
 LARGE_MERGES = 8_000
@@ -117,8 +118,6 @@ def parts_of(text, size=2**16):
 
 def race_training(options, report, name, text, merges):
     """Learn so many merges from a text, by each side."""
-    from llmbook.tokenization import BPETokenizer
-
     size = merges + 257
     jobs = {
         "llmbook": lambda: BPETokenizer.train(text, size, backend="python"),
@@ -133,8 +132,6 @@ def race_training(options, report, name, text, merges):
 
 def race_encoding(options, report, name, text, merges):
     """Encode a text by each side, the whole and in parts."""
-    from llmbook.tokenization import BPETokenizer
-
     ours = BPETokenizer.train_fast(text[: len(text) // 2], merges + 257)
     theirs, parts = ours.fast(), parts_of(text)
 
@@ -185,28 +182,23 @@ def _race(options, report, case, jobs, different, size):
 
 # --- memory
 
-_MEASURED = """
-import sys
-from llmbook.tokenization import BPETokenizer
-work, side, text, given = sys.argv[1:]
-text = open(text, encoding="utf-8", newline="").read()
-if work == "encode":
-    ours = BPETokenizer.from_json(open(given, encoding="utf-8").read())
-    encode = ours.encode if side == "llmbook" else ours.fast().encode
-else:
+
+def measured(work, side, text, given):
+    """Bytes that a side takes above what it held before; to be called in a fresh process."""
+    text = Path(text).read_bytes().decode()
+    if work == "encode":
+        ours = BPETokenizer.from_json(Path(given).read_text("utf-8"))
+        encode = ours.encode if side == "llmbook" else ours.fast().encode
+        with Peak() as peak:
+            kept = encode(text)
+        del kept
+        return peak.bytes
+    import tokenizers  # noqa: F401
+
     backend = "python" if side == "llmbook" else "tokenizers"
-    import tokenizers
-def told(name):
-    return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")  # the peak is counted from here
-before = told("VmRSS")
-if work == "encode":
-    ids = encode(text)
-else:
-    BPETokenizer.train(text, int(given), backend=backend)
-print((told("VmHWM") - before) / 1024)
-"""
+    with Peak() as peak:
+        BPETokenizer.train(text, given, backend=backend)
+    return peak.bytes
 
 
 def peak_memory(work, side, text, given):
@@ -215,16 +207,15 @@ def peak_memory(work, side, text, given):
     work: "train", with given the size of the vocabulary, or "encode", with given a tokenizer's
     JSON. Linux tells a process's memory; on other systems this returns None.
     """
-    if not Path("/proc/self/status").exists():
+    if not memory.is_told():
         return None
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "text").write_text(text, "utf-8", newline="")
+        path = Path(folder) / "text"
+        path.write_text(text, "utf-8", newline="")
         if work == "encode":
             (Path(folder) / "json").write_text(given, "utf-8")
             given = str(Path(folder) / "json")
-        command = [sys.executable, "-c", _MEASURED, work, side, f"{folder}/text", str(given)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+        return memory.in_fresh_process(measured, work, side, str(path), given) / 2**20
 
 
 def _tell_memory(work, text, given):
