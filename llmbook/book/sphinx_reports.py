@@ -15,7 +15,7 @@ from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.util.docutils import SphinxDirective
 
 from llmbook import __version__
-from llmbook.book import chapter_map, contents, gpu, report
+from llmbook.book import chapter_map, contents, gpu, implemented, report
 from llmbook.book.claims import format_value
 from llmbook.book.root import address
 from llmbook.book.root import chapters as listed_chapters
@@ -28,6 +28,7 @@ def setup(app):
     app.add_directive("status", Status)
     app.add_directive("map", Map)
     app.add_directive("routes", Routes)
+    app.add_directive("implemented", Implemented)
     app.add_directive("colab", Colab)
     app.add_directive("live", Live)
     app.connect("env-purge-doc", forget)
@@ -148,6 +149,56 @@ class Routes(Report):
         return line
 
 
+class Implemented(Report):
+    """`{implemented}`: a table for each group of systems."""
+
+    HEAD = ("System", "Taught in", "Lives in llmbook", "Held to account by")
+
+    def draw(self, chapters):
+        drawn = []
+        for group, rows in implemented.systems().items():
+            section = nodes.section(ids=[nodes.make_id(group)], names=[])
+            section += nodes.title("", group)
+            section += table(self.HEAD, [self.cells(row) for row in rows], "implemented")
+            drawn.append(section)
+        return drawn
+
+    def cells(self, row):
+        return row.name, self.taught(row.taught), self.where(row.where), self.tests(row)
+
+    def taught(self, entries):
+        places = []
+        for entry in entries:
+            notebook, _, heading = entry.partition(": ")
+            if notebook in self.pages:
+                where = self.env.llmbook_executed[self.pages[notebook]]
+                chapter = report.chapter(notebook, where)
+                anchor = nodes.make_id(heading)
+                there = self.address(chapter, anchor)
+                places.append(
+                    link(there, f"{chapter.title}: {heading}" if heading else chapter.title)
+                )
+        return joined(places) if places else "no chapter of its own"
+
+    @staticmethod
+    def where(entries):
+        places = []
+        for entry in entries:
+            module, names = implemented.split(entry)
+            place = nodes.inline("", "", nodes.literal("", module))
+            if names:
+                place += nodes.Text(": " + ", ".join(names))
+            places.append(place)
+        return joined(places)
+
+    @staticmethod
+    def tests(row):
+        files = joined([nodes.literal("", f"tests/{test}") for test in row.tests])
+        if row.peer:
+            files += nodes.Text(f", against {row.peer}")
+        return files
+
+
 class Colab(Report):
     """`{colab}`: each chapter's link to Colab, or how to get one."""
 
@@ -226,19 +277,38 @@ def _in_script(data):
 
 
 class Claims(Report):
-    """`{claims}`: every row of the ledger that an existing chapter has, with what was measured."""
+    """`{claims}`: every row of the ledger that an existing chapter has, with what was measured.
+
+    By verdict, those first that change a belief; the correct ones are folded. Buttons and a field
+    choose among them (static/llmbook.js), where scripts run.
+    """
+
+    ORDER = ("wrong", "dated", "debatable", "loose", "correct")
+    FILTER = """<form class="claims-filter" role="search" hidden>
+<div role="group" aria-label="Verdicts to show">{buttons}</div>
+<label>Words <input type="search" name="words" autocomplete="off"></label>
+<output aria-live="polite"></output></form>"""
+    BUTTON = (
+        '<button type="button" class="claim-verdict claim-verdict-{verdict}" aria-pressed="false" '
+        'data-verdict="{verdict}">{verdict} {count}</button>'
+    )
 
     def draw(self, chapters):
-        return [self.summary(chapters), *map(self.section, chapters)]
+        counts = report.verdicts(chapters)
+        verdicts = [verdict for verdict in self.ORDER if verdict in counts]
+        buttons = "".join(self.BUTTON.format(verdict=v, count=counts[v]) for v in verdicts)
+        choose = nodes.raw("", self.FILTER.format(buttons=buttons), format="html")
+        found = [(chapter, row, record) for chapter in chapters for row, record in chapter.rows]
+        sections = [self.section(verdict, found) for verdict in verdicts]
+        open_rows = [one for one in found if one[2] is None]
+        if open_rows:
+            sections.append(self.titled("open", "Not settled yet", open_rows))
+        return [self.summary(chapters), choose, *sections]
 
     def summary(self, chapters):
-        counts = report.verdicts(chapters)
-        line = nodes.paragraph(classes=["claims-summary"])
-        total = sum(c.settled for c in chapters)
-        line += nodes.Text(f"{total} settled: ")
-        for verdict, count in counts.items():
-            line += [badge(verdict, f"{count} {verdict}"), nodes.Text(" ")]
-        box = nodes.container("", line, classes=["claims-overview"])
+        total = sum(chapter.settled for chapter in chapters)
+        box = nodes.container(classes=["claims-overview"])
+        box += nodes.paragraph("", f"{total} statements are settled.", classes=["claims-summary"])
         waiting = report.waiting(chapters)
         if waiting:
             listed = ", ".join(
@@ -251,10 +321,22 @@ class Claims(Report):
             )
         return box
 
-    def section(self, chapter):
-        section = nodes.section(ids=[f"claims-{chapter.name}"], names=[])
-        section += nodes.title("", "", link(self.address(chapter), chapter.title))
-        section += [self.row(chapter, row, record) for row, record in chapter.rows]
+    def section(self, verdict, found):
+        own = [one for one in found if one[1]["verdict"] == verdict and one[2] is not None]
+        return self.titled(verdict, verdict.capitalize(), own, folded=verdict == "correct")
+
+    def titled(self, name, title, found, folded=False):
+        section = nodes.section(ids=[f"claims-{name}"], names=[], classes=["claims-list"])
+        section += nodes.title("", title)
+        rows = [self.row(*one) for one in found]
+        if folded:
+            begin = f"<details><summary>The {len(found)} that hold as stated</summary>"
+            rows = [
+                nodes.raw("", begin, format="html"),
+                *rows,
+                nodes.raw("", "</details>", format="html"),
+            ]
+        section += rows
         return section
 
     def row(self, chapter, row, record):
@@ -271,13 +353,14 @@ class Claims(Report):
             box += nodes.paragraph("", row["met"], classes=["claim-met"])
         box += nodes.paragraph("", "", typeset(row["note"]), classes=["claim-note"])
         box += self.evidence(record)
+        foot = nodes.paragraph("", classes=["claim-foot"])
+        foot += link(self.address(chapter), chapter.title)
         if record:
             where = link(self.address(chapter, f"claim-{row['id']}"), row["id"])
-            box += nodes.paragraph(
-                "", "", nodes.Text("Measured in cell "), where, classes=["claim-foot"]
-            )
+            foot += [nodes.Text(": measured in cell "), where]
         else:
-            box += nodes.paragraph("", f"Not settled yet: {row['id']}", classes=["claim-foot"])
+            foot += nodes.Text(f": not settled yet: {row['id']}")
+        box += foot
         if row["reference"]:
             box += self.references(row["reference"])
         return box
@@ -384,6 +467,14 @@ def link(address, text, classes=()):
     return nodes.reference(
         "", "", nodes.Text(text), refuri=address, internal=True, classes=list(classes)
     )
+
+
+def joined(parts):
+    """Inline nodes with semicolons between them."""
+    line = nodes.inline()
+    for part in parts:
+        line += [nodes.Text("; "), part] if line.children else [part]
+    return line
 
 
 def shown(value):

@@ -30,6 +30,48 @@
   window.addEventListener("hashchange", unfold);
   window.addEventListener("load", unfold);
 
+  // Claims: the pressed verdicts (none: all of them) that hold all the words.
+  document.addEventListener("DOMContentLoaded", () => {
+    const form = document.querySelector("form.claims-filter");
+    if (!form) return;
+    const [field, told] = [form.elements.words, form.querySelector("output")];
+    const buttons = [...form.querySelectorAll("button")];
+    const rows = [...document.querySelectorAll(".claims-list .claim")].map((box) => ({
+      box, text: box.textContent.toLowerCase(),
+      verdict: [...box.classList].find((name) => name.startsWith("claim-")).slice("claim-".length),
+    }));
+    const lists = [...document.querySelectorAll(".claims-list")].map((list) => {
+      const fold = list.querySelector("details");
+      return { list, fold, own: rows.filter(({ box }) => list.contains(box)) };
+    });
+    const choose = () => {
+      const pressed = buttons.filter((b) => b.getAttribute("aria-pressed") === "true");
+      const verdicts = pressed.map((b) => b.dataset.verdict);
+      const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) {
+        row.box.hidden = (verdicts.length > 0 && !verdicts.includes(row.verdict))
+          || !words.every((word) => row.text.includes(word));
+      }
+      const any = verdicts.length > 0 || words.length > 0;
+      for (const { list, fold, own } of lists) {
+        list.hidden = own.every(({ box }) => box.hidden);
+        if (fold) fold.open = any && !list.hidden;
+      }
+      const left = rows.filter(({ box }) => !box.hidden).length;
+      told.textContent = any ? `${left} of ${rows.length} shown` : `all ${rows.length} shown`;
+    };
+    for (const b of buttons) {
+      b.addEventListener("click", () => {
+        b.setAttribute("aria-pressed", String(b.getAttribute("aria-pressed") !== "true"));
+        choose();
+      });
+    }
+    field.addEventListener("input", choose);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.hidden = false;
+    choose();
+  });
+
   // Widgets set formulas in their labels through the interface of MathJax 2; answer it with MathJax 3.
   window.addEventListener("load", () => {
     const mathjax = window.MathJax;
