@@ -124,7 +124,7 @@ def heinsen(u, delta, A, B, C, D):
     """
     kept = (delta[..., None] * A).cumsum(1)
     fed = (delta * u)[..., None] * B[:, :, None]
-    logs = torch.complex(fed.abs().clamp(min=1e-6).log(), (fed < 0) * torch.pi)
+    logs = torch.complex(fed.abs().clamp(min=1e-6).log(), (fed < 0).to(fed.dtype) * torch.pi)
     states = (kept + torch.logcumsumexp(logs - kept, 1)).exp().real
     return (states * C[:, :, None]).sum(-1) + u * D
 

@@ -43,3 +43,12 @@ def test_a_wrong_scan_gets_no_speed(capsys, monkeypatch):
     assert main([*QUICK, "--tokens", "9", "--longest", "40", "--backends", "loop"]) == 1
     assert "scan L=9 loop" in (told := capsys.readouterr().out)
     assert "WRONG" in told
+
+
+def test_a_peer_that_loses_digits_gets_no_speed_and_ours_is_not_blamed(capsys):
+    more = ["--states", "16", "--tokens", "64", "--against", "heinsen", "--parts", "scan"]
+    assert main([*QUICK, *more]) == 0
+    told = capsys.readouterr().out
+    assert "heinsen is 0.00" in told
+    assert "off the truth: no speed is shown" in told
+    assert "vs heinsen" not in told
