@@ -1,8 +1,10 @@
 """The race of scans: ours against the public ones in torch, forward and backward.
 
 Mamba's scan at some lengths against `llmbook.bench.scan_peers`; Mamba-2's against `transformers`'
-`mamba2_chunk_scan`. Ours alone is then timed at longer lengths: the time of a token should stay
-flat and the memory grow as the length.
+`mamba2_chunk_scan`; the gated delta rule against `transformers`' and flash-linear-attention's; the
+scan against causal attention of the same width, which is not the same function: from which length
+on is it ahead? Ours alone is then timed at longer lengths: the time of a token should stay flat
+and the memory grow as the length.
 
 One run is the scan with softplus, skip and gate, and the gradients of all inputs. Peers run on the
 same numbers in their own layout; the transposes stand outside of the clock.
@@ -16,20 +18,30 @@ import sys
 import time
 
 import torch
+import torch.nn.functional as F
 
 from llmbook.bench.race import check_results, positive, relative_error, run_pair
-from llmbook.bench.scan_peers import NAMES, named_folder, peers
-from llmbook.ssm import explain_backend, explain_ssd_backend, selective_scan, ssd
+from llmbook.bench.scan_peers import NAMES, delta_peers, named_folder, peers
+from llmbook.ssm import (
+    explain_backend,
+    explain_delta_backend,
+    explain_ssd_backend,
+    gated_delta_rule,
+    selective_scan,
+    ssd,
+)
 
-TOLERANCE = 1e-4
+TOLERANCE, HALF_TOLERANCE = 1e-4, 3e-2
 INEXACT = ("heinsen",)  # its sums of logarithms lose digits as they grow
-PARTS = ("scan", "mamba2", "alone", "memory")
+PARTS = ("scan", "mamba2", "delta", "attention", "alone", "memory")
+HEAD = 64  # width of a head, and states of Mamba-2
 
 
 def add_arguments(parser):
     """What to race, and how large."""
     add = parser.add_argument
-    add("--tokens", nargs="+", type=positive, metavar="N", help="default 1024 2048; quick 40")
+    lengths = {"nargs": "+", "type": positive, "metavar": "N"}
+    add("--tokens", **lengths, help="default 512 1024 2048; quick 40")
     add(
         "--longest", type=positive, help="ours alone, up to this length (default 131072; quick 80)"
     )
@@ -40,13 +52,14 @@ def add_arguments(parser):
     add("--against", nargs="+", choices=NAMES, default=NAMES, help="peers (default: all)")
     where = {"action": "append", "type": named_folder, "default": [], "metavar": "NAME=FOLDER"}
     add("--peer", **where, help="where a peer is that is not installed")
+    add("--half", action="store_true", help="inputs in float16, as GPUs like them")
     add("--parts", nargs="+", choices=PARTS, default=PARTS, help="which (default: all)")
 
 
 def run(options, report):
     """Race every length against every peer, then time and weigh ours alone."""
     folders = dict(options.peer)
-    lengths = options.tokens or ([40] if options.quick else [1024, 2048])
+    lengths = options.tokens or ([40] if options.quick else [512, 1024, 2048])
     for tokens in lengths:
         inputs = _inputs(tokens, options)
         for peer, why_not, theirs in peers(inputs, folders, options.against):
@@ -63,6 +76,17 @@ def run(options, report):
         for backend in ("auto", "chunked") if "mamba2" in options.parts else ():
             case = f"mamba2 L={tokens} {backend}"
             report(case, functools.partial(_race_ssd, case, backend, tokens, options))
+        for peer, why_not, theirs in delta_peers() if "delta" in options.parts else ():
+            if why_not:
+                print(f"L={tokens} {peer}'s delta rule: {why_not}", flush=True)
+                continue
+            for backend in ("auto", "chunked"):
+                case = f"delta rule L={tokens} {backend}"
+                asked = (case, backend, peer, theirs, tokens, options)
+                report(case, functools.partial(_race_delta, *asked))
+        if "attention" in options.parts:
+            case = f"scan or attention L={tokens}"
+            report(case, functools.partial(_race_attention, case, inputs, options))
     if "alone" in options.parts:
         _alone(options)
     if "memory" in options.parts and sys.platform == "linux" and options.device.type == "cpu":
@@ -75,6 +99,8 @@ def _inputs(tokens, options):
     b, d, n = options.batch, options.channels, options.states
     shapes = [(b, tokens, d), (b, tokens, d), (b, tokens, n), (b, tokens, n), (d,), (b, tokens, d)]
     u, delta, B, C, D, z = (torch.randn(s, device=options.device) for s in shapes)
+    if options.half:
+        u, delta, B, C, z = (x.half() for x in (u, delta, B, C, z))
     A = -torch.arange(1.0, n + 1, device=options.device).repeat(d, 1)
     bias = torch.randn(d, device=options.device) - 3
     return [u, delta, A, B, C, D, z, bias], torch.randn_like(u)
@@ -103,18 +129,17 @@ def _race(case, backend, peer, theirs, inputs, options):
     if peer in INEXACT and not errors[peer] <= TOLERANCE:
         print(f"{case}: {peer} is {errors[peer]:.1g} off the truth: no speed is shown", flush=True)
         return []
-    check_results(errors, TOLERANCE)
-    print(f"  {explain_backend(inputs[0][0], inputs[0][2], backend)}".splitlines()[0], flush=True)
-    outcome = run_pair(
-        case,
-        runs,
-        errors,
-        tolerance=TOLERANCE,
-        device=options.device,
-        repeats=options.repeats,
-        warmup=options.warmup,
-    )
-    return [outcome]
+    return _pair(case, runs, errors, explain_backend(inputs[0][0], inputs[0][2], backend), options)
+
+
+def _pair(case, runs, errors, choice, options):
+    """The race itself, of results that are right; says first which backend of ours runs."""
+    tolerance = HALF_TOLERANCE if options.half else TOLERANCE
+    check_results(errors, tolerance)
+    print(f"  {choice}".splitlines()[0], flush=True)
+    device, repeats, warmup = options.device, options.repeats, options.warmup
+    more = {"tolerance": tolerance, "device": device, "repeats": repeats, "warmup": warmup}
+    return [run_pair(case, runs, errors, **more)]
 
 
 def _race_ssd(case, backend, tokens, options):
@@ -122,9 +147,11 @@ def _race_ssd(case, backend, tokens, options):
     from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan as slow
 
     torch.manual_seed(options.seed)
-    b, heads, n = options.batch, max(1, options.channels // 64), 64
-    shapes = [(b, tokens, heads, 64), (b, tokens, heads), (b, tokens, 1, n), (b, tokens, 1, n)]
+    b, heads, n = options.batch, _heads(options), HEAD
+    shapes = [(b, tokens, heads, HEAD), (b, tokens, heads), (b, tokens, 1, n), (b, tokens, 1, n)]
     x, delta, B, C = (torch.randn(s, device=options.device) for s in shapes)
+    if options.half:
+        x, B, C = x.half(), B.half(), C.half()
     A = -torch.linspace(1, 16, heads, device=options.device)
     bias, D = (
         torch.randn(heads, device=options.device) - 3,
@@ -145,20 +172,59 @@ def _race_ssd(case, backend, tokens, options):
         return [y.detach(), *torch.autograd.grad(y, xs, upstream)]
 
     truth = ours([v.double() for v in given], upstream.double())
-    print(f"  {explain_ssd_backend(x, B, backend)}".splitlines()[0], flush=True)
     runs = {"ours": ours, "transformers": theirs}
     errors = {name: relative_error(run(), truth) for name, run in runs.items()}
-    check_results(errors, TOLERANCE)
-    outcome = run_pair(
-        case,
-        runs,
-        errors,
-        tolerance=TOLERANCE,
-        device=options.device,
-        repeats=options.repeats,
-        warmup=options.warmup,
-    )
-    return [outcome]
+    return _pair(case, runs, errors, explain_ssd_backend(x, B, backend), options)
+
+
+def _heads(options):
+    return max(1, options.channels // HEAD)
+
+
+def _race_delta(case, backend, peer, theirs, tokens, options):
+    """The gated delta rule, at heads of 64, with the queries' usual scale."""
+    torch.manual_seed(options.seed)
+    wide = (options.batch, tokens, _heads(options), HEAD)
+    q, k, v, upstream = (torch.randn(wide, device=options.device) for _ in range(4))
+    k = F.normalize(k, dim=-1)
+    beta, log_alpha = torch.rand(wide[:3]), -0.1 * torch.rand(wide[:3])
+    given = [q, k, v, beta.to(options.device)]
+    if options.half:
+        given, upstream = [x.half() for x in given], upstream.half()
+    given.append(log_alpha.to(options.device))
+
+    def run(rule, xs=given, up=upstream):
+        xs = [x.detach().requires_grad_() for x in xs]
+        o = rule(*xs)
+        return [o.detach(), *torch.autograd.grad(o, xs, up)]
+
+    def ours(q, *rest, backend=backend):
+        return gated_delta_rule(q * HEAD**-0.5, *rest, backend=backend)
+
+    high = [x.double() for x in given], upstream.double()
+    truth = run(functools.partial(ours, backend="reference"), *high)
+    runs = {"ours": lambda: run(ours), peer: lambda: run(theirs)}
+    errors = {name: relative_error(run(), truth) for name, run in runs.items()}
+    return _pair(case, runs, errors, explain_delta_backend(q, v, backend), options)
+
+
+def _race_attention(case, inputs, options):
+    """The scan against causal attention over as many channels, in heads of 64.
+
+    They are two functions: ours alone is held to a truth here.
+    """
+    u = inputs[0][0]
+    heads = u[..., : HEAD * _heads(options)].unflatten(-1, (-1, min(HEAD, u.shape[-1])))
+    q = heads.transpose(1, 2).contiguous()  # (batch, heads, tokens, 64)
+
+    def attention():
+        xs = [q.detach().clone().requires_grad_() for _ in range(3)]
+        o = F.scaled_dot_product_attention(*xs, is_causal=True)
+        return torch.autograd.grad(o, xs, q)
+
+    runs = {"ours": lambda: step(inputs, "auto"), "attention": attention}
+    errors = {"ours": relative_error(step(inputs, "auto"), _truth(inputs)), "attention": 0.0}
+    return _pair(case, runs, errors, explain_backend(u, inputs[0][2]), options)
 
 
 # --- ours alone: the time of a token, and memory
@@ -211,7 +277,9 @@ _MEMORY = """
 import argparse, sys, torch
 from llmbook.bench import scan, scan_peers
 torch.set_num_threads(1)
-o = argparse.Namespace(seed=0, batch={b}, channels={d}, states={n}, device=torch.device("cpu"))
+o = argparse.Namespace(
+    seed=0, batch={b}, channels={d}, states={n}, device=torch.device("cpu"), half=False
+)
 
 def runs(inputs):
     if "{who}" == "ours":

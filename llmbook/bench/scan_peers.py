@@ -4,6 +4,7 @@
     mambapy         mamba.py's parallel scan; mambapy-loop: its loop        (pip install mambapy)
     mamba-minimal   a loop                                (a checkout, or a folder with model.py)
     heinsen         two cumulative sums of complex logarithms, as published: five lines
+    unfused         our own tree of joined steps, every state in memory
     mamba-ssm       the authors' CUDA kernels, where they could be built
 
 A peer that is not there is said to be not installed; `--peer NAME=FOLDER` names a folder it is in.
@@ -12,6 +13,7 @@ own, they are put around it as its own block does.
 """
 
 import argparse
+import functools
 import importlib
 import importlib.util
 import sys
@@ -20,7 +22,17 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-NAMES = ("transformers", "mambapy", "mambapy-loop", "mamba-minimal", "heinsen", "mamba-ssm")
+from llmbook.ssm import selective_scan
+
+NAMES = (
+    "transformers",
+    "mambapy",
+    "mambapy-loop",
+    "mamba-minimal",
+    "heinsen",
+    "mamba-ssm",
+    "unfused",
+)
 
 
 def peers(inputs, folders, wanted=NAMES):
@@ -138,6 +150,11 @@ def _mamba_ssm(inputs, folder):
     return _channels_first(module.selective_scan_fn, inputs)
 
 
+def _unfused(inputs, folder):
+    tree = functools.partial(selective_scan, backend="associative")
+    return _channels_last(lambda u, delta, A, B, C, D: tree(u, delta, A, B, C, D=D), inputs)
+
+
 _STEPS = {
     "transformers": _transformers,
     "mambapy": _mambapy,
@@ -145,4 +162,33 @@ _STEPS = {
     "mamba-minimal": _mamba_minimal,
     "heinsen": _heinsen,
     "mamba-ssm": _mamba_ssm,
+    "unfused": _unfused,
 }
+
+
+def delta_peers():
+    """(name, why it cannot run or None, rule) of each gated delta rule, run by chunks.
+
+    rule(q, k, v, beta, log_alpha) → o, with q scaled by key_dim^-½ inside.
+    """
+    for name, module, function in _RULES:
+        try:
+            rule = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            yield name, f"not installed ({error})", None
+        else:
+            yield name, None, functools.partial(_by_chunks, rule)
+
+
+def _by_chunks(rule, q, k, v, beta, log_alpha):
+    return rule(q, k, v, g=log_alpha, beta=beta)[0]
+
+
+_RULES = (
+    (
+        "transformers",
+        "transformers.models.qwen3_next.modeling_qwen3_next",
+        "torch_chunk_gated_delta_rule",
+    ),
+    ("flash-linear-attention", "fla.ops.gated_delta_rule", "chunk_gated_delta_rule"),
+)

@@ -27,8 +27,20 @@ def test_the_quick_race_runs_and_names_what_is_not_installed(capsys):
     assert "scan L=9 auto" in told
     assert "scan L=9 loop" in told
     assert "mamba2 L=9" in told
+    assert "delta rule L=9 chunked" in told
+    assert "flash-linear-attention" in told
+    assert "scan or attention L=9" in told
     assert "mamba-ssm: not installed" in told or "mamba-ssm" in told
     assert "time of a token" in told
+
+
+def test_the_quick_race_runs_in_half_precision(capsys):
+    pytest.importorskip("transformers")
+    more = ["--half", "--tokens", "70", "--against", "unfused", "--backends", "loop"]
+    assert main([*QUICK, *more, "--parts", "scan", "mamba2", "delta", "attention"]) == 0
+    told = capsys.readouterr().out
+    for case in ("scan L=70 loop", "mamba2 L=70 chunked", "delta rule L=70", "scan or attention"):
+        assert case in told
 
 
 def test_a_wrong_scan_gets_no_speed(capsys, monkeypatch):
