@@ -96,14 +96,15 @@ def _backends(q, v):
 
 def _reference(q, k, v, beta, log_alpha, state, starts, chunk):
     outs = []
-    for t in range(q.shape[1]):
+    steps = zip(*(x.unbind(1) for x in (q, k, v, beta, log_alpha)), strict=True)
+    for t, (q_t, k_t, v_t, beta_t, log_t) in enumerate(steps):
         if starts is not None:
             state = state.masked_fill(starts[:, t, None, None, None], 0.0)
-        state = log_alpha[:, t, :, None, None].exp() * state
-        held = (state @ k[:, t, :, :, None]).squeeze(-1)  # what it answers to the key
-        write = beta[:, t, :, None] * (v[:, t] - held)
-        state = state + write[..., None] * k[:, t, :, None]
-        outs.append((state @ q[:, t, :, :, None]).squeeze(-1))
+        state = log_t[..., None, None].exp() * state
+        held = (state @ k_t[..., None]).squeeze(-1)  # what it answers to the key
+        write = beta_t[..., None] * (v_t - held)
+        state = state + write[..., None] * k_t[..., None, :]
+        outs.append((state @ q_t[..., None]).squeeze(-1))
     return torch.stack(outs, 1), state
 
 
@@ -144,10 +145,12 @@ def _chunked(q, k, v, beta, log_alpha, state, starts, chunk):
     scores = (q @ k.mT) * between
     asked, ended = q * from_start, k * to_end
     outs = []
-    for c in range(q.shape[1]):
-        new = values[:, c] - keys[:, c] @ state.mT  # (b, h, t, v)
-        outs.append(asked[:, c] @ state.mT + scores[:, c] @ new)
-        state = kept.whole[:, c, :, None, None] * state + new.mT @ ended[:, c]
+    # unbind, as a slice's gradient is a tensor of the whole size: chunks² of work going back
+    parts = (values, keys, asked, scores, ended, kept.whole[..., None, None])
+    for new, key, ask, score, end, whole in zip(*(x.unbind(1) for x in parts), strict=True):
+        new = new - key @ state.mT  # (b, h, t, v)
+        outs.append(ask @ state.mT + score @ new)
+        state = whole * state + new.mT @ end
     return rearrange(torch.stack(outs, 1), "b c h t v -> b (c t) h v")[:, :tokens], state
 
 

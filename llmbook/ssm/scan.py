@@ -151,10 +151,10 @@ def _associative(u, delta, A, B, C, state, starts):
 
 def _chunked(u, delta, A, B, C, state, starts):
     ys = []
-    for at in range(0, u.shape[1], CHUNK):
-        part = [x[:, at : at + CHUNK] for x in (u, delta, B, C)]
-        begins = None if starts is None else starts[:, at : at + CHUNK]
-        args = (part[0], part[1], A, part[2], part[3], state, begins)
+    parts = [x.split(CHUNK, 1) for x in (u, delta, B, C)]  # a slice's gradient has the whole size
+    begins = [None] * len(parts[0]) if starts is None else starts.split(CHUNK, 1)
+    for u_c, delta_c, B_c, C_c, begin in zip(*parts, begins, strict=True):
+        args = (u_c, delta_c, A, B_c, C_c, state, begin)
         if torch.is_grad_enabled():  # keep one state a chunk, run it again going back
             y, state = checkpoint(_associative, *args, use_reentrant=False)
         else:

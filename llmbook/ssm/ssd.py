@@ -146,13 +146,14 @@ def _per_head(v, heads):
 def _reference(x, delta, A, B, C, state, starts, chunk):
     B, C = _per_head(B, len(A)), _per_head(C, len(A))
     ys = []
-    for t in range(x.shape[1]):
+    steps = zip(*(v.unbind(1) for v in (x, delta, B, C)), strict=True)
+    for t, (x_t, delta_t, B_t, C_t) in enumerate(steps):
         if starts is not None:
             state = state.masked_fill(starts[:, t, None, None, None], 0.0)
-        kept = torch.exp(delta[:, t] * A)[..., None, None]
-        fed = (delta[:, t, :, None] * x[:, t])[..., None] * B[:, t, :, None]  # (b, h, p, n)
+        kept = torch.exp(delta_t * A)[..., None, None]
+        fed = (delta_t[..., None] * x_t)[..., None] * B_t[..., None, :]  # (b, h, p, n)
         state = kept * state + fed
-        ys.append((state @ C[:, t, :, :, None]).squeeze(-1))
+        ys.append((state @ C_t[..., None]).squeeze(-1))
     return torch.stack(ys, 1), state
 
 
