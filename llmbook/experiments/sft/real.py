@@ -39,7 +39,8 @@ def pairs_run(seed, steps=60):
     shown = pairs("train")
     random.Random(number(seed, "pairs")).shuffle(shown)
     talks = [from_triplet(question, "", answer) for question, answer in shown[: steps * 16]]
-    loss = fit(model, [encode(tokenizer, talk) for talk in talks], steps, seed, batch=16)
+    encoded = [encode(tokenizer, talk) for talk in talks]
+    loss = fit(model, encoded, steps, seed, batch=16, row=model.max_len)
     return {"loss": loss, "ranks": ranks(model, tokenizer)}
 
 
