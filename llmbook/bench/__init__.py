@@ -1,5 +1,7 @@
 """Fair races against the libraries people use: `python -m llmbook bench [RACE] [--help]`.
 
+Without a name all of them are run, at sizes for two cores (together.py).
+
 One race is one file of this folder. It has `add_arguments(parser)` and `run(options, report)`, and
 a line in RACES; nothing is imported before a race is asked for. How a race is run: race.py.
 """
@@ -7,6 +9,9 @@ a line in RACES; nothing is imported before a race is asked for. How a race is r
 import argparse
 import importlib
 import shlex
+import sys
+
+PROG = "python -m llmbook bench"
 
 RACES = {
     "recurrent": "RNN, LSTM and GRU against torch.nn, forward and backward",
@@ -24,27 +29,22 @@ RACES = {
 
 
 def main(argv=None):
-    """Run the race that argv names, or list the races when it names none.
+    """Run the race that argv names, or all of them when it names none (together.py).
 
     Returns 0, or 1 when a result was wrong: then its speed is not shown. A wrong argument exits
     with status 2 before anything is run, as argparse does.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m llmbook bench",
-        description="Race llmbook against its peers, side by side in one process.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="`python -m llmbook bench RACE --help` lists a race's own options.",
-    )
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0].startswith("-"):
+        from llmbook.bench import together
+
+        return together.main(argv, RACES, PROG)
+    parser = argparse.ArgumentParser(prog=PROG)
     races = parser.add_subparsers(dest="race", metavar="RACE")
     for name, line in RACES.items():
         # The options of a race stand in its file, which is only read when it is asked for.
         races.add_parser(name, help=line, add_help=False)
     chosen, rest = parser.parse_known_args(argv)
-    if chosen.race is None:
-        if rest:
-            parser.error(f"name a race before {' '.join(rest)}: one of {', '.join(RACES)}")
-        parser.print_help()
-        return 0
 
     race = importlib.import_module(f"{__name__}.{chosen.race}")
     from llmbook.bench.race import common_arguments, run_race

@@ -9,9 +9,7 @@ is overwritten before it, and milliseconds are reported too. On a CPU a turn is 
 last about 10 ms, and only ratios are reported: the times say more about the machine's other work.
 """
 
-import argparse
 import math
-import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -21,6 +19,7 @@ from pathlib import Path
 import torch
 
 from llmbook import provenance
+from llmbook.bench.arguments import check_json, positive
 from llmbook.data.folders import write_json
 
 L2_FLUSH_BYTES = 256 * 2**20  # more than the L2 cache of today's GPUs
@@ -145,13 +144,6 @@ def relative_error(got, truth):
 # --- options and reports
 
 
-def positive(text):
-    """An argparse type: a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1: got {text!r}")
-    return int(text)
-
-
 def common_arguments(parser):
     """The options that every race has."""
     add = parser.add_argument
@@ -173,11 +165,7 @@ def run_race(race, options, refuse):
     from llmbook.device import resolve_device
 
     if options.json is not None:
-        folder = options.json.resolve().parent
-        if not folder.is_dir():
-            refuse(f"--json: there is no folder {folder}")
-        if options.json.is_dir() or not os.access(folder, os.W_OK):
-            refuse(f"--json: cannot write a file at {options.json}")
+        check_json(options.json, refuse)
     try:
         options.device = resolve_device(options.device)
     except ValueError as error:

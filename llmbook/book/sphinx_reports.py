@@ -174,10 +174,7 @@ class Implemented(Report):
                 where = self.env.llmbook_executed[self.pages[notebook]]
                 chapter = report.chapter(notebook, where)
                 anchor = nodes.make_id(heading)
-                there = self.address(chapter, anchor)
-                places.append(
-                    link(there, f"{chapter.title}: {heading}" if heading else chapter.title)
-                )
+                places.append(link(self.address(chapter, anchor), chapter.title))
         return joined(places) if places else "no chapter of its own"
 
     @staticmethod

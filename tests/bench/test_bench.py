@@ -168,8 +168,10 @@ def test_relative_error_sees_size_shape_and_nan():
 # --- the command line
 
 
-def test_bench_without_a_race_lists_them(capsys):
-    assert main([]) == 0
+def test_help_lists_the_races(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
     printed = " ".join(capsys.readouterr().out.split())  # help wraps long lines
     assert all(name in printed and line in printed for name, line in RACES.items())
 
@@ -178,7 +180,9 @@ def test_bench_without_a_race_lists_them(capsys):
     ("arguments", "message"),
     [
         (["nope"], "invalid choice: 'nope'"),
-        (["--quick"], "name a race before --quick"),
+        (["--quick", "--races", "nope"], "invalid choice: 'nope'"),
+        (["--minutes", "0"], "--minutes: must be a whole number of at least 1: got '0'"),
+        (["--json", "no/such/folder/all.json"], "--json: there is no folder"),
         ([*TINY, "--batch", "0"], "--batch: must be a whole number of at least 1: got '0'"),
         ([*TINY, "--widths", "-3"], "--widths"),
         ([*TINY, "--repeats", "many"], "--repeats: must be a whole number"),
@@ -208,6 +212,10 @@ def test_each_race_has_help(name, capsys):
 
 
 def test_listing_the_races_does_not_import_torch():
-    code = "import sys; from llmbook.bench import main; main([]); print('torch' in sys.modules)"
+    code = (
+        "import sys; from llmbook.bench import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
