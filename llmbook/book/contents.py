@@ -18,6 +18,7 @@ _SAID = (
     re.compile(r"\*\*Time:\*\* (.+?) of reading, (.+?) (?:of|for the) exercises"),
     re.compile(r"Reading takes about (.+?), the exercises (?:about )?(.+?)\."),
 )
+_CHECK = re.compile(r"""^\s*check\(\s*["']([\w./-]+)["']""", re.MULTILINE)
 _TENS = dict(
     zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 91, 10))
 )
@@ -35,6 +36,7 @@ class Entry:
     exercises: int | None
     seconds: float | None
     routes: tuple
+    checked: int = 0  # exercises that the notebook checks
 
     @property
     def name(self):
@@ -101,6 +103,7 @@ def _entry(page, number, notebook, copy):
         exercises,
         ran.get("seconds"),
         tuple(source["metadata"].get("book", {}).get("routes", ())),
+        len({id for c in source["cells"] for id in _CHECK.findall("".join(c["source"]))}),
     )
 
 

@@ -83,13 +83,19 @@ def find_notebooks(path):
     return [given] if given.suffix == ".ipynb" and given.is_file() else [find_chapter(path)]
 
 
+def _named(path):
+    """A notebook's path as a teacher reads it: from the folder that the command ran in."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def rows(grades):
     """One dict of `FIELDS` for each exercise of each notebook, and for each error."""
     for each in grades:
         for id, (state, hint) in each.answers.items():
-            yield dict(zip(FIELDS, (str(each.notebook), id, state, hint), strict=True))
+            yield dict(zip(FIELDS, (_named(each.notebook), id, state, hint), strict=True))
         if each.error:
-            values = (str(each.notebook), "", "stopped with an error", each.error)
+            values = (_named(each.notebook), "", "stopped with an error", each.error)
             yield dict(zip(FIELDS, values, strict=True))
 
 
@@ -106,7 +112,7 @@ def as_text(grades):
     """What a teacher reads: each notebook's exercises with their hints, then a line for each."""
     lines = []
     for each in grades:
-        lines += ["", str(each.notebook)] if len(grades) > 1 else []
+        lines += ["", _named(each.notebook)] if len(grades) > 1 else []
         for id, (state, hint) in each.answers.items():
             lines.append(f"{state:12}{id}" + (f": {hint}" if hint else ""))
         if each.error:

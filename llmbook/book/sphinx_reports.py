@@ -1,7 +1,8 @@
 """Parts of pages that are drawn from all executed chapters, as Sphinx directives.
 
-`{claims}` and `{status}`: what was settled, and how each chapter last ran. `{map}` and `{routes}`:
-the chapters with their times (`contents.py`). `{live}`: a chapter's interactive figure.
+`{claims}` and `{status}`: what was settled, and how each chapter last ran. `{map}`, `{routes}`
+and `{course}`: the chapters with their times (`contents.py`). `{implemented}`: what the package
+has (`implemented.py`). `{live}`: a chapter's interactive figure.
 Each page that holds one is read again when any chapter was executed again. At the head of every
 chapter's page a line says how long it takes and leads to the page on running it.
 """
@@ -28,6 +29,7 @@ def setup(app):
     app.add_directive("status", Status)
     app.add_directive("map", Map)
     app.add_directive("routes", Routes)
+    app.add_directive("course", Course)
     app.add_directive("implemented", Implemented)
     app.add_directive("colab", Colab)
     app.add_directive("live", Live)
@@ -115,20 +117,34 @@ class Map(Report):
         return [*drawn, nodes.paragraph("", legend, classes=["map-legend"])]
 
 
-class Routes(Report):
+class Contents(Report):
+    """A part of a page that lists chapters with their times."""
+
+    def listed(self):
+        return contents.entries(contents.parts(self.env.srcdir, self.env.llmbook_executed))
+
+    def linked(self, entries):
+        return joined([link(self.address(entry), entry.title) for entry in entries], ", ")
+
+    @staticmethod
+    def silent(entries):
+        """A line on the chapters that do not say how long they take."""
+        if not (silent := contents.silent(entries)):
+            return []
+        names = ", ".join(entry.title for entry in silent)
+        return [nodes.paragraph("", f"Counted as the mean of the others: {names}.")]
+
+
+class Routes(Contents):
     """`{routes}`: the short route and the long one, with their times."""
 
     HEAD = ("Route", "Chapters", "Reading", "Exercises", "Running every notebook")
 
     def draw(self, chapters):
-        listed = contents.entries(contents.parts(self.env.srcdir, self.env.llmbook_executed))
+        listed = self.listed()
         short = [entry for entry in listed if contents.WEEKEND in entry.routes]
         rows = [self.cells(name, route) for name, route in (("short", short), ("long", listed))]
-        drawn = [table(self.HEAD, rows, "routes")]
-        if silent := contents.silent(listed):
-            names = ", ".join(entry.title for entry in silent)
-            drawn.append(nodes.paragraph("", f"Counted as the mean of the others: {names}."))
-        return drawn
+        return [table(self.HEAD, rows, "routes"), *self.silent(listed)]
 
     def cells(self, name, route):
         return (
@@ -139,14 +155,37 @@ class Routes(Report):
             f"{contents.total(route, 'seconds') / 60:.1f} min",
         )
 
-    def linked(self, entries):
-        line = nodes.inline()
-        for entry in entries:
-            line += [
-                nodes.Text(", " if line.children else ""),
-                link(self.address(entry), entry.title),
-            ]
-        return line
+
+class Course(Contents):
+    """`{course} NAME N`: the route of that name, or `all`, shared out over N weeks or days."""
+
+    required_arguments = 2
+    option_spec = {"names": directives.unchanged}
+    HEAD = ("Chapters", "Reading", "Exercises", "Running", "To hand in")
+
+    def draw(self, chapters):
+        route, groups = self.arguments
+        listed = [e for e in self.listed() if route == "all" or route in e.routes]
+        shares = contents.shared_out(listed, int(groups))
+        names = self.options.get("names", "").split() or [str(i + 1) for i in range(len(shares))]
+        rows = [self.cells(*one) for one in zip(names, shares, strict=False)]
+        rows.append(("all", *self.sums(listed)))
+        first = "Day" if self.options.get("names") else "Week"
+        return [table((first, *self.HEAD), rows, "course"), *self.silent(listed)]
+
+    def cells(self, name, share):
+        return (name, self.linked(share), *self.sums(share)[1:])
+
+    @staticmethod
+    def sums(share):
+        checked = sum(entry.checked for entry in share)
+        return (
+            f"{len(share)} chapters",
+            contents.in_words(contents.total(share, "reading")),
+            contents.in_words(contents.total(share, "exercises")),
+            f"{contents.total(share, 'seconds'):.0f} s",
+            f"{len(share)} notebook{'s' * (len(share) > 1)}, {checked} exercises",
+        )
 
 
 class Implemented(Report):
@@ -466,11 +505,11 @@ def link(address, text, classes=()):
     )
 
 
-def joined(parts):
-    """Inline nodes with semicolons between them."""
+def joined(parts, between="; "):
+    """Inline nodes in one line, with a sign between them."""
     line = nodes.inline()
     for part in parts:
-        line += [nodes.Text("; "), part] if line.children else [part]
+        line += [nodes.Text(between), part] if line.children else [part]
     return line
 
 
