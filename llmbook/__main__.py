@@ -21,6 +21,7 @@ COMMANDS = {
         "llmbook.book.gpu",
         "run what only a GPU can show, within minutes; take its results in",
     ),
+    "pdf": ("llmbook.book.pdf", "print the whole book as one PDF"),
     "address": ("llmbook.book.address", "write the repository's address everywhere it belongs"),
 }
 
