@@ -37,6 +37,7 @@ EXPERIMENTS = {
     "rlhf": ("rlhf.runs", "from demonstrations to a reward model and policies"),
     "mamba": ("mamba", "what a state of fixed size can do"),
     "transformer": ("transformer", "the Transformer without its parts, where its norms stand"),
+    "todays_decoder": ("todays_decoder", "from GPT's block to today's, one change at a time"),
     "reasoning": ("reasoning.runs", "written steps, many samples, GRPO"),
     "multi_head": ("multi_head", "what heads do, and what is lost without them"),
     "inference": ("inference", "smaller caches, usable windows, students"),
