@@ -3,7 +3,7 @@
     GPT → RMSNorm → no biases → rotary → SwiGLU → QK-norm → grouped queries
 
     steps    on the way: a step keeps all before it and adds what its name says
-    without  from the end: today's block with one change taken back, the others kept
+    without  from the end: today's block with one change taken back, the others kept; one rate
 
 Arms share text, batches, steps, rate and seed, and differ in what their name says; the gated
 network is as large as the one that it replaces. Two rates: a change may help at one that is too
@@ -29,7 +29,7 @@ from llmbook.training.schedules import linear
 
 OUT, GOES_ON = RECORDED / "todays_decoder_runs.json", True
 SEEDS = (1, 2, 3, 4, 5)
-WIDTH, LAYERS, HEADS, CONTEXT = 64, 3, 4, 64
+WIDTH, LAYERS, HEADS, CONTEXT = 64, 2, 4, 64
 STEPS, BATCH, RATES, EXAMS = 150, 16, (3e-3, 3e-2), 256
 VOCABULARY = 256
 
@@ -185,13 +185,16 @@ def points():
         for rate in RATES:
             for step in CHANGES:
                 yield "steps", f"{step}/{rate:g}/{seed}", (trained, recipe_at(step), rate, seed)
-            for step in list(CHANGES)[1:-1]:  # without the last step is the step before it
-                recipe = recipe_without(step)
-                yield "without", f"{step}/{rate:g}/{seed}", (trained, recipe, rate, seed)
+        for step in list(CHANGES)[1:-1]:  # without the last step is the step before it
+            recipe, rate = recipe_without(step), RATES[0]
+            yield "without", f"{step}/{rate:g}/{seed}", (trained, recipe, rate, seed)
 
 
-def losses(part, step, rate):
-    """The recorded losses of "steps" or "without", one step, one rate: in order of the seeds."""
+def losses(part, step, rate=RATES[0]):
+    """The recorded losses of "steps" or "without" a step, at one rate: in order of the seeds.
+
+    "without" is there at the first rate.
+    """
     if part == "without" and step == TODAY:
         part, step = "steps", list(CHANGES)[-2]
     runs = recorded(OUT)[part]
