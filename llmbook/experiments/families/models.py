@@ -91,11 +91,26 @@ def read_corpus(tokenizer=None, size="quick"):
     return text.train, text.validation, tokenizer, {name: text.card[name] for name in kept}
 
 
-def pretrain(name, train_ids, validation_ids, tokenizer, config=RECIPE, *, device="cpu", log=None):
-    """Train one family from fresh weights: (model in evaluation mode, `History`)."""
+def pretrain(
+    name,
+    train_ids,
+    validation_ids,
+    tokenizer,
+    config=RECIPE,
+    *,
+    device="cpu",
+    log=None,
+    whole_windows=False,
+    folder=None,
+):
+    """Train one family from fresh weights: (model in evaluation mode, `History`).
+
+    whole_windows: an encoder too reads whole windows from the first step on. folder: for
+    checkpoints, from the newest of which the run goes on.
+    """
     family = family_named(name, tokenizer)
     batches = PretrainingBatches(family, train_ids, config.batch_size, config.seed)
-    batches.short_until = family.short_steps
+    batches.short_until = 0 if whole_windows else family.short_steps
     torch.manual_seed(config.seed)
     model = family.build().to(device)
     evaluate = None
@@ -106,7 +121,8 @@ def pretrain(name, train_ids, validation_ids, tokenizer, config=RECIPE, *, devic
             return held_out_loss(model, held_out)
 
     log = Log(progress=False) if log is None else log
-    return model, train(model, batches, config, evaluate=evaluate, log=log)
+    where = {} if folder is None else {"folder": folder, "resume": True}
+    return model, train(model, batches, config, evaluate=evaluate, log=log, **where)
 
 
 def write(folder, model, tokenizer, card):
@@ -162,17 +178,41 @@ def add_arguments(parser):
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--steps", type=int, default=RECIPE.steps, help="updates")
     parser.add_argument("--lr", type=float, default=RECIPE.lr, help="at the peak")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="the encoder reads whole windows from the first step on, as the others do",
+    )
+    parser.add_argument("--save-every", type=int, default=100, help="updates between checkpoints")
 
 
 def run(options, record):
-    """Pretrain the three, one after the other, and write their folders."""
-    config = dataclasses.replace(RECIPE, steps=options.steps, lr=options.lr, seed=options.seed)
+    """Pretrain the three, one after the other, and write their folders.
+
+    Stopped and called again with the same options, it goes on from the last checkpoint.
+    """
+    config = dataclasses.replace(
+        RECIPE,
+        steps=options.steps,
+        lr=options.lr,
+        seed=options.seed,
+        checkpoint_every=options.save_every,
+    )
     train_ids, validation_ids, tokenizer, data = read_corpus()
     for name in FAMILIES if options.only is None else (options.only,):
         model, history = pretrain(
-            name, train_ids, validation_ids, tokenizer, config, device=options.device, log=Log()
+            name,
+            train_ids,
+            validation_ids,
+            tokenizer,
+            config,
+            device=options.device,
+            log=Log(),
+            whole_windows=options.whole,
+            folder=options.out / name / "checkpoints",
         )
         card = card_of(name, model, history, data, config, record.about())
+        card["whole_windows"] = options.whole or not FAMILIES[name].short_steps
         write(options.out / name, model, tokenizer, card)
         print(
             f"{name}: {card['model']}, {card['seconds']:.0f} s, validation "
