@@ -114,7 +114,8 @@ def _block(recipe):
     if recipe.rotary:
         rotate = Rotary(head_dim)
     if recipe.qk_norm:
-        rotate = NormedRotary(head_dim, 1e-6, rotate)
+        still = rotate or (lambda q, k, positions: (q, k))
+        rotate = NormedRotary(head_dim, 1e-6, still)
     attention = MultiHeadAttention(
         WIDTH, HEADS, n_kv_heads=recipe.kv_heads, bias=recipe.biases, rotate=rotate
     )
@@ -165,6 +166,9 @@ def page_names(state):
         name = name.replace("norm1.weight", "norm1").replace("norm2.weight", "norm2")
         name = name.replace("ffn.", "").replace("tokens.weight", "table.weight")
         name = "norm" if name == "norm.weight" else name.replace("out_proj", "o")
+        name = name.replace("attention.", "")
+        if name == "head.weight":  # the table again
+            continue
         if name.endswith("in_proj_weight"):
             d = value.shape[1]
             kv = (len(value) - d) // 2
@@ -199,6 +203,22 @@ def losses(part, step, rate=RATES[0]):
         part, step = "steps", list(CHANGES)[-2]
     runs = recorded(OUT)[part]
     return [runs[f"{step}/{rate:g}/{seed}"]["loss"] for seed in SEEDS]
+
+
+def mixes():
+    """The recorded losses of every mix: {"010010": {rate: [loss of each seed]}}.
+
+    One digit a change, in their order, 1 where it is made.
+    """
+    found = {}
+    names = list(CHANGES)[1:]
+    for n in range(len(CHANGES)):
+        key = "1" * n + "0" * (len(names) - n)
+        found[key] = {rate: losses("steps", list(CHANGES)[n], rate) for rate in RATES}
+    for n, name in enumerate(names[:-1]):
+        key = "1" * n + "0" + "1" * (len(names) - n - 1)
+        found[key] = {RATES[0]: losses("without", name)}
+    return found
 
 
 def run(options, record):
