@@ -10,6 +10,7 @@ from importlib import import_module
 
 _WHERE = {
     "AttentionScores": "scores",
+    "BlockChanger": "blocks",
     "BudgetPlanner": "budget",
     "CellReader": "recurrent",
     "ClipExplorer": "ppo_clip",

@@ -10,6 +10,14 @@ function reads(kind, n, i, j) {
   return j < n || (i >= n && j <= i);
 }
 
+// The three inputs that a text makes, as inputs_of in families.py.
+function inputsOf(text) {
+  const words = text.split(/\s+/).filter(Boolean).slice(0, 7);
+  const start = Math.floor((words.length - 1) / 2);
+  return { tokens: words, source: [...words.slice(0, start), "⟨1⟩", ...words.slice(start + 2)],
+    target: ["⟨s⟩", "⟨1⟩", ...words.slice(start, start + 2)] };
+}
+
 // The columns that a token draws on, 0, 1, 2 … layers below.
 function cone(kind, n, count, i, steps) {
   const out = [[i]];
@@ -44,7 +52,7 @@ function streams(panel, width, levels, layer, pick) {
     const cross = across(j);
     const from = cross ? levels : layer - 1;
     svg.append(s("path", { class: "edge", "data-from": j, "data-level": from, fill: "none",
-      d: `M${px(j)} ${py(from)}Q${(px(j) + px(chosen)) / 2} ${py((from + layer) / 2) - (cross ? 8 : 0)} `
+      d: `M${px(j)} ${py(from)}Q${(px(j) + px(chosen)) / 2} ${py((from + layer) / 2) - (cross ? (layer === levels ? 22 : 8) : 0)} `
         + `${px(chosen)} ${py(layer)}`,
       stroke: cross ? "var(--purple)" : "var(--blue)", "stroke-width": 1.8,
       "stroke-dasharray": cross ? "5 3" : undefined }));
@@ -62,13 +70,17 @@ function streams(panel, width, levels, layer, pick) {
     svg.append(s("text", { x: px(j), y: base + (steep ? 16 : 24), ...turn,
       style: j === chosen ? "font-weight:700" : "" }, shown(words[j])));
     svg.append(s("rect", { x: px(j) - pitch / 2, y: 0, width: pitch, height: tall, rx: 4,
-      fill: "transparent", class: "column", "data-j": j, tabindex: 0, role: "button",
+      fill: "transparent", class: "column", "data-j": j,
+      tabindex: j === chosen ? 0 : -1, role: "button",
       "aria-label": `${kind}: ${words[j]}, token ${j + 1}`, style: "cursor:pointer",
       onclick: () => pick(j),
       // not pointerenter: a column redrawn under a mouse at rest would take the choice back
       onpointermove: (event) => { if (event.pointerType === "mouse") pick(j); },
       onkeydown: (event) => {
-        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(j); }
+        const to = { Enter: j, " ": j, ArrowLeft: j - 1, ArrowRight: j + 1 }[event.key];
+        if (to === undefined) return;
+        event.preventDefault();
+        pick(Math.max(0, Math.min(count - 1, to)));
       } }));
   }
   return svg;
@@ -95,7 +107,19 @@ function mask({ kind, words, n, chosen }, width) {
 function render({ model, el }) {
   const ui = frame(model, el, "Who reads whom: encoder, decoder, encoder–decoder");
   const get = (name) => model.get(name);
-  const levels = get("layers"), n = get("source").length;
+  const levels = get("layers");
+  const input = h("input", { type: "text", maxlength: 100, "data-name": "text",
+    "aria-label": "Your sentence, at most seven words", style: "width:100%;box-sizing:border-box;"
+      + "font:inherit;padding:6px 9px;border:1px solid var(--line);border-radius:7px;"
+      + "background:var(--well);color:var(--ink)",
+    oninput: () => { if (input.value.trim()) put(model, { text: input.value }); } });
+  const spread = () => {
+    const found = inputsOf(get("text"));
+    if (!found.tokens.length) return;
+    put(model, { ...found, token: Math.min(get("token"), found.tokens.length - 1),
+      place: found.source.length + found.target.length - 1 });
+  };
+  model.on("change:text", spread);
   const level = slider({ label: "Layer that reads", name: "layer", min: 1, max: levels, step: 1,
     input: (layer) => put(model, { layer }) });
   let timer = null;
@@ -109,22 +133,27 @@ function render({ model, el }) {
       else put(model, { layer: get("layer") + 1 });
     }, 900);
   }, { "data-name": "play" });
-  ui.controls.append(level.node, h("div", { class: "walk" }, play));
+  ui.controls.append(h("div", { style: "flex:1 1 100%" }, input), level.node,
+    h("div", { class: "walk" }, play));
   const note = h("p", { class: "note" }, "Lines: what the chosen token reads, one level below; "
     + "dashed: cross-attention to the source's last layer. Ringed dots: everything it draws on.");
   ui.readout.after(note);
 
   function draw(width) {
     level.set(get("layer"));
+    if (document.activeElement !== input) input.value = get("text");
+    const n = get("source").length;
     const text = get("tokens"), both = [...get("source"), ...get("target")];
     const panels = [
-      { kind: KINDS[0], words: text, n: text.length, chosen: get("token"), name: "token" },
-      { kind: KINDS[1], words: text, n: text.length, chosen: get("token"), name: "token" },
-      { kind: KINDS[2], words: both, n, chosen: get("place"), name: "place" },
+      { kind: KINDS[0], words: text, n: text.length,
+        chosen: Math.min(get("token"), text.length - 1), name: "token" },
+      { kind: KINDS[1], words: text, n: text.length,
+        chosen: Math.min(get("token"), text.length - 1), name: "token" },
+      { kind: KINDS[2], words: both, n,
+        chosen: Math.min(get("place"), both.length - 1), name: "place" },
     ];
     const wide = width >= 560, columns = panels.reduce((sum, p) => sum + p.words.length, 0);
-    const focused = document.activeElement?.dataset?.j;
-    const inside = focused === undefined ? -1
+    const inside = document.activeElement?.dataset?.j === undefined ? -1
       : [...ui.body.querySelectorAll("svg[data-kind]")].findIndex((node) =>
         node.contains(document.activeElement));
     const said = [];
@@ -144,12 +173,12 @@ function render({ model, el }) {
     ui.body.replaceChildren(h("div", { style: wide
       ? "display:flex;gap:16px;align-items:flex-start" : "display:grid;gap:18px" }, drawn));
     if (inside >= 0) {
-      ui.body.querySelectorAll("svg[data-kind]")[inside].querySelector(`[data-j="${focused}"]`).focus();
+      ui.body.querySelectorAll("svg[data-kind]")[inside].querySelector('[tabindex="0"]').focus();
     }
     ui.say(`Layer ${get("layer")}. ${said.join("; ")}.`);
   }
-  const undo = redraw(model, ui.body, ["token", "place", "layer"], draw);
-  return () => { stop(); undo(); };
+  const undo = redraw(model, ui.body, ["token", "place", "layer", "tokens", "source", "target"], draw);
+  return () => { stop(); model.off("change:text", spread); undo(); };
 }
 
 export default { render };

@@ -6,7 +6,7 @@ import traitlets
 from .interactive import Interactive, check_range
 
 FAMILIES = ("encoder", "decoder", "encoder–decoder")
-MOST_TOKENS = 10
+MOST_TOKENS, MOST_WORDS = 10, 7
 
 
 class FamilyMasks(Interactive):
@@ -14,7 +14,8 @@ class FamilyMasks(Interactive):
 
     tokens: the text of the encoder and the decoder; source and target: of the encoder–decoder. At
     most 10 tokens each way (source and target together). layers: 1 to 4. token: the column chosen
-    in the first two; place: in the third, source first; layer: which one reads.
+    in the first two; place: in the third, source first; layer: which one reads. text: what the
+    reader may type over, from which `inputs_of` makes the three; `of_text` starts with that.
 
     A token of layer ℓ reads outputs of layer ℓ − 1 (0: the embeddings), those that `family_mask`
     allows; a target also reads the source's last layer. Raises ValueError or TypeError for what
@@ -27,6 +28,7 @@ class FamilyMasks(Interactive):
         "through the layers, lines from the tokens that a chosen one reads, and the mask. The "
         "encoder reads all, the decoder what stands before, a target the source and its past."
     ).tag(sync=True)
+    text = traitlets.Unicode("").tag(sync=True)
     tokens = traitlets.List().tag(sync=True)
     source = traitlets.List().tag(sync=True)
     target = traitlets.List().tag(sync=True)
@@ -63,11 +65,34 @@ class FamilyMasks(Interactive):
             **kwargs,
         )
 
+    @classmethod
+    def of_text(cls, text, **state):
+        """The figure of a sentence of at most seven words; the last target is chosen."""
+        found = inputs_of(text)
+        place = len(found["source"]) + len(found["target"]) - 1
+        return cls(**found, text=text, place=place, **state)
+
     def mask(self, family):
         """The mask that a panel shows: bool (columns, columns), True = may read."""
         if family == FAMILIES[2]:
             return family_mask(family, len(self.source), len(self.target))
         return family_mask(family, len(self.tokens))
+
+
+def inputs_of(text):
+    """{"tokens", "source", "target"} of a text's first seven words; two in the middle are cut out.
+
+    Raises ValueError for a text without words.
+    """
+    words = text.split()[:MOST_WORDS]
+    if not words:
+        raise ValueError("text must hold at least one word: got none")
+    start = (len(words) - 1) // 2
+    return {
+        "tokens": words,
+        "source": [*words[:start], "⟨1⟩", *words[start + 2 :]],
+        "target": ["⟨s⟩", "⟨1⟩", *words[start : start + 2]],
+    }
 
 
 def family_mask(family, n, n_target=0):

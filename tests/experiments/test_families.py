@@ -1,6 +1,7 @@
 """The trio and its tasks: equal sizes, the same text, objectives, curves, checkpoints, answers."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -49,6 +50,7 @@ from llmbook.experiments.families.tasks import (
     is_signature,
     make_task,
 )
+from llmbook.experiments.record import main as record_main
 from llmbook.models import load, shipped
 from llmbook.models.bert import BertConfig, BertForPreTraining
 from llmbook.tokenization import BPETokenizer
@@ -470,3 +472,28 @@ def test_the_share_of_next_sentences_told_counts_right_answers(shipped_trio):
         model.next_sentence.bias.data = torch.eye(2)[constant]
         shares.append(next_sentence_accuracy(model, documents, special, batches=4))
     assert sum(shares) == 1 and 0.3 < shares[0] < 0.7
+
+
+def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(tmp_path):
+    def record(out, *more):
+        options = ["--only", "encoder", "--steps", "4", "--save-every", "2", "--out", str(out)]
+        return record_main(["families", *options, *more])
+
+    assert record(tmp_path / "whole", "--whole") == 0
+    card = json.loads((tmp_path / "whole/encoder/card.json").read_text())
+    assert card["whole_windows"] and card["tokens"] == 4 * 16 * 128
+    # killed after its first checkpoint: the later ones and the model are not there
+    cut = tmp_path / "cut"
+    shutil.copytree(tmp_path / "whole", cut)
+    for path in (cut / "encoder").iterdir():
+        if path.is_file():
+            path.unlink()
+    saved = sorted((cut / "encoder/run/checkpoints").glob("step-*"))
+    assert len(saved) == 2
+    shutil.rmtree(saved[-1])
+    assert record(cut, "--whole") == 0
+    a, b = (load(str(folder / "encoder")).state_dict() for folder in (tmp_path / "whole", cut))
+    assert all(v.equal(b[k]) for k, v in a.items())
+    assert record(tmp_path / "pieces") == 0
+    pieces = json.loads((tmp_path / "pieces/encoder/card.json").read_text())
+    assert not pieces["whole_windows"] and pieces["first_losses"] != card["first_losses"]

@@ -8,7 +8,7 @@ import torch
 from helpers.browser import browser, open_widget, widget_state  # noqa: F401 - fixtures
 
 from llmbook.attention import attention_weights
-from llmbook.figures.families import FAMILIES, FamilyMasks, cone, family_mask
+from llmbook.figures.families import FAMILIES, FamilyMasks, cone, family_mask, inputs_of
 
 in_browser = pytest.mark.browser
 
@@ -103,6 +103,44 @@ def test_mouse_keyboard_slider_and_play_move_it(open_widget, figure):
     page.page.wait_for_function(
         "document.querySelector('[data-name=play]').textContent.includes('Play')", timeout=3000
     )
+
+
+def test_a_text_makes_three_inputs_of_at_most_ten_tokens():
+    found = inputs_of("the cat sat on the mat")
+    assert found["source"] == ["the", "cat", "⟨1⟩", "the", "mat"]
+    assert found["target"] == ["⟨s⟩", "⟨1⟩", "sat", "on"]
+    for n in range(1, 12):
+        found = inputs_of(" ".join("abcdefghijkl"[:n]))
+        assert len(found["tokens"]) == min(n, 7)
+        assert len(found["source"]) + len(found["target"]) <= 10
+        FamilyMasks.of_text(" ".join("abcdefghijkl"[:n]))
+    with pytest.raises(ValueError, match="at least one word"):
+        inputs_of("  ")
+
+
+@in_browser
+def test_the_readers_own_sentence_becomes_three_inputs_as_in_python(open_widget):
+    page = open_widget(FamilyMasks.of_text("the cat sat on the mat"))
+    for text in ("my own dog", "one two three four five six seven eight", "alone"):
+        page.page.fill('[data-name="text"]', text)
+        for name, want in inputs_of(text).items():
+            assert page.state(name) == want
+        n = len(inputs_of(text)["tokens"])
+        np.testing.assert_array_equal(cells(page, "decoder", n), family_mask("decoder", n))
+    page.page.fill('[data-name="text"]', " ")  # nothing to show: the last text stays
+    assert page.state("tokens") == ["alone"]
+
+
+@in_browser
+def test_arrow_keys_move_along_the_tokens(open_widget, figure):
+    page = open_widget(figure)
+    page.page.locator('svg[data-kind="decoder"] .column[tabindex="0"]').focus()
+    before = page.state("token")
+    page.page.keyboard.press("ArrowRight")
+    page.page.keyboard.press("ArrowRight")
+    assert page.state("token") == before + 2
+    page.page.keyboard.press("ArrowRight")  # the last one: it stays
+    assert page.state("token") == 4 and page.page.locator('.column[tabindex="0"]').count() == 3
 
 
 @in_browser

@@ -591,6 +591,137 @@ def _transformer(build):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
 
 
+# --- the families
+
+
+@compares("families/masks")
+def _masks(build):
+    from llmbook.figures.families import FAMILIES, family_mask
+
+    for source, target in ((4, 3), (1, 1), (6, 4)):
+        n = source + target
+        want = [
+            family_mask(FAMILIES[0], n),
+            family_mask(FAMILIES[1], n),
+            family_mask(FAMILIES[2], source, target),
+        ]
+        assert [m.tolist() for m in build(source, target)] == [m.tolist() for m in want]
+
+
+@compares("families/Block")
+def _family_block(build):
+    from llmbook.models.decoder import Places
+
+    config = GPTConfig(vocab_size=5, max_len=9, d_model=12, n_layers=1, n_heads=4)
+    theirs, ours = GPT(config).double().blocks[0], build(12, 4).double()
+    for mine, its in (
+        ("norm1", "norm1"),
+        ("norm2", "norm2"),
+        ("attend", "attention"),
+        ("ffn", "ffn"),
+    ):
+        getattr(ours, mine).load_state_dict(getattr(theirs, its).state_dict())
+    (x,) = _draw(3, (2, 7, 12))
+    close(ours(x, causal=True), theirs(x, Places(torch.arange(7), mask=None, kept=None)), 1e-9)
+    other = x.clone()
+    other[:, -1] += 1
+    assert not torch.allclose(ours(x, causal=False)[:, 0], ours(other, causal=False)[:, 0])
+
+
+@compares("families/cut_spans")
+def _cut_spans(build):
+    from llmbook.data.corruption import corrupt_spans, random_spans
+
+    g = torch.Generator().manual_seed(3)
+    for n in (20, 57, 64):
+        row = list(range(100, 100 + n))
+        spans = random_spans(n, generator=g)
+        marks = list(range(1, 2 + len(spans)))
+        assert build(row, spans, marks) == corrupt_spans(row, spans, marks)
+
+
+@compares("families/put_back")
+def _put_back(build):
+    from llmbook.data.corruption import corrupt_spans, random_spans
+
+    g = torch.Generator().manual_seed(4)
+    for n in (20, 57, 64):
+        row = list(range(100, 100 + n))
+        spans = random_spans(n, generator=g)
+        marks = list(range(1, 2 + len(spans)))
+        assert build(*corrupt_spans(row, spans, marks), marks) == row
+
+
+# --- today's decoder
+
+
+@compares("todays_decoder/GPTBlock")
+def _gpt_block(build):
+    from llmbook.models.decoder import Places
+
+    config = GPTConfig(vocab_size=5, max_len=9, d_model=12, n_layers=1, n_heads=3)
+    theirs, ours = GPT(config).double().blocks[0], build(12, 3).double()
+    with torch.no_grad():  # norms and biases that show
+        for p in theirs.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+        for name in ("norm1", "norm2"):
+            getattr(ours, name).load_state_dict(getattr(theirs, name).state_dict())
+        for name in ("up", "down"):
+            getattr(ours, name).load_state_dict(getattr(theirs.ffn, name).state_dict())
+        rows = zip(
+            (ours.q, ours.k, ours.v),
+            theirs.attention.in_proj_weight.chunk(3),
+            theirs.attention.in_proj_bias.chunk(3),
+            strict=True,
+        )
+        for linear, weight, bias in rows:
+            linear.weight.copy_(weight), linear.bias.copy_(bias)
+        ours.o.load_state_dict(theirs.attention.out_proj.state_dict())
+    (x,) = _draw(3, (2, 7, 12))
+    close(ours(x), theirs(x, Places(torch.arange(7), mask=None, kept=None)), 1e-9)
+
+
+@compares("todays_decoder/rms_norm")
+def _todays_rms_norm(build):
+    x, gain = _draw(4, (2, 3, 6), (6,))
+    close(build(3 * x + 1, gain), F.rms_norm(3 * x + 1, (6,), gain, 1e-6))
+
+
+@compares("todays_decoder/rotate")
+def _todays_rotate(build):
+    (x,) = _draw(5, (2, 3, 7, 8))
+    for start in (0, 5):
+        want = positions.Rotary(8).rotate(x, torch.arange(start, start + 7))
+        close(build(x, start), want, 1e-5)
+
+
+@compares("todays_decoder/share")
+def _share(build):
+    from llmbook.attention import attention
+
+    q, k, v = _draw(6, (2, 6, 5, 4), (2, 2, 5, 4), (2, 2, 5, 4))
+    found = attention(q, build(k, 6), build(v, 6), causal=True, backend="reference")
+    close(found, attention(q, k, v, causal=True, backend="reference"))
+
+
+@compares("todays_decoder/Decoder")
+def _todays_decoder(build):
+    from llmbook.experiments.todays_decoder import page_names
+    from llmbook.models.llama import Llama
+    from llmbook.models.qwen import Qwen3
+
+    size = {"d_model": 12, "n_layers": 2, "n_heads": 6, "n_kv_heads": 2, "d_ff": 20}
+    for library, qk_norm in ((Llama, False), (Qwen3, True)):
+        config = library.config_class(11, 32, **size, eps=1e-6, tied=True)
+        theirs = library(config).double()
+        with torch.no_grad():  # norms that show
+            for p in theirs.parameters():
+                p.add_(0.3 * torch.randn_like(p))
+        ours = build(11, 12, 6, 2, 20, 2, qk_norm).double()
+        ours.load_state_dict(page_names(theirs.state_dict()))
+        close(ours(ids := torch.randint(11, (2, 9))), theirs(ids), 1e-5)
+
+
 # --- inference
 
 

@@ -7,6 +7,7 @@ from llmbook.experiments import relatives, transformer, translator
 from llmbook.experiments.recurrent import shipped
 from llmbook.figures import (
     AttentionScores,
+    BlockChanger,
     BudgetPlanner,
     CellReader,
     ClipExplorer,
@@ -38,6 +39,7 @@ from llmbook.figures import (
     Translating,
     VanishingGradient,
 )
+from llmbook.figures.blocks import PARTS
 from llmbook.figures.timeline import SYSTEMS
 from llmbook.models import load
 from llmbook.models.pretrained import SHIPPED
@@ -53,6 +55,13 @@ def _lora(rank):
     loss, seen = (0.3, 0.9) if rank == 0 else (0.3 + 1 / rank, 0.9 - 0.5 / rank)
     names = ("trained weights", "loss", "seen", "blocks moved by", "nats of old text")
     return dict(zip(names, (1000 + 100 * rank if rank else 10_000, loss, seen, 0.1, 2.0)))
+
+
+def _blocks():
+    seeds = [2.5 + 0.01 * k for k in range(5)]
+    return BlockChanger(
+        {"000000": {0.003: seeds, 0.03: [v + 0.3 for v in seeds]}, "111111": {0.003: [2.1, 2.2]}}
+    )
 
 
 def _gates():
@@ -135,6 +144,14 @@ def _families():
 # name: (a figure, states to look at); the names are those of llmbook.figures.interactive_figures()
 FIGURES = {
     "scores": (lambda: AttentionScores(causal=True), [{"step": s} for s in (0, 3, 6)]),
+    "blocks": (
+        _blocks,
+        [
+            {"rms": True, "width": 8192, "layers": 96, "context": 2**20},
+            dict.fromkeys(PARTS, True),
+            {"width": 1024, "layers": 3},
+        ],
+    ),
     "budget": (BudgetPlanner, [{"flops": 19.0}, {"flops": 26.0, "served": 13.0}, {"law": 0}]),
     "dates": (
         _dates,
@@ -145,7 +162,10 @@ FIGURES = {
             {"text": "30 Sep 1999", "hide": "Sep"},
         ],
     ),
-    "families": (_families, [{"token": 3}, {"layer": 2}]),
+    "families": (
+        _families,
+        [{"text": "internationalisation of " * 4}, {"token": 3}, {"layer": 2}],
+    ),
     "held": (
         lambda: HeldGate(shipped("recall")),
         [{}, {"forget": 0.8}, {"text": "x" * 120, "first": "C", "forget": 0.0}],

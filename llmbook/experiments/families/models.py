@@ -209,7 +209,7 @@ def run(options, record):
             device=options.device,
             log=Log(),
             whole_windows=options.whole,
-            folder=options.out / name / "checkpoints",
+            folder=options.out / name / "run",
         )
         card = card_of(name, model, history, data, config, record.about())
         card["whole_windows"] = options.whole or not FAMILIES[name].short_steps
