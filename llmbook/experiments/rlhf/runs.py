@@ -22,8 +22,9 @@ OUT, GOES_ON = RECORDED / "rlhf_runs.json", True
 SEEDS = (1, 2, 3, 4, 5)
 STARTS = ("fresh", "base", "sft")  # of a reward model
 METHODS = ("base", "sft", "dpo", "online", "grpo", "ppo", "ppo, KL in the loss")
-PARTS = ("start", "reward", "policy", "best", "pressed", "rounds")
+PARTS = ("start", "reward", "policy", "best", "pressed", "rounds", "beta")
 BETAS = (0.0, 0.1)  # of the runs under pressure
+DPO_BETAS = (0.02, 0.5)  # beside the one of the table
 
 
 def recorded_runs():
@@ -59,6 +60,13 @@ def policy_run(method, seed):
     return found if history is None else {**found, "curves": policies.curves(history)}
 
 
+def beta_run(beta, seed):
+    """DPO at another β, with the same comparisons, steps and rate."""
+    policy, history = policies.dpo(compared(), seed, beta=beta)
+    found, _ = measure(policy, reward_model(), seed, opponent())
+    return {**found, "curves": policies.curves(history)}
+
+
 def best_run(seed):
     """Best-of-k by the recorded reward model."""
     return best_of(reward_model(), seed, opponent())
@@ -81,6 +89,9 @@ def points():
         yield "rounds", f"one/{seed}", (limits.one_round, seed)
         yield "rounds", f"two/{seed}", (limits.two_rounds, seed)
         yield "rounds", f"long/{seed}", (limits.one_round, seed, limits.PER_WORD)
+    for seed in SEEDS:
+        for beta in DPO_BETAS:
+            yield "beta", f"{beta}/{seed}", (beta_run, beta, seed)
 
 
 def add_arguments(parser):
