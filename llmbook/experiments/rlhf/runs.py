@@ -78,18 +78,15 @@ def points():
     for seed in SEEDS[:4]:
         for start in STARTS:
             yield "reward", f"{start}/{seed}", (reward_run, start, seed)
-    for seed in SEEDS:
+    for seed in SEEDS:  # whatever of these is stopped has whole seeds
         for method in METHODS:
             yield "policy", f"{method}/{seed}", (policy_run, method, seed)
         yield "best", str(seed), (best_run, seed)
-    for seed in SEEDS:
         for beta in BETAS:
             yield "pressed", f"{beta}/{seed}", (limits.pressed, beta, seed)
-    for seed in SEEDS:
         yield "rounds", f"one/{seed}", (limits.one_round, seed)
         yield "rounds", f"two/{seed}", (limits.two_rounds, seed)
         yield "rounds", f"long/{seed}", (limits.one_round, seed, limits.PER_WORD)
-    for seed in SEEDS:
         for beta in DPO_BETAS:
             yield "beta", f"{beta}/{seed}", (beta_run, beta, seed)
 
