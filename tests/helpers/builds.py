@@ -472,6 +472,13 @@ def answers(rows=4, tokens=7):
     return *(torch.where(mask, x, 0.0) for x in (ours, theirs, advantages)), mask
 
 
+@compares("rlhf/optimum")
+def _optimum(build):
+    ref, r = torch.randn(2, 7, dtype=torch.float64)
+    want = ref.exp() * (r / 0.7).exp()
+    close(build(ref, r, 0.7), want / want.sum())
+
+
 @compares("rlhf/kl_estimate")
 def _kl_estimate(build):
     ours, theirs, _, _ = answers()
@@ -510,6 +517,22 @@ def _clipped_loss(build):
 def _dpo_loss(build):
     ours, theirs = torch.randn(2, 5, 2, dtype=torch.float64)
     close(build(ours, theirs, 0.3), dpo.dpo_loss(ours, theirs, 0.3)[0])
+
+
+@compares("rlhf_limits/chances")
+def _chances(build):
+    from llmbook.experiments.rlhf import measured
+
+    for n, k in ((16, 4), (5, 1), (3, 3)):
+        close(build(n, k), measured.chances(n, k))
+
+
+@compares("rlhf_limits/wins")
+def _wins(build):
+    from llmbook.experiments.rlhf import measured
+
+    ours, theirs = torch.randint(4, (5, 3)).double(), torch.randint(4, (5, 2)).double()
+    assert build(ours, theirs) == measured.wins(ours, theirs)
 
 
 @compares("positional_encoding/Head")
