@@ -58,11 +58,11 @@ def at_most(answer):
 def stop_here(answer):
     from llmbook.experiments.rlhf.runs import recorded_runs
 
-    curves = recorded_runs()["pressed"]["0.0/1"]["curves"]["true"]
+    curves = recorded_runs()["pressed"]["0.0/2"]["curves"]["true"]
     agree(
         number(answer),
         max(range(len(curves)), key=curves.__getitem__),
-        "The line below the first figure names the step, for the method without a penalty.",
+        "The line below the first figure names the step, for its first run.",
     )
     return "Right. Nobody who tunes a model can see it."
 
