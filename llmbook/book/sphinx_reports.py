@@ -2,7 +2,8 @@
 
 `{claims}` and `{status}`: what was settled, and how each chapter last ran. `{map}`, `{routes}`
 and `{course}`: the chapters with their times (`contents.py`). `{implemented}`: what the package
-has (`implemented.py`). `{live}`: a chapter's interactive figure.
+has (`implemented.py`). `{benchmarks}`: recorded races (`benchmarks.py`). `{live}`: a chapter's
+interactive figure.
 Each page that holds one is read again when any chapter was executed again. At the head of every
 chapter's page a line says how long it takes and leads to the page on running it.
 """
@@ -16,7 +17,7 @@ from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.util.docutils import SphinxDirective
 
 from llmbook import __version__
-from llmbook.book import chapter_map, contents, gpu, implemented, report
+from llmbook.book import benchmarks, chapter_map, contents, gpu, implemented, report
 from llmbook.book.claims import format_value
 from llmbook.book.root import address
 from llmbook.book.root import chapters as listed_chapters
@@ -30,6 +31,7 @@ def setup(app):
     app.add_directive("map", Map)
     app.add_directive("routes", Routes)
     app.add_directive("course", Course)
+    app.add_directive("benchmarks", Benchmarks)
     app.add_directive("implemented", Implemented)
     app.add_directive("colab", Colab)
     app.add_directive("live", Live)
@@ -186,6 +188,77 @@ class Course(Contents):
             f"{contents.total(share, 'seconds'):.0f} s",
             f"{len(share)} notebook{'s' * (len(share) > 1)}, {checked} exercises",
         )
+
+
+class Benchmarks(Report):
+    """`{benchmarks}`: the recorded races, who won where, and on what they were run."""
+
+    HEAD = ("Race", "Case", "Peer", "Speed", "Peer's time / ours: 1/16 … 1 … 16")
+
+    def draw(self, chapters):
+        self.env.note_dependency(str(benchmarks.FILE))
+        found = benchmarks.recorded()
+        if found is None:
+            command = nodes.literal("", "python -m llmbook bench")
+            return [nodes.paragraph("", "No races are recorded yet. Run them: ", command)]
+        rows = [self.cells(name, one) for name, one in benchmarks.cases(found)]
+        return [
+            self.where(found),
+            self.lost(found),
+            table(self.HEAD, rows, "benchmarks"),
+            *self.others(found),
+        ]
+
+    @staticmethod
+    def cells(name, one):
+        speed = one["speed"]
+        drawn = nodes.raw("", benchmarks.picture(speed), format="html")
+        return name, f"{one['case']}, {one['ours']}", one["peer"], f"{speed['median']:.2f}", drawn
+
+    @staticmethod
+    def where(found):
+        seconds = sum(race["seconds"] for race in found["races"].values())
+        threads = found["threads"]
+        text = (
+            f"Recorded on {found['date'][:10]} at commit {found['commit'][:12]}, on "
+            f"{found['hardware']}, with {threads} thread{'s' * (threads > 1)}; "
+            f"{shown(found['versions'])}; {seconds / 60:.1f} minutes in all. "
+        )
+        if benchmarks.shared(found):
+            text += (
+                f"The machine was shared: {found['waiting'][0]:.0f} other processes ran or waited "
+                "for its cores. The two of a race take turns, so that others' work meets both; "
+                "still, small differences mean nothing here."
+            )
+        return nodes.paragraph("", text)
+
+    @staticmethod
+    def lost(found):
+        lost, n = benchmarks.lost(found), len(benchmarks.cases(found))
+        line = nodes.paragraph()
+        line += nodes.strong("", f"The peer is faster in {len(lost)} of {n} cases")
+        if lost:
+            worst = "; ".join(
+                f"{one['peer']} in {one['case']} against {one['ours']} "
+                f"({one['speed']['median']:.2f})"
+                for _, one in lost[:5]
+            )
+            line += nodes.Text(f". The farthest: {worst}.")
+        return line
+
+    @staticmethod
+    def others(found):
+        """What was not raced, with the reason, and what was refused."""
+        listed = nodes.bullet_list()
+        for name, race in found["races"].items():
+            told = [race["note"]] if race["note"] else []
+            told += [
+                f"{case}: wrong result, no speed: {why}" for case, why in race["wrong"].items()
+            ]
+            for text in told:
+                listed += nodes.list_item("", nodes.paragraph("", f"{name}: {text}"))
+        title = nodes.paragraph("", "Not raced here:")
+        return [title, listed] if listed.children else []
 
 
 class Implemented(Report):
