@@ -27,7 +27,10 @@ _ONES = dict(zip("one two three four five six seven eight nine ten".split(), ran
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A chapter: `page` as `_toc.yml` names it, minutes as it states them, seconds as it ran."""
+    """A chapter: `page` as `_toc.yml` names it, minutes as it states them.
+
+    seconds: of one core, in which it ran.
+    """
 
     page: str
     number: int
@@ -101,7 +104,7 @@ def _entry(page, number, notebook, copy):
         title.group(1).strip() if title else notebook.stem,
         reading,
         exercises,
-        ran.get("seconds"),
+        ran.get("cpu_seconds"),
         tuple(source["metadata"].get("book", {}).get("routes", ())),
         len({id for c in source["cells"] for id in _CHECK.findall("".join(c["source"]))}),
     )

@@ -507,24 +507,13 @@ class Status(Report):
         "Claims settled",
         "Profile and device",
         "Versions",
+        "Spreads over seeds, recorded",
     )
 
     def draw(self, chapters):
-        drawn = [table(self.HEAD, [self.cells(c) for c in chapters], "chapter-status")]
-        runs = report.recorded_runs(chapters)
-        if runs:
-            drawn.append(
-                nodes.paragraph("", "Recorded runs, from which the spreads over seeds come:")
-            )
-            for chapter, run in runs:
-                drawn.append(
-                    table(
-                        ("Recorded for " + chapter.title, ""),
-                        [(key, shown(value)) for key, value in run.items()],
-                        "recorded-run",
-                    )
-                )
-        return [*drawn, *self.on_gpus()]
+        spreads = {chapter.name: run for chapter, run in report.recorded_runs(chapters)}
+        rows = [self.cells(c, spreads.get(c.name)) for c in chapters]
+        return [table(self.HEAD, rows, "chapter-status"), *self.on_gpus()]
 
     @staticmethod
     def on_gpus():
@@ -548,7 +537,7 @@ class Status(Report):
         head = ("On a GPU", "Result", "Hardware", "Versions", "Date, commit")
         return [table(head, rows, "gpu-status")]
 
-    def cells(self, chapter):
+    def cells(self, chapter, spread):
         run = chapter.run
         return (
             link(self.address(chapter), chapter.title),
@@ -558,7 +547,14 @@ class Status(Report):
             f"{chapter.settled} of {len(chapter.rows)}",
             f"{run.get('profile', '')}: {run.get('device', '')}",
             shown(run.get("versions", {})),
+            self.spread(spread) if spread else "",
         )
+
+    @staticmethod
+    def spread(run):
+        """How the spreads of a chapter's trained claims were recorded, in a line."""
+        told = f"{len(run['seeds'])} seeds at {run['profile']}, {run['date']}, {run['hardware']}"
+        return f"{told}, commit {run['commit'][:12]}; {shown(run['versions'])}"
 
 
 def badge(verdict, text=None):

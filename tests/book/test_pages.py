@@ -122,6 +122,11 @@ def test_status_page_has_a_row_for_each_chapter(book):
             chapter.run["device"],
         ):
             assert shown in row
+    told = [report.chapter(n.stem, executed_path(n)) for n in chapters(ROOT)]
+    assert page.count("<table") <= 2  # the chapters, and what was run on a GPU
+    for chapter, run in report.recorded_runs(told):
+        row = re.search(rf'<tr.*?href="{chapter.name}\.html".*?</tr>', page, re.DOTALL).group()
+        assert f"{len(run['seeds'])} seeds" in row and run["commit"][:12] in row
 
 
 def test_citations_lead_to_their_entries_and_quoted_boxes_have_titles(book):
