@@ -6,6 +6,8 @@ left is stopped. At the end one table of ratios, and JSON for the page of benchm
 """
 
 import argparse
+import contextlib
+import importlib.metadata
 import json
 import os
 import shlex
@@ -31,6 +33,7 @@ SET = {
     "sft": "--repeats 3",
     "alignment": "--repeats 3",
 }
+PEERS = ("transformers", "tokenizers", "trl")  # torch's version is told with the machine
 
 
 def main(argv, races, prog):
@@ -55,7 +58,9 @@ def main(argv, races, prog):
     from llmbook import provenance
     from llmbook.data.folders import write_json
 
-    content = {**provenance.machine(), "command": shlex.join([*prog.split(), *argv])}
+    told = [Path(word).name if word == str(options.json) else word for word in argv]
+    content = {**provenance.machine(), "command": shlex.join([*prog.split(), *told])}
+    content["peers"] = peers()
     content["waiting"] = [_waiting()]  # before our own races make the cores busy
     results = run_all(options)
     content |= {"races": results, "speed": "peer's time / ours: median, 20th, 80th percentile"}
@@ -64,6 +69,15 @@ def main(argv, races, prog):
         write_json(options.json, content)
     ran = [race for race in results.values() if race["outcomes"]]
     return 1 if not ran or any(race["wrong"] for race in ran) else 0
+
+
+def peers():
+    """{package: version} of the peers that are installed beside torch."""
+    found = {}
+    for name in PEERS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def run_all(options):

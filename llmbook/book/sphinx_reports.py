@@ -222,7 +222,7 @@ class Benchmarks(Report):
         text = (
             f"Recorded on {found['date'][:10]} at commit {found['commit'][:12]}, on "
             f"{found['hardware']}, with {threads} thread{'s' * (threads > 1)}; "
-            f"{shown(found['versions'])}; {seconds / 60:.1f} minutes in all. "
+            f"{shown(found['versions'] | found['peers'])}; {seconds / 60:.1f} minutes in all. "
         )
         if benchmarks.shared(found):
             text += (
@@ -243,7 +243,11 @@ class Benchmarks(Report):
                 f"({one['speed']['median']:.2f})"
                 for _, one in lost[:5]
             )
-            line += nodes.Text(f". The farthest: {worst}.")
+            plain = sum(one["ours"] == "reference" for _, one in lost)
+            line += nodes.Text(
+                f"; in {plain} of these, ours is the reference, a formula written to be read. "
+                f"The farthest: {worst}."
+            )
         return line
 
     @staticmethod

@@ -31,6 +31,7 @@ def test_one_table_and_json_of_two_races(tmp_path, capsys):
             line = next(line for line in printed.splitlines() if line.startswith(start))
             assert f" {one['speed']['median']:.2f} [" in line
     assert {"hardware", "versions", "threads", "date", "commit", "command", "waiting"} <= set(told)
+    assert told["command"].endswith("--json all.json") and told["peers"]["transformers"]
     cases = [one["speed"]["median"] for r in told["races"].values() for one in r["outcomes"]]
     assert f"the peer is faster in {sum(speed < 1 for speed in cases)}." in printed
 

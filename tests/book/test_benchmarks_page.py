@@ -16,6 +16,7 @@ def outcome(case, median, peer="torch"):
 FOUND = {
     "hardware": "a machine",
     "versions": {"torch": "2"},
+    "peers": {"transformers": "5"},
     "threads": 2,
     "date": "2026-01-02T03:04:05",
     "commit": "0123456789abcdef",
@@ -36,7 +37,9 @@ FOUND = {
 def test_lost_cases_come_worst_first_and_are_counted():
     assert [one["case"] for _, one in benchmarks.lost(FOUND)] == ["C", "B"]
     said = Benchmarks.lost(FOUND).astext()
-    assert "faster in 2 of 3 cases" in said and said.index(" C ") < said.index(" B ")
+    assert "faster in 2 of 3 cases; in 0 of these" in said and said.index(" C ") < said.index(
+        " B "
+    )
     assert Benchmarks.lost({"races": {"one": {"outcomes": [outcome("A", 1.0)]}}}).astext() == (
         "The peer is faster in 0 of 1 cases"
     )
@@ -44,7 +47,15 @@ def test_lost_cases_come_worst_first_and_are_counted():
 
 def test_where_and_when_are_told_and_that_the_machine_was_shared():
     said = Benchmarks.where(FOUND).astext()
-    for word in ("2026-01-02", "0123456789ab", "a machine", "2 threads", "torch 2", "1.2 minutes"):
+    for word in (
+        "2026-01-02",
+        "0123456789ab",
+        "a machine",
+        "2 threads",
+        "torch 2",
+        "transformers 5",
+        "1.2 min",
+    ):
         assert word in said, word
     assert "was shared: 3 other" in said
     assert "shared" not in Benchmarks.where(FOUND | {"waiting": [0.2]}).astext()
