@@ -15,6 +15,7 @@ Shape legend: B batch, L tokens, D channels, N states, T tokens of a stretch.
 """
 
 import torch
+import torch.nn.functional as F
 
 from llmbook.ssm import compiled
 
@@ -22,31 +23,68 @@ STRETCH = 64  # tokens of a stretch in the torch form
 
 
 class LoopScan(torch.autograd.Function):
-    """(y, last state) of the scan by a loop; `LoopScan.apply(u, delta, A, B, C, h0, starts, how)`.
+    """(y, last state) of the scan by a loop, with softplus, skip and gate.
 
-    u, delta (B, L, D); A (D, N); B, C (B, L, N); h0 (B, D, N), all of one dtype; starts bool
-    (B, L) or None; how: "torch" or "compiled". Keeps L/T states for the backward pass.
+    LoopScan.apply(u, delta, A, B, C, D, z, bias, h0, starts, softplus, how): u, delta, z (B, L,
+    D); A (D, N); B, C (B, L, N); D, bias (D,); h0 (B, D, N), all of one dtype; starts bool (B, L);
+    D, z, bias and starts may be None. softplus: Δ = softplus(delta + bias), else delta + bias.
+    how: "torch" or "compiled". Keeps L/T states, Δ and, with a gate, what it weighs.
+
+    Everything around the loop is done in place where it can be: at great lengths a fresh tensor
+    costs as much time as what is computed in it.
     """
 
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, initial, starts, how):
-        u, delta, A, B, C, initial = (x.contiguous() for x in (u, delta, A, B, C, initial))
+    def forward(ctx, u, delta, A, B, C, D, z, bias, initial, starts, softplus, how):
+        u, A, B, C, initial = (x.contiguous() for x in (u, A, B, C, initial))
+        step = delta.contiguous() if bias is None else delta + bias
+        if softplus:
+            room = torch.empty_like(step) if bias is None else step  # delta is not written over
+            step = torch.ops.aten.softplus.out(step, out=room)
         if how == "compiled":
             starts = None if starts is None else starts.contiguous().to(torch.uint8)
-            y, last, kept = compiled.forward(u, delta, A, B, C, initial, starts)
+            y, last, kept = compiled.forward(u, step, A, B, C, initial, starts)
         else:
-            y, last, kept = _forward(u, delta, A, B, C, initial, starts)
-        ctx.save_for_backward(u, delta, A, B, C, starts, kept)
-        ctx.how = how
+            y, last, kept = _forward(u, step, A, B, C, initial, starts)
+        if D is not None:
+            y.addcmul_(u, D)
+        ungated = y
+        if z is not None:
+            y = F.silu(z).mul_(ungated)
+        ctx.save_for_backward(
+            u, step, A, B, C, D, z, bias, starts, kept, None if z is None else ungated
+        )
+        ctx.softplus, ctx.how = softplus, how
         return y, last
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy, dlast):
-        u, delta, A, B, C, starts, kept = ctx.saved_tensors
+        u, step, A, B, C, D, z, bias, starts, kept, ungated = ctx.saved_tensors
+        up, dz, dD, dbias = dy.contiguous(), None, None, None
+        if z is not None:  # y = y' σ z: dy' = dy σ z, and dz = y' (dy σ + dy σ z (1 − σ))
+            gate = torch.sigmoid(z)
+            up = (dy * z).mul_(gate)
+            dz = torch.lerp(up, dy, gate, out=gate).mul_(ungated)
+        if D is not None:
+            dD = sum((a * b).sum((0, 1)) for a, b in _pieces(up, u))
         run = compiled.backward if ctx.how == "compiled" else _backward
-        grads = run(u, delta, A, B, C, starts, kept, dy.contiguous(), dlast.contiguous())
-        return *grads, None, None
+        du, ddelta, dA, dB, dC, dinitial = run(
+            u, step, A, B, C, starts, kept, up, dlast.contiguous()
+        )
+        if D is not None:
+            du.addcmul_(up, D)
+        if ctx.softplus:  # its derivative, from its value: 1 − exp(−Δ)
+            for slope, value in _pieces(ddelta, step):
+                slope.mul_(torch.neg(value).expm1_().neg_())
+        if bias is not None:
+            dbias = ddelta.sum((0, 1))
+        return du, ddelta, dA, dB, dC, dD, dz, dbias, dinitial, None, None, None
+
+
+def _pieces(a, b):
+    """Pairs of parts of two (B, L, D), small enough to stay in cache."""
+    return zip(a.split(1024, 1), b.split(1024, 1), strict=True)
 
 
 def _stretches(tokens):

@@ -73,8 +73,9 @@ def selective_scan(
     Raises ValueError or TypeError for shapes, dtypes, devices, a negative step, a state of the
     wrong size or in half precision, and a backend that cannot run here.
     """
-    given = _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, starts)
+    high, initial_state = _check(u, delta, A, B, C, D, z, delta_bias, initial_state, starts)
     chosen = _backends(u, A).choose(backend)
+    step = None if delta_softplus else step_size(delta, delta_bias, False, high)
     if chosen == "triton":
         from llmbook.kernels.scan import selective_scan as kernel
 
@@ -82,15 +83,20 @@ def selective_scan(
             u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, starts
         )
         return (y, state) if return_state else y
-    u_, delta, A, B, C, initial_state = given
-    if u.shape[1] == 0:
-        y, state = torch.zeros_like(u_), initial_state
+    if not delta_softplus:
+        delta, delta_bias = step, None
+    elif chosen not in _LOOPS:
+        delta, delta_bias = step_size(delta, delta_bias, True, high), None
+    xs = [None if x is None else x.to(high) for x in (u, delta, A, B, C, D, z, delta_bias)]
+    if chosen in _LOOPS and u.shape[1]:
+        y, state = LoopScan.apply(*xs, initial_state, starts, delta_softplus, _LOOPS[chosen])
     else:
-        y, state = _RUN[chosen](u_, delta, A, B, C, initial_state, starts)
-    if D is not None:
-        y = y + u_ * D
-    if z is not None:
-        y = y * F.silu(z.to(y.dtype))
+        u_, delta, A, B, C, D, z, _ = xs
+        y, state = torch.zeros_like(u_), initial_state
+        if u.shape[1]:
+            y, state = _RUN[chosen](u_, delta, A, B, C, initial_state, starts)
+        y = y if D is None else y + u_ * D
+        y = y if z is None else y * F.silu(z)
     y = y.to(u.dtype)
     return (y, state) if return_state else y
 
@@ -163,21 +169,8 @@ def _chunked(u, delta, A, B, C, state, starts):
     return torch.cat(ys, 1), state
 
 
-def _loop(*args):
-    return LoopScan.apply(*args, "torch")
-
-
-def _compiled(*args):
-    return LoopScan.apply(*args, "compiled")
-
-
-_RUN = {
-    "reference": _reference,
-    "associative": _associative,
-    "chunked": _chunked,
-    "loop": _loop,
-    "compiled": _compiled,
-}
+_RUN = {"reference": _reference, "associative": _associative, "chunked": _chunked}
+_LOOPS = {"loop": "torch", "compiled": "compiled"}  # these take softplus, skip and gate as well
 
 
 # --- which backend
@@ -243,8 +236,8 @@ def _why_not_triton(u, A):
 # --- bad input
 
 
-def _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, starts):
-    """Raise for what does not fit; the arguments in the dtype of the state, Δ made."""
+def _check(u, delta, A, B, C, D, z, delta_bias, initial_state, starts):
+    """Raise for what does not fit; the dtype of the state, and the state to begin with."""
     for name, x, axes in (
         ("u", u, "batch, tokens, channels"),
         ("delta", delta, "batch, tokens, channels"),
@@ -267,10 +260,9 @@ def _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, s
         check_shape("z", z, tuple(u.shape), "u's shape")
     check_devices(u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
     high = state_dtype(u, A)
-    delta = step_size(delta, delta_bias, delta_softplus, high)
     shape = (batch, channels, n_states)
     check_state(initial_state, shape, "(batch, channels, d_state)", high, u.device)
     check_starts(starts, u)
     if initial_state is None:
         initial_state = torch.zeros(shape, dtype=high, device=u.device)
-    return u.to(high), delta, A.to(high), B.to(high), C.to(high), initial_state
+    return high, initial_state

@@ -265,3 +265,24 @@ GOOD = {"u": U, "delta": DT, "A": RATE, "B": BC, "C": BC}
 def test_bad_input_is_named(change, error, words):
     with pytest.raises(error, match=words):
         selective_scan(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize("backend", ["loop", "compiled"])
+@pytest.mark.parametrize("softplus", [False, True])
+@pytest.mark.parametrize("given", [(), ("D",), ("z",), ("delta_bias",), ("z", "delta_bias")])
+def test_each_option_alone_has_the_formula_s_gradients(given, softplus, backend):
+    need(backend)
+    torch.manual_seed(8)
+    (u, delta, A, B, C, D, z, bias, _), _ = make(tokens=1100, channels=3)  # more than one piece
+    with torch.no_grad():
+        delta.abs_()
+        bias.abs_()
+    options = {"D": D, "z": z, "delta_bias": bias}
+    xs = [u, delta, A, B, C, *(options[name] for name in given)]
+    up, found = torch.randn(u.shape, dtype=torch.float64), []
+    for how in (backend, "chunked"):
+        more = dict(zip(given, xs[5:], strict=True), delta_softplus=softplus, backend=how)
+        y = selective_scan(*xs[:5], **more)
+        found.append([y.detach(), *torch.autograd.grad((y * up).sum(), xs)])
+    for ours, truth in zip(*found, strict=True):
+        torch.testing.assert_close(ours, truth, rtol=1e-9, atol=1e-9)
