@@ -36,8 +36,9 @@ class LoopScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, u, delta, A, B, C, D, z, bias, initial, starts, softplus, how):
-        u, A, B, C, initial = (x.contiguous() for x in (u, A, B, C, initial))
-        step = delta.contiguous() if bias is None else delta + bias
+        u, delta, A, B, C, initial = (x.contiguous() for x in (u, delta, A, B, C, initial))
+        z = None if z is None else z.contiguous()
+        step = delta if bias is None else delta + bias
         if softplus:
             room = torch.empty_like(step) if bias is None else step  # delta is not written over
             step = torch.ops.aten.softplus.out(step, out=room)
@@ -61,7 +62,8 @@ class LoopScan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy, dlast):
         u, step, A, B, C, D, z, bias, starts, kept, ungated = ctx.saved_tensors
-        up, dz, dD, dbias = dy.contiguous(), None, None, None
+        dy, dz, dD, dbias = dy.contiguous(), None, None, None
+        up = dy
         if z is not None:  # y = y' σ z: dy' = dy σ z, and dz = y' (dy σ + dy σ z (1 − σ))
             gate = torch.sigmoid(z)
             up = (dy * z).mul_(gate)

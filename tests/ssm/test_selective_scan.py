@@ -286,3 +286,17 @@ def test_each_option_alone_has_the_formula_s_gradients(given, softplus, backend)
         found.append([y.detach(), *torch.autograd.grad((y * up).sum(), xs)])
     for ours, truth in zip(*found, strict=True):
         torch.testing.assert_close(ours, truth, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("backend", ["loop", "compiled"])
+def test_inputs_and_gradients_may_lie_in_memory_in_any_order(backend):
+    need(backend)
+    torch.manual_seed(9)
+    xs, starts = make(documents=True)
+    turned = [x.detach().mT.contiguous().mT if x.ndim > 1 else x.detach() for x in xs]
+    up = [x.mT.contiguous().mT for x in upstream(xs)]
+    found = [
+        run([x.requires_grad_() for x in given], starts, backend, up) for given in (xs, turned)
+    ]
+    for ours, truth in zip(*found, strict=True):
+        torch.testing.assert_close(ours, truth)
