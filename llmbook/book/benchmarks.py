@@ -39,7 +39,7 @@ def picture(speed):
     """A case as markup: a line from the 20th to the 80th percentile, a dot at the median.
 
     The axis is logarithmic, equal in the middle, twice as fast as far to the right as half as
-    fast is to the left. What lies beyond stands at its end.
+    fast is to the left. What lies beyond stands at its end. Grey where the line reaches 1.
     """
 
     def at(ratio):
@@ -47,7 +47,7 @@ def picture(speed):
         return 6 + (WIDTH - 12) * min(max(share, 0.0), 1.0)
 
     median, low, high = (at(speed[key]) for key in ("median", "p20", "p80"))
-    kind = "ours" if speed["median"] >= 1 else "peers"
+    kind = "ours" if speed["p20"] > 1 else "peers" if speed["p80"] < 1 else "even"
     said = html.escape(
         f"{speed['median']:.2f}, 20th to 80th percentile {speed['p20']:.2f} to {speed['p80']:.2f}"
     )

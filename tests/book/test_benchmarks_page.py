@@ -73,9 +73,10 @@ def test_a_case_is_drawn_on_an_axis_that_is_equal_in_the_middle():
         return float(re.search(r'cx="([\d.]+)"', drawn).group(1)), drawn
 
     middle, drawn = places(1.0)
-    assert middle == benchmarks.WIDTH / 2 and "ratio-ours" in drawn
+    assert middle == benchmarks.WIDTH / 2 and "ratio-even" in drawn
     (right, _), (left, drawn) = places(4.0), places(0.25)
     assert right - middle == middle - left > 10 and "ratio-peers" in drawn
+    assert "ratio-even" in places(0.95)[1] and "ratio-even" in places(1.05)[1]
     assert places(1e6)[0] <= benchmarks.WIDTH and places(0.0)[0] >= 0
 
 
