@@ -43,6 +43,7 @@ EXPERIMENTS = {
     "multi_head": ("multi_head", "what heads do, and what is lost without them"),
     "inference": ("inference", "smaller caches, usable windows, students"),
     "pretraining": ("pretraining", "one thing changed at a time in a small run"),
+    "outlook": ("outlook.runs", "pictures, retrieval, hybrids and diffusion in miniature"),
     "relatives": ("relatives", "three ways to cut words, trained alike"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"

@@ -35,6 +35,7 @@ _WHERE = {
     "RotaryBase": "rotary",
     "TiledSoftmax": "tiles",
     "ScanTree": "state_space",
+    "ShapeNamer": "shapes",
     "Speculation": "speculation",
     "StateExplorer": "state_space",
     "TemplateExplorer": "templates",

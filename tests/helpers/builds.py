@@ -1134,3 +1134,40 @@ def _rate(build):
 
     for step in (0, 5, 19, 20, 21, 70, 99, 100):
         assert math.isclose(build(step, 100), 6e-3 * cosine(step, 100, 20, 0.05))
+
+
+# --- the outlook
+
+
+@compares("outlook/patch_tokens")
+def _patch_tokens(build):
+    from llmbook.data.shapes import patches
+
+    image, weight, bias = _draw(1, (3, 16, 16, 3), (7, 48), (7,))
+    close(build(image, weight, bias), patches(image) @ weight.T + bias)
+    weight = _draw(2, (5, 192))[0]
+    close(build(image, weight, None, size=8), patches(image, 8) @ weight.T)
+
+
+@compares("outlook/bm25")
+def _bm25(build):
+    from llmbook.experiments.outlook.retrieval import Search
+
+    texts = ["a b b c", "b", "c c c c d", "e a"]
+    for query in ("a b", "c", "e e z", ""):
+        for k, b in ((1.5, 0.75), (0.5, 0.0)):
+            close(
+                torch.tensor(build(texts, query, k, b), dtype=torch.float64),
+                torch.tensor(Search(texts, k, b).scores(query), dtype=torch.float64),
+            )
+
+
+@compares("outlook/masked_loss")
+def _masked_loss(build):
+    from llmbook.experiments.outlook.diffusion import masked_loss
+
+    logits, t = _draw(3, (4, 6, 9), (4, 1))
+    x = torch.randint(9, (4, 6), generator=torch.Generator().manual_seed(1))
+    hidden = torch.rand(4, 6, generator=torch.Generator().manual_seed(2)) < 0.5
+    t = t.abs() + 0.1
+    close(build(logits, x, hidden, t), masked_loss(logits, x, hidden, t))

@@ -4,6 +4,7 @@ import torch
 
 from llmbook.experiments import attention as translators
 from llmbook.experiments import relatives, transformer, translator
+from llmbook.experiments.outlook import pictures
 from llmbook.experiments.recurrent import shipped
 from llmbook.figures import (
     AttentionScores,
@@ -30,6 +31,7 @@ from llmbook.figures import (
     RotaryBase,
     RouterPlay,
     ScanTree,
+    ShapeNamer,
     Speculation,
     StateExplorer,
     TemplateExplorer,
@@ -263,6 +265,13 @@ FIGURES = {
             relatives.cuts(), "The <b>baker's</b> 12345 loaves, ř 面包 👩🏽‍🚀"
         ),
         [{"text": "x" * 400}, {"merges": 0}, {"text": ""}],
+    ),
+    "shapes": (
+        lambda: ShapeNamer.of(pictures.shipped()),
+        [
+            {"shape": "triangle", "colour": "yellow", "x": 12.5, "y": 12.5, "r": 3.6},
+            {"word": 3, "painted": [[0, 0, 1], [4, 4, 0]], "blind": [5, 15]},
+        ],
     ),
     "speculation": (
         _speculation,
