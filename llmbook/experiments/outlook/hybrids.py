@@ -17,7 +17,7 @@ from llmbook.seeds import generator
 
 KINDS = ("selective", "attention")
 N_EXPERTS, K, HIDDEN, WIDTH = 8, 2, 64, 48
-ARMS = ("hybrid, experts", "hybrid, dense")
+ARMS = ("hybrid, experts",)  # the others stand in the record beside
 ROWS, RATE = 16, 4e-3  # of the record beside
 
 

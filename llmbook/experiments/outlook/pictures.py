@@ -116,7 +116,7 @@ class Fused(nn.Module):
     no picture   the words alone: what the answers' frequencies are worth
     """
 
-    def __init__(self, how, d_model=32, heads=4, layers=FUSION_LAYERS):
+    def __init__(self, how, d_model=48, heads=4, layers=FUSION_LAYERS):
         super().__init__()
         self.how = how
         self.asked, self.word = nn.Embedding(3, d_model), nn.Embedding(len(WORDS), d_model)

@@ -7,8 +7,7 @@ a third of the cities get a new head. The store of passages is searched by BM25.
     fact        the head of CITY is NAME
     row         passages (the head of CITY is NAME .), then: the head of CITY is → NAME
 
-Two models differ in the passages that they were trained with: in `made up` the person in a passage
-is drawn at random, so that only reading tells; in `as known` passages say what the weights hold.
+In training the person in a passage is drawn at random, so that only reading tells.
 """
 
 import math
@@ -30,9 +29,8 @@ WORDS = ["⊔", *FRAME, *CITIES, *PEOPLE]
 IDS = {word: i for i, word in enumerate(WORDS)}
 PASSAGE, ASKED = 7, 5  # words of a passage and of a question
 CHANGED = 14  # cities with a new head after the cut-off
-ARMS = ("made up", "as known")
 MOST, LONG = 4, 12  # passages in training, and in the long test
-STEPS, ROWS, LATER = 1000, 32, 60
+STEPS, ROWS, LATER = 800, 32, 60
 ABSENT = 0.25  # share of rows with passages that do not help: the answer is in the weights
 
 
@@ -107,7 +105,7 @@ def other_cities(asked, k, gen):
     return (asked[:, None] + step) % N_CITIES
 
 
-def contexts(heads, arm, n, k, gen):
+def contexts(heads, n, k, gen):
     """k passages and a question each: passages (n, k, 2), asked (n,), answers (n,).
 
     With probability ABSENT no passage is about the city that is asked; the answer is the known.
@@ -118,9 +116,7 @@ def contexts(heads, arm, n, k, gen):
     helps = torch.rand(n, generator=gen) >= ABSENT
     if k:
         cities[torch.arange(n)[helps], place[helps]] = asked[helps]
-    people = heads[cities]
-    if arm == "made up":
-        people = torch.randint(N_PEOPLE, people.shape, generator=gen)
+    people = torch.randint(N_PEOPLE, cities.shape, generator=gen)
     answers = heads[asked].clone()
     if k:
         answers[helps] = people[torch.arange(n)[helps], place[helps]]
@@ -132,7 +128,7 @@ def person_loss(model, ids, answers):
     return F.cross_entropy(model(ids)[:, -1], IDS[PEOPLE[0]] + answers)
 
 
-def raise_model(arm, seed, steps=STEPS):
+def raise_model(seed, steps=STEPS):
     """A model that knows the heads until the cut-off and reads passages; and the seconds."""
     torch.manual_seed(seed)
     model = Hybrid(("attention", "attention"), False, len(WORDS), 48, 96)
@@ -142,7 +138,7 @@ def raise_model(arm, seed, steps=STEPS):
         if step % 3 == 0:
             alone = torch.randint(N_CITIES, (ROWS,), generator=gen)
             return person_loss(model, rows(torch.zeros(ROWS, 0, 2).long(), alone), before[alone])
-        passages, asked, answers = contexts(before, arm, ROWS, 1 + step % MOST, gen)
+        passages, asked, answers = contexts(before, ROWS, 1 + step % MOST, gen)
         return person_loss(model, rows(passages, asked), answers)
 
     return model, fit(model, loss_at, steps, 5e-3)
@@ -222,10 +218,10 @@ def train_further(model, before, after, seed, keep, steps=LATER):
     return fit(model, loss_at, steps, 1e-3)
 
 
-def retrieval_run(arm, seed, steps=STEPS, later=LATER):
-    """Raise a model of an arm and ask it all; `made up` is also trained further, in two ways."""
+def retrieval_run(seed, steps=STEPS, later=LATER):
+    """Raise a model, ask it all, and ask again after two kinds of further training."""
     before, after = world(seed)
-    model, seconds = raise_model(arm, seed, steps)
+    model, seconds = raise_model(seed, steps)
     model.eval()
     gen = generator(0, "retrieval test")
     found = {**examine(model, before, after, gen), "seconds": seconds}
@@ -236,12 +232,10 @@ def retrieval_run(arm, seed, steps=STEPS, later=LATER):
     found["search finds it first"] = sum(
         f is not None and f[0] == c for f, c in zip(first, new)
     ) / len(new)
-    if arm == "made up":
-        start = {k: v.clone() for k, v in model.state_dict().items()}
-        for name, keep in (("new facts only", False), ("all facts", True)):
-            model.load_state_dict(start)
-            train_further(model, before, after, seed, keep, later)
-            found[f"after training on {name}"] = examine(
-                model, before, after, generator(0, "retrieval test")
-            )
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    for name, keep in (("new facts only", False), ("all facts", True)):
+        model.load_state_dict(start)
+        train_further(model, before, after, seed, keep, later)
+        test = generator(0, "retrieval test")
+        found[f"after training on {name}"] = examine(model, before, after, test)
     return found

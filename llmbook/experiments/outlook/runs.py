@@ -16,8 +16,7 @@ def points():
     yield "caption", "1", (pictures.caption_run, 1)
     for seed in SEEDS:
         yield "contrast", f"{seed}", (pictures.contrast_run, seed)
-        for arm in retrieval.ARMS:
-            yield "retrieval", f"{arm}/{seed}", (retrieval.retrieval_run, arm, seed)
+        yield "retrieval", f"{seed}", (retrieval.retrieval_run, seed)
         for arm in diffusion.ARMS:
             yield "diffusion", f"{arm}/{seed}", (diffusion.diffusion_run, arm, seed)
         for how in pictures.FUSIONS:
