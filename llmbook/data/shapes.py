@@ -25,8 +25,8 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "cross")
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 WORDS = ("⊔", *COLOURS, *SHAPES, *ROWS, *COLUMNS)
-LEAST, MOST = 2.2, 3.6  # radii
-FIRST, LAST = 2.5, 12.5  # where centres may be
+LEAST, MOST = 3.0, 4.0  # radii
+FIRST, LAST = 3.5, 12.5  # where centres may be
 
 
 def draw(shape, colour, x, y, r):
@@ -95,7 +95,7 @@ def pairs(n, generator=0):
     x = FIRST + (LAST - FIRST) * torch.rand(n, 2, generator=g)
     top = torch.rand(n, 2, generator=g).argsort(-1)  # 0: at the top, 1: at the bottom
     y = 3.7 + 8.6 * top + torch.rand(n, 2, generator=g) - 0.5
-    r = 2.4 + 1.0 * torch.rand(n, 2, generator=g)
+    r = LEAST + 0.6 * torch.rand(n, 2, generator=g)
     both = [draw(shape[:, i], colour[:, i], x[:, i], y[:, i], r[:, i]) for i in (0, 1)]
     said = [captions(shape[:, i], colour[:, i], x[:, i], y[:, i]) for i in (0, 1)]
     asked = torch.randint(3, (n,), generator=g)

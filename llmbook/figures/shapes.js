@@ -63,7 +63,7 @@ function render({ model, el }) {
     input: (v) => put(model, { shape: v, painted: [] }) });
   const colour = choice({ label: "Colour", name: "colour", options: kinds[0].map((k) => [k, k]), input: (v) => put(model, { colour: v }) });
   const cells = (v) => v.toFixed(1);
-  const sliders = [["x", "Centre, from the left", 2.5, 12.5], ["y", "Centre, from the top", 2.5, 12.5], ["r", "Radius", 2.2, 3.6]]
+  const sliders = [["x", "Centre, from the left", 3.5, 12.5], ["y", "Centre, from the top", 3.5, 12.5], ["r", "Radius", 3, 4]]
     .map(([name, label, min, max]) => [name, slider({ label, name, min, max, step: 0.1, show: cells,
       input: (v) => put(model, { [name]: v, painted: [] }) })]);
   const wipe = button("Undo painting", () => put(model, { painted: [], blind: [] }));

@@ -44,7 +44,7 @@ class ShapeNamer(WithWeights):
     colour = traitlets.Unicode("red").tag(sync=True)
     x = traitlets.Float(5.0).tag(sync=True)
     y = traitlets.Float(4.5).tag(sync=True)
-    r = traitlets.Float(3.0).tag(sync=True)
+    r = traitlets.Float(3.4).tag(sync=True)
     painted = traitlets.List().tag(sync=True)
     word = traitlets.Int(1).tag(sync=True)
     blind = traitlets.List().tag(sync=True)

@@ -155,8 +155,8 @@ WRONG = {
         "frames and bins": 576 + 150 * 80,
     },
     "lit": {
-        "cells": 16,
-        "all": 16 * 16,
+        "cells": 36,
+        "all": 16,
         "one": 1,
         "a row": 2,
         "with neighbours": 9,

@@ -27,12 +27,14 @@ def test_a_shape_has_its_colour_lies_where_its_caption_says_and_covers_what_its_
         y, x = (m[lit].mean() for m in torch.meshgrid(middles, middles, indexing="ij"))
         for where, names, near in ((y, shapes.ROWS, row), (x, shapes.COLUMNS, column)):
             distances = [abs(where - shapes.SIZE * (i + 0.5) / 3) for i in range(3)]
-            assert distances[names.index(near)] < min(distances) + 1.5  # cells
+            assert distances[names.index(near)] < min(distances) + 3  # cells
         box = lit.any(0).sum() * lit.any(1).sum()
         if shape == "square":
             assert lit.sum() == box
         if shape == "cross":
-            assert lit.sum() < 0.75 * box
+            assert lit.sum() < 0.7 * box
+        if shape == "circle":
+            assert 0.7 * box < lit.sum() < box
         if shape == "triangle":
             widths = lit.sum(1)[lit.any(1)]
             assert (widths[1:] >= widths[:-1]).all() and widths[-1] > widths[0]
@@ -100,12 +102,13 @@ def test_a_word_of_the_captioner_sees_no_later_word_and_patches_see_no_word():
 
 
 @pytest.mark.parametrize("how", pictures.FUSIONS)
-def test_every_way_to_fuse_trains_and_only_two_see_the_picture(how):
+def test_both_ways_to_fuse_train_and_see_the_picture_and_the_question(how):
     torch.manual_seed(0)
     model = pictures.Fused(how)
     image, question, _ = shapes.pairs(4, 5)
-    moved = (model(image, question) - model(1 - image, question)).abs().max()
-    assert (moved > 1e-4) == (how != "no picture")
+    said = model(image, question)
+    assert (said - model(1 - image, question)).abs().max() > 1e-4
+    assert (said - model(image, question.flip(0))).abs().max() > 1e-4
     model(image, question).square().sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -132,7 +135,7 @@ def test_bm25_prefers_the_rare_word_and_counts_repeats_less_and_less():
 def test_a_row_ends_with_the_question_and_its_answer_stands_in_the_passage():
     heads = torch.arange(retrieval.N_CITIES)
     gen = generator(0, "x")
-    passages, asked, answers = retrieval.contexts(heads, "made up", 300, 3, gen)
+    passages, asked, answers = retrieval.contexts(heads, 300, 3, gen)
     ids = retrieval.rows(passages, asked)
     first = retrieval.IDS[retrieval.CITIES[0]]
     assert (ids[:, -2] - first == asked).all()
@@ -141,8 +144,6 @@ def test_a_row_ends_with_the_question_and_its_answer_stands_in_the_passage():
     assert 0.6 < helped.double().mean() < 0.9 and told.sum(1).max() == 1
     assert torch.equal(passages[..., 1][told], answers[helped])
     assert torch.equal(heads[asked][~helped], answers[~helped])
-    passages, asked, answers = retrieval.contexts(heads, "as known", 50, 2, gen)
-    assert torch.equal(passages[..., 1], heads[passages[..., 0]])
 
 
 def test_a_third_of_the_heads_change_and_the_search_can_find_them():
@@ -154,8 +155,8 @@ def test_a_third_of_the_heads_change_and_the_search_can_find_them():
     assert facts[found] == (city, int(after[city]))
 
 
-def test_a_short_retrieval_run_has_every_number(monkeypatch):
-    found = retrieval.retrieval_run("made up", 1, steps=2, later=1)
+def test_a_short_retrieval_run_has_every_number():
+    found = retrieval.retrieval_run(1, steps=2, later=1)
     assert len(found["by place"][str(retrieval.LONG)]) == retrieval.LONG
     assert set(found["after training on all facts"]) <= set(found)
     assert all(0 <= v <= 1 for k, v in found.items() if isinstance(v, float) and k != "seconds")
@@ -266,8 +267,17 @@ def test_the_record_holds_every_run_with_five_seeds_an_arm_and_a_clean_commit():
     about = record["_run"]
     assert not any("dirty" in c for c in about.get("commits", [about["commit"]]))
     assert about["command"] == "python -m llmbook record outlook" and about["hardware"]
-    for part in ("fusion", "retrieval", "hybrids", "diffusion"):
+    for part in ("fusion", "hybrids", "diffusion"):
         assert {len(seeds) for seeds in runs.by_arm(part).values()} == {5}
+    assert len(record["retrieval"]) == len(record["contrast"]) == 5
+
+
+def test_without_the_picture_the_answers_are_as_frequent_as_said():
+    _, question, answer = shapes.pairs(6000, 8)
+    for i, share in enumerate(pictures.BLIND.values()):
+        mine = question[:, 0] == i
+        often = answer[mine].bincount().max() / mine.sum()
+        assert abs(often - share) < 0.03
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ in_browser = pytest.mark.browser
     [
         ({"shape": "star"}, "shape must be one of"),
         ({"colour": "pink"}, "colour must be one of"),
-        ({"x": 1.0}, "x must be from 2.5 to 12.5: got 1"),
-        ({"r": 9.0}, "r must be from 2.2 to 3.6"),
+        ({"x": 1.0}, "x must be from 3.5 to 12.5: got 1"),
+        ({"r": 9.0}, "r must be from 3 to 4"),
         ({"word": 4}, "word must be from 0 to 3"),
         ({"painted": [[0, 16, 1]]}, "painted must be"),
         ({"painted": [[0, 1]]}, "painted must be"),
@@ -40,8 +40,8 @@ def test_it_draws_the_cells_that_python_draws(open_widget):
     page.page.locator(".patch").first.wait_for()
     gen = torch.Generator().manual_seed(5)
     for i in range(24):
-        x, y = (2.5 + torch.randint(101, (2,), generator=gen) / 10).tolist()
-        r = 2.2 + torch.randint(15, (), generator=gen).item() / 10
+        x, y = (3.5 + torch.randint(91, (2,), generator=gen) / 10).tolist()
+        r = 3.0 + torch.randint(11, (), generator=gen).item() / 10
         shape = SHAPES[i % 4]
         for name, value in (("shape", shape), ("x", x), ("y", y), ("r", r)):
             page.set(name, value)

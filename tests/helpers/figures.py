@@ -269,7 +269,7 @@ FIGURES = {
     "shapes": (
         lambda: ShapeNamer.of(pictures.shipped()),
         [
-            {"shape": "triangle", "colour": "yellow", "x": 12.5, "y": 12.5, "r": 3.6},
+            {"shape": "triangle", "colour": "yellow", "x": 12.5, "y": 12.5, "r": 4.0},
             {"word": 3, "painted": [[0, 0, 1], [4, 4, 0]], "blind": [5, 15]},
         ],
     ),

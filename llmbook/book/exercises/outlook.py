@@ -65,7 +65,7 @@ def lit(answer):
     agree(
         number(answer),
         4,
-        "Set the sliders to 8.0, 8.0 and 2.2 and the shape to square; count the patches between "
+        "Set the sliders to 8.0, 8.0 and 3.0 and the shape to square; count the patches between "
         "the white lines that hold at least one coloured cell.",
     )
     return (

@@ -24,7 +24,7 @@ from llmbook.seeds import generator
 TOKENS, SYMBOLS = 8, 16
 MASK, BEGIN = SYMBOLS, SYMBOLS + 1
 ARMS = ("left to right", "hints in front", "diffusion")
-STEPS, BATCH = 1000, 48
+STEPS, BATCH = 900, 48
 UNCOVER = (1, 2, 3, 4, 6, 8)  # rounds of uncovering
 GIVEN = 0.35  # share of the tokens that a task gives
 

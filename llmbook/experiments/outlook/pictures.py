@@ -1,7 +1,7 @@
 """Text and image in miniature, on shapes that the package draws.
 
 caption      patches as a prefix, four words behind them: the model in the page
-fusion       a question about one of two shapes; early fusion, cross-attention, or no picture
+fusion       a question about one of two shapes; early fusion or cross-attention fusion
 contrast     pictures and captions made alike, CLIP's loss; held-out pairs of colour and shape
 """
 
@@ -104,7 +104,8 @@ def ship(model):
 # --- two ways to fuse
 
 FUSION_STEPS, FUSION_BATCH = 800, 32
-FUSIONS = ("early", "cross", "no picture")
+BLIND = {"colour": 1 / 5, "shape": 1 / 4, "place": 1 / 2}  # right without the picture
+FUSIONS = ("early", "cross")
 FUSION_LAYERS = 2
 
 
@@ -113,7 +114,6 @@ class Fused(nn.Module):
 
     early        patches and words are one sequence, every token sees every other
     cross        patches through blocks of their own; words read the result by cross-attention
-    no picture   the words alone: what the answers' frequencies are worth
     """
 
     def __init__(self, how, d_model=48, heads=4, layers=FUSION_LAYERS):
@@ -123,9 +123,8 @@ class Fused(nn.Module):
         self.text_positions = nn.Parameter(0.5 * torch.randn(2, d_model))
         cross = how == "cross"
         self.blocks = nn.ModuleList(Block(d_model, heads, cross) for _ in range(layers))
-        if how != "no picture":
-            self.patch = seeing(d_model)
-            self.patch_positions = nn.Parameter(0.5 * torch.randn(N_PATCHES, d_model))
+        self.patch = seeing(d_model)
+        self.patch_positions = nn.Parameter(0.5 * torch.randn(N_PATCHES, d_model))
         if cross:
             self.sight = nn.ModuleList(Block(d_model, heads) for _ in range(layers))
         self.norm, self.head = nn.LayerNorm(d_model), nn.Linear(d_model, len(WORDS))
@@ -134,9 +133,8 @@ class Fused(nn.Module):
         """Pictures, questions (n, 2) → logits (n, WORDS)."""
         asked, by = question.T
         x = torch.stack([self.asked(asked), self.word(by)], 1)
-        x, memory = x + self.text_positions, None
-        if self.how != "no picture":
-            memory = self.patch(patches(image)) + self.patch_positions
+        x = x + self.text_positions
+        memory = self.patch(patches(image)) + self.patch_positions
         if self.how == "early":
             x, memory = torch.cat([memory, x], 1), None
         if self.how == "cross":
@@ -155,8 +153,6 @@ class Fused(nn.Module):
 
         if self.how == "early":
             return layers * own(N_PATCHES + 2)
-        if self.how == "no picture":
-            return layers * own(2)
         cross = 2 * d * d * 2 + 2 * d * d * N_PATCHES + 2 * d * 2 * N_PATCHES
         return layers * (own(N_PATCHES) + own(2) + cross)
 
