@@ -95,9 +95,10 @@ def contrast_of_pairs_alone(u, v, scale):
     return 1 - F.cosine_similarity(u, v).mean()
 
 
-def ends_in_place(x, k):
-    x[:, k : x.shape[1] - k] = diffusion.MASK
-    return x
+def ends_of_one_token(x, k):
+    given = x.clone()
+    given[:, 1:-1] = diffusion.MASK
+    return given
 
 
 def ends_of_the_beginning(x, k):
@@ -163,7 +164,7 @@ WRONG = {
         "a cross": 5,
     },
     "ends": {
-        "in place": ends_in_place,
+        "one token each": ends_of_one_token,
         "the beginning alone": ends_of_the_beginning,
         "ends hidden": ends_hidden_instead,
         "one short": ends_one_short,

@@ -79,12 +79,9 @@ def ends(answer):
     g = torch.Generator().manual_seed(3)
     for k in (1, 3):
         x = texts(6, g)
-        kept = x.clone()
-        got = call(answer, x, k)
-        if not torch.equal(x, kept):
-            raise NotYet("The texts themselves were changed: work on a copy, x.clone().")
+        got = call(answer, x.clone(), k)
         want = F.pad(torch.full((6, TOKENS - 2 * k), MASK), (k, k))
-        want = torch.where(want == MASK, MASK, kept)
+        want = torch.where(want == MASK, MASK, x)
         agree(got, want, "Keep the first k and the last k tokens; all between is MASK.")
     return (
         "Right. Each given end narrows what fits between. Try it at one round too: tokens drawn "
