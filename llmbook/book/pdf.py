@@ -87,7 +87,7 @@ def joined(browser, built, names, title, code=False):
     links = "".join(f'<link rel="stylesheet" href="{html.escape(one)}">' for one in sheets)
     inside = "".join(f"<style>{one}</style>" for one in styles)
     cover = f'<div class="cover"><h1>{html.escape(title)}</h1></div>'
-    contents = f'<nav class="book-contents"><h2>Contents</h2><ol>{"".join(entries)}</ol></nav>'
+    contents = f'<nav class="book-contents"><h2>Contents</h2><ul>{"".join(entries)}</ul></nav>'
     return (
         '<!doctype html><html lang="en" data-theme="light" data-mode="light"><head>'
         f'<meta charset="utf-8"><title>{html.escape(title)}</title>{links}{inside}'
