@@ -132,3 +132,11 @@ def test_a_recorded_reward_model_is_the_one_that_is_trained_here():
     found = rewards.reward_run("sft", 1)
     recorded = runs.recorded_runs()["reward"]["sft/1"]
     assert found["new"] == pytest.approx(recorded["new"], abs=0.08)
+
+
+@pytest.mark.slow
+def test_a_recorded_policy_is_the_one_that_is_trained_here():
+    found = runs.beta_run(0.5, 1)
+    recorded = runs.recorded_runs()["beta"]["0.5/1"]
+    assert found["true"] == pytest.approx(recorded["true"], abs=0.4)
+    assert found["kl"] == pytest.approx(recorded["kl"], abs=1.0)
