@@ -9,6 +9,7 @@ from helpers.built_book import ROOT, book  # noqa: F401 - book is a fixture
 from llmbook.book import pdf
 from llmbook.book.root import chapters
 
+PAGES = ["intro", chapters(ROOT)[0].stem, "course"]
 PAPER = 791  # pixels of A4's width between the margins, at the scale of the print
 CUT = """() => {
   const width = document.body.getBoundingClientRect().right + 1;
@@ -27,10 +28,10 @@ FIGURES = """() => [...document.querySelectorAll('.llm-ia')]
 
 @pytest.fixture(scope="module")
 def printed(book, tmp_path_factory):
-    """(the PDF's file, how many pages) of the front page and a chapter."""
+    """(the PDF's file, how many pages) of the front page, a chapter and a page with long lines."""
     chromium()  # or the tests are skipped
     out = tmp_path_factory.mktemp("pdf") / "book.pdf"
-    return out, pdf.make(ROOT, out, ["intro", chapters(ROOT)[0].stem])
+    return out, pdf.make(ROOT, out, PAGES)
 
 
 @pytest.mark.browser
@@ -52,11 +53,11 @@ def test_nothing_is_cut_off_every_link_arrives_and_figures_stand(printed, book, 
     assert page.evaluate(LOST) == []
     asked = sum(
         (book / f"chapters/{name}.html").read_text("utf-8").count("jupyter.widget-view+json")
-        for name in ("intro", chapters(ROOT)[0].stem)
+        for name in PAGES
     )
     assert page.evaluate(FIGURES) == asked > 1
     titles = page.locator("nav.book-contents a").all_inner_texts()
-    assert len(titles) == 2 and all(re.search("[A-Za-z]{4}", title) for title in titles)
+    assert len(titles) == 3 and all(re.search("[A-Za-z]{4}", title) for title in titles)
     ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids))
     page.close()
