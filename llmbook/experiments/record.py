@@ -42,6 +42,7 @@ EXPERIMENTS = {
     "multi_head": ("multi_head", "what heads do, and what is lost without them"),
     "inference": ("inference", "smaller caches, usable windows, students"),
     "pretraining": ("pretraining", "one thing changed at a time in a small run"),
+    "inside": ("inside.runs", "a room read and edited, facts never told, a dictionary"),
     "outlook": ("outlook.runs", "pictures, retrieval, hybrids and diffusion in miniature"),
     "relatives": ("relatives", "three ways to cut words, trained alike"),
 }

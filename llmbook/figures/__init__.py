@@ -20,6 +20,7 @@ _WHERE = {
     "GroupSamples": "group_samples",
     "HeadPatterns": "heads",
     "HeldGate": "recurrent",
+    "HouseWalk": "house",
     "Interactive": "interactive",
     "LSTMGates": "gates",
     "LoRARank": "templates",

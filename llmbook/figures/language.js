@@ -45,8 +45,9 @@ function makeTokenizer({ bytes, merges, tokens }) {
 //   logits: of the token after the last one, Float64Array(vocabulary);
 //   lens: the same from the state after the embedding and after each block, by the last norm;
 //   attention: [block][head] the last token's weights on each token so far.
-// readWhole(ids, { keep, seen }) forgets what was read and reads a whole text:
+// readWhole(ids, { keep, seen, edit }) forgets what was read and reads a whole text:
 //   keep(block, head): false leaves out what a head adds; seen(i, j): may token i look at token j?
+//   edit(x, n): may change what flows after n blocks, in place
 //   → maps: [block][head][query][key], logits: [token] of the token after each.
 function makeGPT(w, { n_heads, max_len, eps }) {
   const width = w["tokens.weight"].cols, size = width / n_heads;
@@ -62,12 +63,13 @@ function makeGPT(w, { n_heads, max_len, eps }) {
   const toLogits = (x) => linear(layerNorm(x, w["norm.weight"], w["norm.bias"], eps), w["tokens.weight"]);
   const lastLogits = (x) => row(toLogits(matrix(1, width, row(x, x.rows - 1).slice())), 0);
   // Through all blocks; visit(state, weights) after the embedding, without weights, and each block.
-  const pass = (ids, { keep, seen } = {}, visit = () => {}) => {
+  const pass = (ids, { keep, seen, edit = () => {} } = {}, visit = () => {}) => {
     if (!ids.length || length + ids.length > max_len) {
       throw new Error(`${ids.length} tokens after ${length}: there is room for 1 to ${max_len - length}`);
     }
     const places = ids.map((_, t) => length + t), start = length;
     let x = plus(embedding(ids, w["tokens.weight"]), embedding(places, w["positions.weight"]));
+    edit(x, 0);
     visit(x);
     length += ids.length;
     const bias = seen && ((_, i, j) => (seen(start + i, j) ? 0 : -Infinity));
@@ -88,6 +90,7 @@ function makeGPT(w, { n_heads, max_len, eps }) {
       x = plus(x, feedForward(layerNorm(x, own("norm2.weight"), own("norm2.bias"), eps), {
         up: own("ffn.up.weight"), upBias: own("ffn.up.bias"),
         down: own("ffn.down.weight"), downBias: own("ffn.down.bias") }, geluTanh));
+      edit(x, b + 1);
       visit(x, weights);
     });
     return x;

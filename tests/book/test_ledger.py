@@ -34,7 +34,8 @@ ROWS_PER_CHAPTER = {  # at least
     "reasoning": 2,
     "moe": 12,
     "mamba": 10,
-    "outlook": 8,
+    "inside": 4,
+    "outlook": 4,
 }
 FIELDS = ["id", "statement", "kind", "verdict", "note", "chapter", "reference"]
 VERDICTS = {"correct", "loose", "dated", "debatable", "wrong"}

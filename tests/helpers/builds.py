@@ -1110,3 +1110,53 @@ def _masked_loss(build):
     hidden = torch.rand(4, 6, generator=torch.Generator().manual_seed(2)) < 0.5
     t = t.abs() + 0.1
     close(build(logits, x, hidden, t), masked_loss(logits, x, hidden, t))
+
+
+# --- what is inside
+
+
+@compares("inside/through")
+def _through(build):
+    from llmbook.experiments.inside.streams import through
+
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(11, 9, 16, 3, 2)).double()
+    ids = torch.randint(11, (2, 7), generator=torch.Generator().manual_seed(1))
+    for change in (None, lambda layer, x: x + layer):
+        for ours, theirs in zip(
+            build(model, ids, change), through(model, ids, change), strict=True
+        ):
+            close(ours, theirs)
+    close(build(model, ids)[1], model(ids))
+
+
+@compares("inside/move")
+def _move(build):
+    from llmbook.experiments.inside.walker import move
+
+    x, weight, bias = _draw(2, (5, 6), (16, 6), (16,))
+    here, there = torch.tensor([0, 3, 5, 5, 15]), torch.tensor([1, 2, 9, 0, 7])
+    for strength in (1.0, 4.0):
+        close(
+            build(x, weight, bias, here, there, strength),
+            move(x, weight, bias, here, there, strength),
+        )
+
+
+@compares("inside/patched")
+def _patched(build):
+    from llmbook.experiments.inside.opened import patched
+
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(11, 9, 16, 3, 2)).double()
+    clean, other = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[1, 7, 3, 4, 5]])
+    for layer, place in ((0, 1), (2, -1), (3, 1)):
+        ours = build(model, clean, other, layer, place, (5, 8))
+        assert abs(ours - patched(model, clean, other, layer, place, (5, 8))) < 1e-10
+
+
+@compares("inside/sharpen")
+def _sharpen(build):
+    p = torch.tensor([0.7, 0.2, 0.1]).double()
+    for T in (0.25, 1.0, 2.0):
+        close(build(p, T), (p.log() / T).softmax(-1))

@@ -4,6 +4,7 @@ import torch
 
 from llmbook.experiments import attention as translators
 from llmbook.experiments import relatives, transformer, translator
+from llmbook.experiments.inside import runs as inside
 from llmbook.experiments.outlook import pictures
 from llmbook.experiments.recurrent import shipped
 from llmbook.figures import (
@@ -18,6 +19,7 @@ from llmbook.figures import (
     GroupSamples,
     HeadPatterns,
     HeldGate,
+    HouseWalk,
     LoRARank,
     LSTMGates,
     MergeSteps,
@@ -167,6 +169,17 @@ FIGURES = {
     "families": (
         _families,
         [{"text": "internationalisation of " * 4}, {"token": 3}, {"layer": 2}],
+    ),
+    "house": (
+        lambda: HouseWalk(
+            *inside.shipped(), layer=inside.EDIT, reading=inside.READ, strength=inside.STRENGTH
+        ),
+        [
+            {"text": "EFBCE"},
+            {"random": True, "there": 12},
+            {"random": False, "text": "EFBBBCCCCCCCCBBBBBFEEFF"},
+            {"text": "C", "there": 15},
+        ],
     ),
     "held": (
         lambda: HeldGate(shipped("recall")),
