@@ -25,6 +25,7 @@ EXPERIMENTS = {
     "small": ("small", "the small GPT that comes with the book"),
     "families": ("families.models", "an encoder, a decoder and an encoder-decoder, on one text"),
     "families_table": ("families.table", "what the three families make of the same tasks"),
+    "families_toys": ("families.toys", "masks and objectives on made languages, five seeds"),
     "multi30k": ("multi30k", "an English to German Transformer, and its BLEU"),
     "recurrent": ("recurrent", "what a recurrent network carries, and how far"),
     "attention": ("attention", "what looking back is worth"),

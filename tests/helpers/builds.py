@@ -614,6 +614,67 @@ def _transformer(build):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
 
 
+# --- the families
+
+
+@compares("families/masks")
+def _masks(build):
+    from llmbook.figures.families import FAMILIES, family_mask
+
+    for source, target in ((4, 3), (1, 1), (6, 4)):
+        n = source + target
+        want = [
+            family_mask(FAMILIES[0], n),
+            family_mask(FAMILIES[1], n),
+            family_mask(FAMILIES[2], source, target),
+        ]
+        assert [m.tolist() for m in build(source, target)] == [m.tolist() for m in want]
+
+
+@compares("families/Block")
+def _family_block(build):
+    from llmbook.models.decoder import Places
+
+    config = GPTConfig(vocab_size=5, max_len=9, d_model=12, n_layers=1, n_heads=4)
+    theirs, ours = GPT(config).double().blocks[0], build(12, 4).double()
+    for mine, its in (
+        ("norm1", "norm1"),
+        ("norm2", "norm2"),
+        ("attend", "attention"),
+        ("ffn", "ffn"),
+    ):
+        getattr(ours, mine).load_state_dict(getattr(theirs, its).state_dict())
+    (x,) = _draw(3, (2, 7, 12))
+    close(ours(x, causal=True), theirs(x, Places(torch.arange(7), mask=None, kept=None)), 1e-9)
+    other = x.clone()
+    other[:, -1] += 1
+    assert not torch.allclose(ours(x, causal=False)[:, 0], ours(other, causal=False)[:, 0])
+
+
+@compares("families/cut_spans")
+def _cut_spans(build):
+    from llmbook.data.corruption import corrupt_spans, random_spans
+
+    g = torch.Generator().manual_seed(3)
+    for n in (20, 57, 64):
+        row = list(range(100, 100 + n))
+        spans = random_spans(n, generator=g)
+        marks = list(range(1, 2 + len(spans)))
+        assert build(row, spans, marks) == corrupt_spans(row, spans, marks)
+
+
+@compares("families/put_back")
+def _put_back(build):
+    from llmbook.data.corruption import corrupt_spans, random_spans
+
+    g = torch.Generator().manual_seed(4)
+    for n in (20, 57, 64):
+        row = list(range(100, 100 + n))
+        spans = random_spans(n, generator=g)
+        marks = list(range(1, 2 + len(spans)))
+        assert build(*corrupt_spans(row, spans, marks), marks) == row
+
+
 # --- today's decoder
 
 
