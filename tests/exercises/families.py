@@ -30,17 +30,15 @@ def reading_cost(lengths, cached):
     return total
 
 
-def gpt_parameters(vocab, max_len, d, layers):
-    attention = 3 * d * d + 3 * d + d * d + d
-    ffn = d * 4 * d + 4 * d + 4 * d * d + d
-    norms = 2 * 2 * d
-    block = attention + ffn + norms
-    return vocab * d + max_len * d + layers * block + 2 * d
+def pool(memory, parts):
+    return memory.unflatten(1, (parts, -1)).mean(2)
 
 
 SOLUTIONS = {
     "prefix_mask": prefix_mask, "corrupt": corrupt, "reading_cost": reading_cost,
-    "gpt_parameters": gpt_parameters,
+    "hidden": 240,
+    "cells": 70,
+    "pool": pool,
 }
 
 
@@ -144,28 +142,28 @@ def cost_squares(lengths, cached):
     return sum(lengths) if cached else sum(n * n for n in lengths)
 
 
-def count_output_twice(vocab, max_len, d, layers):
-    return gpt_parameters(vocab, max_len, d, layers) + vocab * d
+def pool_everything(memory, parts):
+    return memory.mean(1, keepdim=True)
 
 
-def count_no_biases(vocab, max_len, d, layers):
-    return gpt_parameters(vocab, max_len, d, layers) - layers * 9 * d
+def pool_with_strides(memory, parts):
+    return memory.unflatten(1, (-1, parts)).mean(1)
 
 
-def count_no_last_norm(vocab, max_len, d, layers):
-    return gpt_parameters(vocab, max_len, d, layers) - 2 * d
+def pool_by_summing(memory, parts):
+    return memory.unflatten(1, (parts, -1)).sum(2)
 
 
-def count_no_norms_in_blocks(vocab, max_len, d, layers):
-    return gpt_parameters(vocab, max_len, d, layers) - layers * 4 * d
+def pool_repeated(memory, parts):
+    return memory.mean(1, keepdim=True).repeat(1, parts, 1)
 
 
-def count_no_positions(vocab, max_len, d, layers):
-    return gpt_parameters(vocab, max_len, d, layers) - max_len * d
+def pool_of_the_first(memory, parts):
+    return memory[:, :parts]
 
 
-def count_twelve_d_squared(vocab, max_len, d, layers):
-    return vocab * d + layers * 12 * d * d
+def pool_over_the_width(memory, parts):
+    return memory.unflatten(1, (parts, -1)).mean(-1)
 
 
 WRONG = {
@@ -191,9 +189,28 @@ WRONG = {
         "the whole talk at each turn": cost_whole_talk_at_each_turn,
         "the wrong way round": cost_the_wrong_way_round, "squares": cost_squares,
     },
-    "gpt_parameters": {
-        "output counted twice": count_output_twice, "no biases": count_no_biases,
-        "no last norm": count_no_last_norm, "no norms in blocks": count_no_norms_in_blocks,
-        "no positions": count_no_positions, "12 d² and no more": count_twelve_d_squared,
+    "hidden": {
+        "all that are asked for": 300,
+        "ten percent": 200,
+        "those at random": 30,
+        "80% of the text": 1600,
+        "a share": 0.12,
+        "masked and random": 270,
+    },
+    "cells": {
+        "all": 100,
+        "the source alone": 36,
+        "no cross-attention": 46,
+        "without the targets' past": 60,
+        "causal": 55,
+        "targets see all targets": 76,
+    },
+    "pool": {
+        "one mean": pool_everything,
+        "every so many": pool_with_strides,
+        "sums": pool_by_summing,
+        "one mean, repeated": pool_repeated,
+        "the first states": pool_of_the_first,
+        "over the width": pool_over_the_width,
     },
 }

@@ -1,8 +1,8 @@
-"""Checks of the exercises on the families: masks, corruption, the cost of a talk, a count."""
+"""Checks of the exercises on the families: masks, corruption, the cost of a talk, a bottleneck."""
 
 import torch
 
-from llmbook.book.check import NotYet, agree, call, exercise
+from llmbook.book.check import NotYet, agree, call, exercise, number
 
 
 def _prefix(n_prefix, n):
@@ -66,7 +66,7 @@ def corrupt(answer):
     return "Right: three fates, and one set of questions."
 
 
-@exercise("families/reading_cost", title="The cost of a talk", difficulty=2, minutes=15)
+@exercise("families/reading_cost", title="The cost of a talk", difficulty=2, minutes=10)
 def reading_cost(answer):
     for lengths in ([5, 7, 3], [4], [2, 2, 2, 2, 2, 2], [10, 1, 1, 30]):
         cached, again = sum(lengths), 0
@@ -85,28 +85,43 @@ def reading_cost(answer):
     return "Right. For n equal turns the ratio is (n + 1) / 2."
 
 
-@exercise("families/gpt_parameters", title="124,439,808", difficulty=3, minutes=25)
-def gpt_parameters(answer):
-    for vocab, max_len, d, layers in ((50257, 1024, 768, 12), (100, 30, 12, 3), (7, 5, 8, 1)):
-        block = 12 * d * d + 13 * d
-        want = vocab * d + max_len * d + layers * block + 2 * d
-        got = call(answer, vocab, max_len, d, layers)
-        if isinstance(got, (int, float)):
-            missing = want - got
-            if missing == -vocab * d:
-                raise NotYet("The output matrix is the token embedding: count it once.")
-            if missing == 2 * d:
-                raise NotYet("Nearly: there is one more norm, after the last block.")
-            if missing == layers * 9 * d:
-                raise NotYet("The linear maps have biases: 3d, d, 4d and d in a block.")
-            if missing == layers * 4 * d:
-                raise NotYet("Two norms in each block, each with a weight and a bias.")
-            if missing == max_len * d:
-                raise NotYet("GPT-2 has a learned vector for each position.")
+@exercise("families/hidden", title="How many masks?", difficulty=1, minutes=5, kind="predict")
+def hidden(answer):
+    agree(
+        number(answer),
+        240,
+        "15% of 2,000 tokens are selected, and the loss asks for them. Of the selected only eight "
+        "in ten become [MASK]; the others are changed at random or stay as they are.",
+    )
+    return "Right: 300 are asked for, 240 of them are hidden."
+
+
+@exercise("families/cells", title="Read the figure", difficulty=1, minutes=5, kind="figure")
+def cells(answer):
+    agree(
+        number(answer),
+        70,
+        "Six source tokens read six each. Four targets read six of the source (purple) and their "
+        "own past, themselves included: one, two, three and four.",
+    )
+    return "Right: 36 + 24 + 10, of 100."
+
+
+@exercise("families/pool", title="A wider bottleneck", difficulty=2, minutes=20, kind="experiment")
+def pool(answer):
+    g = torch.Generator().manual_seed(2)
+    for tokens, parts in ((20, 5), (6, 3), (5, 5), (8, 1)):
+        memory = torch.randn(3, tokens, 4, generator=g)
+        pieces = memory.reshape(3, parts, tokens // parts, 4)
+        got = call(answer, memory, parts)
+        strided = memory.reshape(3, tokens // parts, parts, 4).mean(1)
+        if torch.is_tensor(got) and 1 < parts < tokens and torch.equal(got, strided):
+            raise NotYet("These are means of every parts-th token; take neighbours together.")
         agree(
             got,
-            want,
-            "Embeddings, positions, then in each block 4d² + 8d² weights, 9d biases "
-            "and two norms; one norm at the end.",
+            pieces.mean(2),
+            "Cut the tokens into `parts` pieces of neighbours, as long as each other, and take "
+            "the mean of each piece: (batch, parts, d).",
+            1e-5,
         )
-    return "Right, to the last weight."
+    return "Right. With five means five digits come through whole; forty still do not."
