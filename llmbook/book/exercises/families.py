@@ -124,4 +124,4 @@ def pool(answer):
             "the mean of each piece: (batch, parts, d).",
             1e-5,
         )
-    return "Right. With five means five digits come through whole; forty still do not."
+    return "Right. Plug it in and run: where there are as many means as digits, nothing is merged."

@@ -95,6 +95,6 @@ def rotary_alone(answer):
         others = [k for k, v in vars(got).items() if k != "rotary" and v != vars(Recipe())[k]]
         raise NotYet(f"One change alone: {', '.join(others)} must stay as in GPT's block.")
     return (
-        "Right. Train it: what it takes off the loss without the two changes before it is of the "
-        "same order, so the gain does not wait for them."
+        "Right. Train it, and compare with what rotary positions took off on the way: does that "
+        "gain wait for the two changes before it?"
     )
