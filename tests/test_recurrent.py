@@ -12,6 +12,7 @@ import pickle
 
 import pytest
 import torch
+from helpers.work import growth
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
@@ -502,3 +503,10 @@ def test_scan_names_what_is_wrong(solve):
         solve(a, a, torch.ones(3))
     with pytest.raises(TypeError, match="b must be a floating point tensor: got torch.int64"):
         solve(a, a.long())
+
+
+def test_twice_the_steps_are_twice_the_work_forward_and_backward():
+    lstm = LSTM(4, 3, backend="reference")
+    two = lambda times: [(1, 200 * times, 4)] * 2
+    assert growth(lambda a, b: linear_loop(a, b).states, two) < 2.2
+    assert growth(lambda x: lstm(x)[0], lambda times: [(1, 200 * times, 4)]) < 2.2

@@ -49,9 +49,10 @@ def linear_loop(a, b, h0=None, *, dim=1):
     Same arguments, states and errors; rounds = steps.
     """
     a, b, dtype = _prepared(a, b, h0, dim)
-    states = [b[0]]  # h0, if any, is already in b[0]
-    for t in range(1, len(b)):
-        states.append(a[t] * states[-1] + b[t])
+    decays, inputs = a.unbind()[1:], b.unbind()  # an index a step would be quadratic backwards
+    states = [inputs[0]]  # h0, if any, is already in b[0]
+    for decay, new in zip(decays, inputs[1:], strict=True):
+        states.append(decay * states[-1] + new)
     return Scan(torch.stack(states).movedim(0, dim).to(dtype), len(states))
 
 

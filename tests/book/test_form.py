@@ -9,6 +9,7 @@ from helpers import short_form as form
 from helpers.browser import browser  # noqa: F401 - a fixture
 from helpers.built_book import book  # noqa: F401 - a fixture
 from helpers.plain_markdown import links
+from helpers.speed import slowness
 
 from llmbook.book.check import KINDS, exercises
 from llmbook.book.execute import executed_path
@@ -140,7 +141,7 @@ def test_links_to_claims_name_claims_of_this_notebook(path):
 @short
 def test_it_runs_within_its_time(path, book):
     told = read_notebook(executed_path(path))["metadata"]["llmbook"]
-    assert told["cpu_seconds"] <= form.SECONDS
+    assert told["cpu_seconds"] <= form.SECONDS * slowness()
 
 
 # --- on the page

@@ -1,4 +1,4 @@
-"""Data that nobody generated: functions with their summaries, and instructions by people."""
+"""Data from outside: functions with their summaries, and a public set of 1,100 tasks."""
 
 import random
 import statistics
@@ -57,8 +57,8 @@ def _nats(model, encoded):
     return statistics.fmean(sft.sft_loss(model, *sft.collate(part)).item() for part in parts)
 
 
-def people_run(seed, steps=60):
-    """Tune on instructions that people wrote: nats a token of held-out answers."""
+def tasks_run(seed, steps=60):
+    """Tune on a public set of tasks with answers: nats a token of held-out answers."""
     model, tokenizer = start(seed)
     talks = [from_triplet(e["instruction"], e["input"], e["output"]) for e in instructions()]
     encoded = [encode(tokenizer, talk) for talk in talks]

@@ -28,7 +28,7 @@ def points():
             yield "masks", f"{which}/{seed}", (lessons.masks_run, which, seed)
         for share in weights.SHARES:
             yield "mixing", f"{share}/{seed}", (weights.mixing_run, share, seed)
-        yield "people", f"tuned/{seed}", (real.people_run, seed)
+        yield "tasks", f"tuned/{seed}", (real.tasks_run, seed)
     for seed in SEEDS:
         for size in kinds.SIZES:
             yield "kinds", f"{size}/{seed}", (kinds.kinds_run, size, seed)
