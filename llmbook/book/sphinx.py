@@ -3,8 +3,8 @@
 It gives the pages their executed notebooks (and executes what is missing first), web files that
 need no network, pages that lead from old names to new ones (`llmbook_moved` in `_config.yml`), and
 the fixes that this version of the theme and of its companions need. What is drawn from all
-chapters is in `sphinx_reports.py`, markdown in `sphinx_markdown.py`. To move the book to another
-program, rewrite these three files.
+chapters is in `directives/`, markdown in `sphinx_markdown.py`. To move the book to another
+program, rewrite these.
 """
 
 import base64
@@ -14,7 +14,7 @@ from pathlib import Path
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
-from llmbook.book import assets, execute, references, report, sphinx_markdown, sphinx_reports
+from llmbook.book import assets, directives, execute, references, report, sphinx_markdown
 from llmbook.figures.forward import page_script
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def setup(app):
     app.add_config_value("llmbook_static", "", "html")
     app.add_config_value("llmbook_moved", {}, "html")
     sphinx_markdown.setup(app)
-    sphinx_reports.setup(app)
+    directives.setup(app)
     references.register()
     app.connect("config-inited", configure, priority=900)
     app.connect("env-get-outdated", execute_chapters)

@@ -5,7 +5,7 @@ import re
 from helpers.built_book import book  # noqa: F401 - a fixture
 
 from llmbook.book import benchmarks
-from llmbook.book.sphinx_reports import Benchmarks
+from llmbook.book.directives import Benchmarks
 
 
 def outcome(case, median, peer="torch"):
