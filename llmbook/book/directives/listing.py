@@ -1,4 +1,4 @@
-"""`{map}`, `{routes}`, `{course}`, `{colab}`: the chapters with their times; a line at their heads."""
+"""`{map}`, `{routes}`, `{course}`, `{colab}`: chapters with their times; a line at each head."""
 
 from pathlib import Path
 
