@@ -77,7 +77,8 @@ class Loops:
         """Run the function `name` for numbers of `dtype`: pointers (None is NULL), then longs.
 
         Raises TypeError for a tensor that C would misread: one that is not contiguous, not on the
-        CPU, or neither of `dtype` nor of bytes. MemoryError where the function returns not 0.
+        CPU, or neither of `dtype` nor of bytes (which place holds which is not looked at).
+        MemoryError where the function returns not 0.
         """
         for x in tensors:
             if x is not None and not (

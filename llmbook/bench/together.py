@@ -10,7 +10,6 @@ import contextlib
 import importlib.metadata
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -33,11 +32,15 @@ SET = {
     "sft": "--repeats 3",
     "alignment": "--repeats 3",
 }
+BROKE_OFF = "broke off"
 PEERS = ("transformers", "tokenizers", "trl")  # torch's version is told with the machine
 
 
 def main(argv, races, prog):
-    """Run the races, print the table, write `--json`; 1 when a result was wrong, or none ran."""
+    """Run the races, print the table, write `--json`.
+
+    1 when a result was wrong, a race broke off, or none ran.
+    """
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Race llmbook against its peers: all races of this machine, or the one named.",
@@ -58,17 +61,19 @@ def main(argv, races, prog):
     from llmbook import provenance
     from llmbook.data.folders import write_json
 
-    told = [Path(word).name if word == str(options.json) else word for word in argv]
-    content = {**provenance.machine(), "command": shlex.join([*prog.split(), *told])}
-    content["peers"] = peers()
-    content["waiting"] = [_waiting()]  # before our own races make the cores busy
+    file = "" if options.json is None else str(options.json)
+    told = [word.replace(file, Path(file).name) if file else word for word in argv]
+    content = {**provenance.machine(), "command": provenance.command_line("bench", *told)}
+    content["threads"] = options.threads or content["threads"]  # each race has its own process
+    content |= {"peers": peers(), "cores": os.cpu_count()}
+    content["waiting"] = _waiting()  # before our own races make the cores busy
     results = run_all(options)
     content |= {"races": results, "speed": "peer's time / ours: median, 20th, 80th percentile"}
     print("\n" + as_text(results))
     if options.json is not None:
         write_json(options.json, content)
-    ran = [race for race in results.values() if race["outcomes"]]
-    return 1 if not ran or any(race["wrong"] for race in ran) else 0
+    bad = [race for race in results.values() if race["wrong"] or BROKE_OFF in race["note"]]
+    return 1 if bad or not any(race["outcomes"] for race in results.values()) else 0
 
 
 def peers():
@@ -123,7 +128,7 @@ def _why(stderr):
     lines = [line for line in stderr.splitlines() if line.strip()]
     last = lines[-1].partition(": ")[2] or lines[-1] if lines else "it said nothing"
     missing = "ModuleNotFoundError" in stderr or "ImportError" in stderr
-    return f"{'not installed' if missing else 'broke off'}: {last}"
+    return f"{'not installed' if missing else BROKE_OFF}: {last}"
 
 
 def as_text(results):

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 FILE = Path(__file__).parent / "recorded" / "bench.json"
-SHARED = 0.5  # processes that run or wait for each core: a machine with more of them is shared
+SHARED = 0.25  # processes that run or wait, for each core: a machine with more of them is shared
 WIDTH, HEIGHT, REACH = 150, 18, 16  # of a case's picture; its axis goes from 1/16 to 16
 
 
@@ -31,8 +31,7 @@ def lost(found):
 
 def shared(found):
     """Whether other work ran on the machine when the races began."""
-    waiting = [one for one in found["waiting"] if one is not None]
-    return any(one > SHARED for one in waiting)
+    return (found["waiting"] or 0) > SHARED * found["cores"]
 
 
 def picture(speed):

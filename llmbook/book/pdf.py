@@ -68,13 +68,20 @@ def chromium():
 
 
 def joined(browser, built, names, title, code=False):
-    """One document of the pages `names` in the folder `built`, as markup."""
+    """One document of the pages `names` in the folder `built`, as markup.
+
+    Raises NotPrinted where a page is not there.
+    """
+    files = {name: built / "chapters" / f"{name}.html" for name in names}
+    for file in files.values():
+        if not file.is_file():
+            raise NotPrinted(f"{file} is not there: build the book, without --no-build")
     bodies, styles, sheets, entries = [], {}, {}, []
     page = browser.new_page(viewport={"width": WIDTH, "height": 1100}, color_scheme="light")
     page.set_default_timeout(120_000)
     for name in names:
         print(f"{name} …", flush=True)
-        page.goto((built / "chapters" / f"{name}.html").resolve().as_uri())
+        page.goto(files[name].resolve().as_uri())
         asked, drawn = page.evaluate(SETTLED)
         if drawn < asked:
             raise NotPrinted(f"{name}: {drawn} of {asked} figures were drawn")
@@ -116,23 +123,28 @@ def print_pdf(browser, markup, out):
     page.close()
 
 
-def make(root, out, names=None, code=False):
-    """Write the PDF of the built pages (all, or `names`); the number of pages printed."""
-    known, built = pages(root), root / "_build" / "html"
+def chosen(root, names):
+    """The names of the pages to be printed, in the book's order; ValueError for an unknown one."""
+    known = pages(root)
     if unknown := [name for name in names or [] if name not in known]:
         raise ValueError(f"page must be one of {', '.join(known)}: got {unknown[0]!r}")
-    chosen = [name for name in known if not names or name in names]
+    return [name for name in known if not names or name in names]
+
+
+def make(root, out, names=None, code=False):
+    """Write the PDF of the built pages (all, or `names`); the number of pages printed."""
+    built, printed = root / "_build" / "html", chosen(root, names)
     title = re.search(r"^title: (.+)$", (root / "_config.yml").read_text(), re.MULTILINE).group(1)
     markup = root / "_build" / "pdf" / "book.html"
     markup.parent.mkdir(parents=True, exist_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
-        markup.write_text(joined(browser, built, chosen, title, code), encoding="utf-8")
+        markup.write_text(joined(browser, built, printed, title, code), encoding="utf-8")
         part = out.with_suffix(".part")
         print_pdf(browser, markup, part)
-    printed = len(re.findall(rb"/Type\s*/Page\b", part.read_bytes()))
+    sheets = len(re.findall(rb"/Type\s*/Page\b", part.read_bytes()))
     part.replace(out)
-    return printed
+    return sheets
 
 
 def main(argv=None):
@@ -150,6 +162,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         root = find_root()
+        chosen(root, args.page)
         out = args.out or root / "_build" / "pdf" / "book.pdf"
         if not args.no_build and (
             status := subprocess.run([sys.executable, "-c", BUILD, "build", str(root)]).returncode

@@ -4,6 +4,7 @@ import argparse
 import json
 
 import pytest
+import torch
 
 from llmbook.bench import RACES, main, together
 
@@ -17,9 +18,10 @@ def test_every_race_has_its_sizes():
     assert set(together.SET) == set(RACES)
 
 
-def test_one_table_and_json_of_two_races(tmp_path, capsys):
+def test_one_table_and_json_of_two_races(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)  # ours, not the races'
     file = tmp_path / "all.json"
-    words = ["--quick", "--races", "recurrent", "loading", "--threads", "1", "--json", str(file)]
+    words = ["--quick", "--races", "recurrent", "loading", "--threads", "1", f"--json={file}"]
     assert main(words) == 0
     printed = capsys.readouterr().out
     told = json.loads(file.read_text(encoding="utf-8"))
@@ -30,8 +32,9 @@ def test_one_table_and_json_of_two_races(tmp_path, capsys):
             start = f"{name:13} {one['case'][:37]:37} {one['ours']:10} {one['peer']:12}"
             line = next(line for line in printed.splitlines() if line.startswith(start))
             assert f" {one['speed']['median']:.2f} [" in line
-    assert {"hardware", "versions", "threads", "date", "commit", "command", "waiting"} <= set(told)
-    assert told["command"].endswith("--json all.json") and told["peers"]["transformers"]
+    assert {"hardware", "versions", "threads", "date", "commit", "command", "cores"} <= set(told)
+    assert told["command"].endswith("--json=all.json") and told["peers"]["transformers"]
+    assert told["threads"] == 1
     cases = [one["speed"]["median"] for r in told["races"].values() for one in r["outcomes"]]
     assert f"the peer is faster in {sum(speed < 1 for speed in cases)}." in printed
 
@@ -54,6 +57,18 @@ def test_a_race_that_does_not_fit_is_told():
 )
 def test_a_race_that_broke_off_says_why(stderr, note):
     assert together._why(stderr) == note
+
+
+def test_a_race_that_broke_off_is_in_the_status(monkeypatch):
+    one = {"outcomes": [], "wrong": {}, "seconds": 1.0}
+    good = {"case": "", "ours": "", "peer": "", "speed": {"median": 1, "p20": 1, "p80": 1}}
+    told = {
+        "recurrent": {**one, "outcomes": [good], "note": ""},
+        "loading": {**one, "note": together._why("ValueError: too large")},
+    }
+    monkeypatch.setattr(together, "run_one", lambda name, *a: told[name])
+    assert main(["--races", "recurrent"]) == 0
+    assert main(["--races", "recurrent", "loading"]) == 1
 
 
 def test_a_wrong_result_is_in_the_table_and_in_the_status(monkeypatch, capsys):

@@ -20,7 +20,8 @@ FOUND = {
     "threads": 2,
     "date": "2026-01-02T03:04:05",
     "commit": "0123456789abcdef",
-    "waiting": [3.2],
+    "waiting": 3.2,
+    "cores": 2,
     "races": {
         "one": {
             "outcomes": [outcome("A", 2.0), outcome("B", 0.5)],
@@ -58,8 +59,9 @@ def test_where_and_when_are_told_and_that_the_machine_was_shared():
     ):
         assert word in said, word
     assert "was shared: 3 other" in said
-    assert "shared" not in Benchmarks.where(FOUND | {"waiting": [0.2]}).astext()
-    assert "shared" not in Benchmarks.where(FOUND | {"waiting": [None]}).astext()
+    assert "shared" not in Benchmarks.where(FOUND | {"waiting": 0.2}).astext()
+    assert "shared" not in Benchmarks.where(FOUND | {"cores": 64}).astext()
+    assert "shared" not in Benchmarks.where(FOUND | {"waiting": None}).astext()
 
 
 def test_what_was_not_raced_or_was_wrong_is_listed():

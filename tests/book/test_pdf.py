@@ -81,6 +81,12 @@ def test_what_is_missing_is_said(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(ROOT)
     assert pdf.main(["--no-build", "--out", str(tmp_path / "x.pdf")]) == 1
     assert "Chromium is missing" in capsys.readouterr().err
+    monkeypatch.setattr(pdf.subprocess, "run", None)  # nothing is built for a wrong name
     with pytest.raises(SystemExit):
-        pdf.main(["--no-build", "fly"])
+        pdf.main(["fly"])
     assert "page must be one of" in capsys.readouterr().err
+
+
+def test_a_page_that_is_not_built_is_named(tmp_path):
+    with pytest.raises(pdf.NotPrinted, match="intro.html is not there: build the book"):
+        pdf.joined(None, tmp_path, ["intro"], "x")

@@ -1,5 +1,6 @@
 """How fast this core is, so that a limit in seconds means the same work everywhere."""
 
+import functools
 import time
 
 import torch
@@ -7,6 +8,7 @@ import torch
 REFERENCE = 0.055  # seconds of `_work` on the core that the chapters' limits are meant for
 
 
+@functools.cache
 def slowness():
     """How many times slower this core is than the reference, at least 1: the best of ten tries."""
     threads = torch.get_num_threads()

@@ -100,7 +100,9 @@ class Course(Contents):
         listed = [e for e in self.listed() if route == "all" or route in e.routes]
         shares = contents.shared_out(listed, int(groups))
         names = self.options.get("names", "").split() or [str(i + 1) for i in range(len(shares))]
-        rows = [self.cells(*one) for one in zip(names, shares, strict=False)]
+        if len(names) != len(shares):
+            raise self.error(f"{len(shares)} groups need as many names: got {names}")
+        rows = [self.cells(*one) for one in zip(names, shares, strict=True)]
         rows.append(("all", *self.sums(listed)))
         first = "Day" if self.options.get("names") else "Week"
         return [table((first, *self.HEAD), rows, "course"), *self.silent(listed)]

@@ -42,7 +42,7 @@ class Benchmarks(Report):
         )
         if benchmarks.shared(found):
             text += (
-                f"The machine was shared: {found['waiting'][0]:.0f} other processes ran or waited "
+                f"The machine was shared: {found['waiting']:.0f} other processes ran or waited "
                 "for its cores. The two of a race take turns, so that others' work meets both; "
                 "still, small differences mean nothing here."
             )
@@ -78,5 +78,5 @@ class Benchmarks(Report):
             ]
             for text in told:
                 listed += nodes.list_item("", nodes.paragraph("", f"{name}: {text}"))
-        title = nodes.paragraph("", "Not raced here:")
+        title = nodes.paragraph("", "No speed for:")
         return [title, listed] if listed.children else []

@@ -89,7 +89,8 @@ class Claims(Report):
         foot += link(self.address(chapter), chapter.title)
         if record:
             where = link(self.address(chapter, f"claim-{row['id']}"), row["id"])
-            foot += [nodes.Text(": measured in cell "), where]
+            how = "settled by its sources in cell" if record.get("by") else "measured in cell"
+            foot += [nodes.Text(f": {how} "), where]
         else:
             foot += nodes.Text(f": not settled yet: {row['id']}")
         box += foot
