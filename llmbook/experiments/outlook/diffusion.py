@@ -80,7 +80,7 @@ def train(arm, seed, steps=STEPS):
     """A trained network of an arm, and the seconds."""
     torch.manual_seed(seed)
     gen = generator(seed, "diffusion")
-    model = Net(arm != "diffusion", TOKENS if arm == "diffusion" else 2 * TOKENS + 1)
+    model = Net(arm != "diffusion", 2 * TOKENS + 1 if arm == "hints in front" else TOKENS)
 
     def loss_at(step):
         x = texts(BATCH, gen)

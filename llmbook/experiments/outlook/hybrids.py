@@ -1,8 +1,8 @@
 """Experts behind a hybrid's blocks, on the recall task of `llmbook.experiments.mamba`.
 
-That chapter's record has attention, scan and hybrid, two blocks each. Here a feed-forward network
-follows each block of the hybrid: dense, or N_EXPERTS experts of which K see a token and together
-have the width of the dense one. Task, steps, rate and width are those of that record.
+That chapter's record has attention, scan and hybrid, two blocks each and no feed-forward networks.
+Here one follows each block of the hybrid: dense, or N_EXPERTS experts of which K see a token and
+together have the width of the dense one. Task, steps, rate and width are those of that record.
 """
 
 import torch
@@ -17,8 +17,8 @@ from llmbook.seeds import generator
 
 KINDS = ("selective", "attention")
 N_EXPERTS, K, HIDDEN, WIDTH = 8, 2, 64, 48
-ARMS = ("hybrid, experts",)  # the others stand in the record beside
-ROWS, RATE = 16, 4e-3  # of the record beside
+ARMS = ("hybrid, dense", "hybrid, experts")  # those without networks stand in mamba's record
+ROWS, RATE = 16, 4e-3  # of that record
 
 
 class Hybrid(nn.Module):
@@ -53,13 +53,6 @@ class Hybrid(nn.Module):
             for all_, active in (n.parameter_counts for n in self.nets if isinstance(n, MoE))
         )
         return total, total - idle
-
-
-def cache_numbers(kinds, tokens, d_model=WIDTH):
-    """Numbers kept of some tokens: keys and values, or a state; and three inputs to convolve."""
-    width = 2 * d_model
-    each = {"attention": 2 * width * tokens, "selective": 16 * width}
-    return sum(each[kind] + 3 * width for kind in kinds)
 
 
 def hybrid_run(arm, seed, steps=mamba.LOOP_STEPS):

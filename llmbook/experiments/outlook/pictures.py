@@ -127,6 +127,7 @@ class Fused(nn.Module):
         self.patch_positions = nn.Parameter(0.5 * torch.randn(N_PATCHES, d_model))
         if cross:
             self.sight = nn.ModuleList(Block(d_model, heads) for _ in range(layers))
+            self.norm_memory = nn.LayerNorm(d_model)
         self.norm, self.head = nn.LayerNorm(d_model), nn.Linear(d_model, len(WORDS))
 
     def forward(self, image, question):
@@ -140,6 +141,7 @@ class Fused(nn.Module):
         if self.how == "cross":
             for block in self.sight:
                 memory = block(memory)
+            memory = self.norm_memory(memory)
         for block in self.blocks:
             x = block(x, memory=memory)
         return self.head(self.norm(x[:, -1]))
