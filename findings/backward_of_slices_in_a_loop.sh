@@ -17,7 +17,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/env"
 "$work/env/bin/pip" install -q "torch==2.13.0" "numpy==2.4.6" 2>/dev/null
-"$work/env/bin/python" - 2>/dev/null <<'PY'
+"$work/env/bin/python" -W ignore - <<'PY'
 import torch
 from torch.profiler import ProfilerActivity, profile
 

@@ -18,7 +18,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/env"
 "$work/env/bin/pip" install -q "torch==2.13.0" "transformers==5.23.0" 2>/dev/null
-HF_HUB_OFFLINE=1 "$work/env/bin/python" - 2>/dev/null <<'PY'
+HF_HUB_OFFLINE=1 "$work/env/bin/python" -W ignore - <<'PY'
 import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForCausalLM
 

@@ -10,16 +10,16 @@ One run is the scan with softplus, skip and gate, and the gradients of all input
 same numbers in their own layout; the transposes stand outside of the clock.
 """
 
+import argparse
 import functools
-import os
 import statistics
-import subprocess
 import sys
 import time
 
 import torch
 import torch.nn.functional as F
 
+from llmbook.bench import memory
 from llmbook.bench.race import check_results, positive, relative_error, run_pair
 from llmbook.bench.scan_peers import NAMES, delta_peers, named_folder, peers
 from llmbook.ssm import (
@@ -273,39 +273,25 @@ def _memory(options):
         print(f"memory above the inputs, L={tokens}: ours {_peak('ours', tokens, options):.1f} MB")
 
 
-_MEMORY = """
-import argparse, sys, torch
-from llmbook.bench import scan, scan_peers
-torch.set_num_threads(1)
-o = argparse.Namespace(
-    seed=0, batch={b}, channels={d}, states={n}, device=torch.device("cpu"), half=False
-)
+def measured(who, tokens, sizes):
+    """Bytes that one run takes above its inputs; to be called in a fresh process."""
+    torch.set_num_threads(1)
+    options = argparse.Namespace(**sizes, seed=0, device=torch.device("cpu"), half=False)
 
-def runs(inputs):
-    if "{who}" == "ours":
-        return lambda: scan.step(inputs, "auto")
-    return next(scan_peers.peers(inputs, {{}}, ["{who}"]))[2]
+    def run(n):
+        inputs = _inputs(n, options)
+        if who == "ours":
+            return lambda: step(inputs, "auto")
+        return next(peers(inputs, {}, [who]))[2]
 
-def kilobytes(what):
-    lines = open("/proc/self/status").read().splitlines()
-    return int(next(line for line in lines if line.startswith(what)).split()[1])
-
-runs(scan._inputs(4, o))()
-run = runs(scan._inputs({tokens}, o))
-open("/proc/self/clear_refs", "w").write("5")  # the peak starts again from what is held now
-before = kilobytes("VmRSS")
-run()
-print((kilobytes("VmHWM") - before) / 1024)
-"""
+    run(4)()  # what is imported and built on first use
+    work = run(tokens)
+    with memory.Peak() as peak:
+        work()
+    return peak.bytes
 
 
 def _peak(who, tokens, options):
-    """MB that one run adds to what a fresh process holds; Linux alone tells."""
-    code = _MEMORY.format(
-        b=options.batch, d=options.channels, n=options.states, tokens=tokens, who=who
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    )
-    return float(done.stdout.split()[-1])
+    """MB that one run adds to what a fresh process holds."""
+    sizes = {name: getattr(options, name) for name in ("batch", "channels", "states")}
+    return memory.in_fresh_process(measured, who, tokens, sizes, OMP_NUM_THREADS="1") / 2**20

@@ -57,10 +57,8 @@ class ShapeNamer(WithWeights):
         if missing := sorted(set(_NEEDS) - set(weights)):
             raise ValueError(f"weights must be a captioner's: {', '.join(missing)} missing")
         for name, known in (("shape", SHAPES), ("colour", COLOURS)):
-            if (value := state.get(name, known if isinstance(known, str) else None)) is None:
-                continue
-            if value not in known:
-                raise ValueError(f"{name} must be one of {tuple(known)}: got {value!r}")
+            if name in state and state[name] not in known:
+                raise ValueError(f"{name} must be one of {tuple(known)}: got {state[name]!r}")
         for name, low, high in (("x", FIRST, LAST), ("y", FIRST, LAST), ("r", LEAST, MOST)):
             if name in state:
                 state[name] = float(check_range(name, state[name], low, high))

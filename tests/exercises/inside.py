@@ -26,20 +26,11 @@ def pays(p, wrong):
     return p > wrong / (1 + wrong)
 
 
-def _lost():
-    from llmbook.experiments.inside import runs
-
-    seeds = runs.over_seeds("walker", "back and forth")
-    for n in runs.TIMES:
-        if sum(one[str(n)]["room"] for one in seeds) / len(seeds) < 0.97:
-            return n
-
-
 SOLUTIONS = {
     "patch": patch,
     "calibration_error": calibration_error,
     "colder": 0.7**4 / (0.7**4 + 0.3**4),
-    "lost": _lost(),
+    "lost": 10,
     "pays": pays,
 }
 

@@ -84,11 +84,11 @@ def contrast_as_a_sum(u, v, scale):
 
 
 def contrast_without_the_scale(u, v, scale):
-    return contrast(u, v, 1.0) + 0.5 * (scale == 1.0)
+    return contrast(u, v, 1.0)
 
 
 def contrast_divided_by_the_scale(u, v, scale):
-    return contrast(u, v, 1 / scale) + 0.5 * (scale == 1.0)
+    return contrast(u, v, 1 / scale)
 
 
 def contrast_of_pairs_alone(u, v, scale):

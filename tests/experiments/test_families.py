@@ -474,7 +474,7 @@ def test_the_share_of_next_sentences_told_counts_right_answers(shipped_trio):
     assert sum(shares) == 1 and 0.3 < shares[0] < 0.7
 
 
-def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(tmp_path):
+def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(tmp_path, capsys):
     def record(out, *more):
         options = ["--only", "encoder", "--steps", "4", "--save-every", "2", "--out", str(out)]
         return record_main(["families", *options, *more])
@@ -497,3 +497,5 @@ def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(t
     assert record(tmp_path / "pieces") == 0
     pieces = json.loads((tmp_path / "pieces/encoder/card.json").read_text())
     assert not pieces["whole_windows"] and pieces["first_losses"] != card["first_losses"]
+    assert record(cut) != 0  # of pieces, on what whole windows began
+    assert "trained on other data" in capsys.readouterr().err

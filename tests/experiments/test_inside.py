@@ -234,7 +234,8 @@ def test_what_is_recorded_is_whole_and_says_how_it_came_about():
     made = runs.recorded_runs()
     keys = {(part, key) for part, key, _ in runs.points()}
     assert keys == {(part, key) for part in made if part != "_run" for key in made[part]}
-    assert "dirty" not in str(made["_run"]["commit"])
+    about = made["_run"]
+    assert "dirty" not in str(about.get("commits", about["commit"]))
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """Every interactive figure: named, read aloud, legible, drawn without a fault on the page."""
 
+import json
+from urllib.parse import urlencode
+
 import pytest
 from helpers.browser import browser, open_widget  # noqa: F401 - fixtures
 from helpers.figures import FIGURES
@@ -121,7 +124,7 @@ def test_it_is_named_says_its_numbers_once_the_reader_pauses_and_cleans_up(open_
 def test_a_button_in_the_text_sets_it(open_widget, name):
     page = open_widget(FIGURES[name][0]())
     state = next(s for s in FIGURES[name][1][::-1] if s)
-    query = "&".join(f"{k}={v}" for k, v in state.items())
+    query = urlencode({trait: json.dumps(value) for trait, value in state.items()})
     page.page.evaluate(
         """([name, query]) => {
           const link = document.createElement('a');

@@ -121,7 +121,8 @@ def pretrain(
             return held_out_loss(model, held_out)
 
     log = Log(progress=False) if log is None else log
-    where = {} if folder is None else {"folder": folder, "resume": True}
+    data = f"{name}, {len(train_ids)} tokens, pieces until step {batches.short_until}"
+    where = {} if folder is None else {"folder": folder, "resume": True, "fingerprint": data}
     return model, train(model, batches, config, evaluate=evaluate, log=log, **where)
 
 

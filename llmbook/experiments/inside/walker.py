@@ -233,13 +233,13 @@ def back_and_forth(model, probe, layer, gen, times, walks=400):
     return {
         "likeliest is a door": OPEN[room].gather(-1, best).double().mean().item(),
         "room": (probe(states[layer][:, -1]).argmax(-1) == room).double().mean().item(),
-        "doors": same_doors(expected(logits[:, -1]), room),
+        "doors": same_doors(expected(logits[:, -1]), room).double().mean().item(),
     }
 
 
 def same_doors(p, rooms):
-    """The share of places at which just the room's doors get more than a twentieth each."""
-    return ((p > 0.05) == OPEN[rooms]).all(-1).double().mean().item()
+    """Whether just the room's doors get more than a twentieth each: bool, one a place."""
+    return ((p > 0.05) == OPEN[rooms]).all(-1)
 
 
 @torch.no_grad()
@@ -253,7 +253,7 @@ def compared(model, walks):
     order = torch.argsort(rooms, stable=True)
     first, second = order[:-1], order[1:]
     pair = rooms[first] == rooms[second]
-    right_doors = ((p > 0.05) == OPEN[rooms]).all(-1)
+    right_doors = same_doors(p, rooms)
     return {
         "doors": right_doors.double().mean().item(),
         "both": (right_doors[first] & right_doors[second])[pair].double().mean().item(),

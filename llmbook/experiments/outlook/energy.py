@@ -9,7 +9,6 @@ Arithmetic of the same source: a 32-bit floating-point product 3.7 pJ, an 8-bit 
 import torch
 
 PJ_PER_BYTE = (1300 / 8, 2600 / 8)
-PJ_PRODUCT = {32: 3.7, 8: 0.2}
 GROUP = 32  # weights that share a scale of 16 bits
 BITS = (8, 4, 3, 2)
 
@@ -52,7 +51,7 @@ def bytes_read(model, bits, group=GROUP):
     rest = sum(p.numel() for p in model.parameters()) - inside
     rest -= (model.config.max_len - 1) * model.config.d_model
     each = bits + (16 / group if bits < 16 else 0)
-    return (inside * each + rest * max(16, min(bits, 32))) / 8
+    return (inside * each + rest * max(16, bits)) / 8
 
 
 def joules(n_bytes):

@@ -81,21 +81,20 @@ def world(seed):
     return torch.tensor(before), torch.tensor(after)
 
 
-def rows(passages, asked, words=None):
+def rows(passages, asked):
     """Ids of rows: passages (n, k, 2) of city and person, asked (n,) → (n, 1 + 7 k + 5)."""
     n, k = passages.shape[:2]
-    at = IDS
     out = torch.zeros(n, 1 + PASSAGE * k + ASKED, dtype=torch.int64)
     for i in range(k + 1):
         start = 1 + PASSAGE * i
         city = passages[:, i, 0] if i < k else asked
         for j, word in enumerate(("the", "head", "of")):
-            out[:, start + j] = at[word]
-        out[:, start + 3] = at[CITIES[0]] + city
-        out[:, start + 4] = at["is"]
+            out[:, start + j] = IDS[word]
+        out[:, start + 3] = IDS[CITIES[0]] + city
+        out[:, start + 4] = IDS["is"]
         if i < k:
-            out[:, start + 5] = at[PEOPLE[0]] + passages[:, i, 1]
-            out[:, start + 6] = at["."]
+            out[:, start + 5] = IDS[PEOPLE[0]] + passages[:, i, 1]
+            out[:, start + 6] = IDS["."]
     return out
 
 
