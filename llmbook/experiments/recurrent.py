@@ -218,6 +218,28 @@ def language(kind, seed, steps=LANGUAGE_STEPS):
     return found, model
 
 
+# --- what must happen one after the other
+
+
+def longest_chain(output):
+    """Operations on the longest path through autograd's graph, from a leaf to `output`.
+
+    output: a tensor with a gradient function. Returns a whole number; operations that autograd
+    does not record (those under `no_grad`) do not count.
+    """
+    depth, stack = {}, [output.grad_fn]
+    while stack:
+        node = stack[-1]
+        parents = [p for p, _ in node.next_functions if p is not None]
+        waiting = [p for p in parents if p not in depth]
+        if waiting:
+            stack += waiting
+        else:
+            depth[node] = 1 + max((depth[p] for p in parents), default=0)
+            stack.pop()
+    return depth[output.grad_fn]
+
+
 # --- weights that ship
 
 

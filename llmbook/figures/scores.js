@@ -4,7 +4,7 @@ const plain = (digits) => (x) => fixed(digits)(Math.abs(x) < 0.5 * 10 ** -digits
 const two = plain(2), three = plain(3);
 const short = (x) => plain(Math.abs(x) < 9.995 ? 2 : Math.abs(x) < 99.95 ? 1 : 0)(x); // fits a cell
 // W with its letter below, in text and in a drawing.
-const below = (letter) => h("span", {}, "W", h("sub", {}, letter));
+const below = (letter) => h("i", { style: "font-style:normal" }, "W", h("sub", {}, letter));
 const drawnBelow = (letter) => ["W", s("tspan", { dy: 3, style: "font-size:12px" }, letter), s("tspan", { dy: -3 }, " ")];
 const product = (A, B) => A.map((row) => B[0].map((_, j) => row.reduce((t, v, k) => t + v * B[k][j], 0)));
 const turned = (A) => A[0].map((_, j) => A.map((row) => row[j]));

@@ -92,6 +92,19 @@ def _scan(scan):
         assert found[1] == want.rounds
 
 
+@compares("recurrent/longest_chain")
+def _longest_chain(longest_chain):
+    from llmbook.experiments import recurrent
+
+    x = torch.ones(3, requires_grad=True)
+    short, long = x * 2, x
+    for _ in range(7):
+        long = long.exp()
+    for output, operations in ((short, 2), (short + long, 9), ((short * long).sum(), 10)):
+        # the leaf's own node counts as one
+        assert longest_chain(output) == recurrent.longest_chain(output) == operations
+
+
 @compares("gradients/jacobian_product")
 def _jacobian_product(build):
     from llmbook.recurrent import rnn_cell
