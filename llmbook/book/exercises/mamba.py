@@ -99,6 +99,7 @@ def fixed_places(answer):
     if len(y.unique(dim=0)) < 10:
         raise NotYet("The symbols themselves must still be random, from row to row.")
     return (
-        "Right. Now distance alone tells what to keep: train `fixed` on it, and it solves what it "
-        "could not."
+        "Right. Now distance alone tells what to keep. Train `fixed` on it: is the task easy "
+        "then? With the symbols at the very beginning it was not (0.54 right, one seed): to hold "
+        "something for exactly so long has to be learned, too."
     )

@@ -47,8 +47,8 @@ def pulled_back(answer):
     agree(
         number(answer),
         -1,
-        "min(ρA, clip(ρ)A) with A = −1: at 1.5 the first is −1.5 and the second −1.2. Which is "
-        "smaller, and does it still depend on ρ?",
+        "min(w A, clip(w) A) with A = −1: at w = 1.5 the first is −1.5 and the second −1.2. Which "
+        "is smaller, and does it still depend on w?",
     )
     return "Right: the clip never protects a mistake."
 

@@ -32,6 +32,26 @@ def recorded_runs():
     return recorded(OUT)
 
 
+def over_seeds(part, begin, *path):
+    """One value a seed of the record: of the keys `begin/…` of a part, in their order.
+
+    path: names that lead from what is recorded of a run to the value; without any, all of it.
+    """
+    found = []
+    for key, value in sorted(recorded_runs().get(part, {}).items()):
+        if key.rpartition("/")[0] == begin:
+            for name in path:
+                value = value[name]
+            found.append(value)
+    return found
+
+
+def most(flags):
+    """Does it hold for at least four seeds in five, of three or more?"""
+    flags = list(flags)
+    return len(flags) >= 3 and sum(flags) >= 0.8 * len(flags)
+
+
 def make_policy(method, seed):
     """(policy, history or None) of a method that the table names."""
     proxy = reward_model()
