@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -99,15 +100,18 @@ def shares_of(n):
     return max(1, min(torch.get_num_threads(), n))
 
 
-def in_shares(run, n, shares=None):
-    """run(first, last + 1, share) for even shares of 0 … n − 1, a thread each."""
+def in_shares(run, n, shares=None, pool=None):
+    """run(first, last + 1, share) for even shares of 0 … n − 1, a thread each.
+
+    pool: a `ThreadPoolExecutor` that stays, for calls that take a millisecond.
+    """
     shares = shares_of(n) if shares is None else shares
     bounds = [n * i // shares for i in range(shares + 1)]
     if shares == 1:
         run(0, n, 0)
         return
     # ctypes lets go of Python's lock during a call, so threads are enough.
-    with ThreadPoolExecutor(shares) as pool:
+    with nullcontext(pool) if pool else ThreadPoolExecutor(shares) as pool:
         list(pool.map(run, bounds[:-1], bounds[1:], range(shares)))
 
 

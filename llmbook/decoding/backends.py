@@ -15,6 +15,7 @@ from llmbook.quantization import QuantizedLinear
 
 BACKENDS = ("modules", "step", "compiled")
 SMALL = 2**26  # bytes of weights that one thread reads as fast as several
+MANY = 64  # more rows than these keep PyTorch's matrix products busy
 
 _REASONS = {
     "modules": "any model can be called; this one has no shorter way",
@@ -89,11 +90,12 @@ def why_not(backend, model, cache):
 def _better_without(model, cache):
     """Why the compiled step would not be the faster one, or None."""
     rows, threads = cache[0].keys.shape[0], torch.get_num_threads()
-    if rows > compiled.ROWS:
-        return f"{rows} rows share PyTorch's matrix products better"
-    if any(isinstance(m, QuantizedLinear) for m in model.modules()):
-        return None  # without it they are written out at every step
     held = sum(p.numel() * p.element_size() for p in model.parameters())
+    quantized = any(isinstance(m, QuantizedLinear) for m in model.modules())
+    if rows > compiled.ROWS and (quantized or rows > MANY or held > SMALL):
+        return f"{rows} rows share PyTorch's matrix products better"
+    if quantized:
+        return None  # without it they are written out at every step
     if threads > 1 and held > SMALL:
         return f"it has one thread, and {threads} read so many weights faster"
     return None

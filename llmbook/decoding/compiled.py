@@ -2,12 +2,14 @@
 
 `step.py` says what a step is, and of which models and caches; here the same numbers are made
 without PyTorch's calls between the products, and weights in 8 or 4 bits are multiplied as they are
-read. One thread, float32. `why_not` says what keeps a model from it.
+read. float32, in one thread; in several where a batch has many rows, which they share. `why_not`
+says what keeps a model from it.
 """
 
 import ctypes
 import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -17,7 +19,8 @@ from llmbook import native
 from llmbook.layers import LayerNorm
 from llmbook.quantization import QuantizedLinear
 
-ROWS = 8  # more rows than these share PyTorch's matrix product better
+ROWS = 8  # as many rows are multiplied one by one; of more, SIDE at a time
+SIDE = 16
 _SOURCE = Path(__file__).with_name("compiled_step.c")
 _ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 _P, _L, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -50,7 +53,6 @@ _Model = _structure(
     norm=_Norm,
     head=_Linear,
     layers=ctypes.POINTER(_Layer),
-    work=_P,
 )
 
 
@@ -60,7 +62,7 @@ def _library():
     found, why = native.library(_SOURCE.read_text(encoding="utf-8"), "step")
     if found is None:
         return None, why
-    found.step.argtypes, found.step.restype = (_P, _P, _L, _L, _L, _P), None
+    found.step.argtypes, found.step.restype = (_P, _P, _L, _L, _L, _L, _P, _P, _P), None
     return found.step, None
 
 
@@ -96,10 +98,11 @@ class _Filled:
     def __init__(self, model, cache, tables, hidden, bias):
         self.kept = []
         keys, attention, net = cache[0].keys, model.blocks[0].attention, model.blocks[0].ffn
-        rows, groups, room, d = keys.shape
+        _, groups, room, d = keys.shape
         width, inner = model.tokens.weight.shape[1], net.up.out_features
         heads = attention.n_heads
-        size = max(rows, ROWS) * (2 * width + (2 * heads + 2 * groups) * d + 2 * inner) + room
+        self.a_row = 2 * width + (2 * heads + 2 * groups) * d + 2 * inner  # of working memory
+        self.widest = max(width, heads * d, inner)
         layers = [self._layer(*pair) for pair in zip(model.blocks, cache, strict=True)]
         positions = getattr(model, "positions", None)
         cosine, sine = (None, None) if tables is None else tables
@@ -112,7 +115,6 @@ class _Filled:
             self._norm(model.norm),
             self._linear(model.head),
             self.layers,
-            self._at(torch.empty(size)),
         )
 
     def _at(self, tensor):
@@ -162,22 +164,37 @@ def step_for(model, cache, tables, hidden, bias):
     """`step.step_for`'s function in C, from what that has looked up: see there.
 
     The function's `several(tokens)` reads up to ROWS tokens (T,) of a single text at once: logits
-    (T, V). One pass over the weights serves them all.
+    (T, V). One pass over the weights serves them all. A row's numbers do not depend on how many
+    threads share the batch.
     """
     filled, function = _Filled(model, cache, tables, hidden, bias), _library()[0]
     at, layers = ctypes.byref(filled.model), list(cache)
-    room, vocab_size = layers[0].max_len, model.head.out_features
-    known = model.tokens.num_embeddings
+    rows, _, room, _ = layers[0].keys.shape
+    vocab_size, known = model.head.out_features, model.tokens.num_embeddings
+    shares = native.shares_of(rows // SIDE) if rows > ROWS else 1
+    pool = ThreadPoolExecutor(shares) if shares > 1 else None
+    most = max(ROWS, -(-rows // shares))  # rows of a share, or tokens of `several`
+    work = torch.empty(shares, most * filled.a_row + room)
+    turned = [None] * shares
+    if rows > ROWS:
+        room_turned = torch.empty(shares, -(-most // SIDE) * SIDE * filled.widest)
+        turned = [part.data_ptr() for part in room_turned]
 
     def run(tokens, new, together):
         n, tokens = layers[0].length, tokens.contiguous()
         if n + new > room:
             raise ValueError(f"the cache is full: max_len={room}, {n} held, {new} to add")
-        least, most = tokens.aminmax()
-        if least < 0 or most >= known:  # C would read beside the table
+        low, high = tokens.aminmax()
+        if low < 0 or high >= known:  # C would read beside the table
             raise IndexError(f"tokens must be ids below {known}: got {tokens.tolist()}")
         logits = torch.empty(len(tokens), vocab_size)
-        function(at, tokens.data_ptr(), len(tokens), n, together, logits.data_ptr())
+
+        def part(first, last, share):
+            ids, out = tokens[first:last].data_ptr(), logits[first:last].data_ptr()
+            memory = work[share].data_ptr(), turned[share]
+            function(at, ids, first, last - first, n, together, *memory, out)
+
+        native.in_shares(part, len(tokens), shares, pool)
         for kept in layers:
             kept.length = n + new
         return logits
@@ -190,5 +207,6 @@ def step_for(model, cache, tables, hidden, bias):
     def several(tokens):
         return run(tokens, len(tokens), 1)
 
-    step.several, step.filled = several, filled  # what the pointers point into lives on
+    # What the pointers point into lives on.
+    step.several, step.kept = several, (filled, room_turned if rows > ROWS else None)
     return step

@@ -1,7 +1,7 @@
 /* One token through a decoder: the short step (step.py) without PyTorch between its products.
 
    Rows b of a batch, each one token; or, `together`, rows that are successive tokens of one text.
-   Weights are float32, or whole numbers with scales that are multiplied as they are read: a step
+   Threads share a batch by its rows, each with its own working memory. Weights are float32, or whole numbers with scales that are multiplied as they are read: a step
    takes as long as its weights take to come from memory. Everything is contiguous. The structures
    are mirrored in compiled.py, field by field. */
 
@@ -44,7 +44,6 @@ typedef struct {
   Norm norm;
   Linear head;
   const Layer *layers;
-  float *work;
 } Model;
 
 static inline V at(const float *p) {
@@ -132,9 +131,48 @@ static float row_of_halves(const uint8_t *w, const float *scale, const float *x,
   return sum;
 }
 
-/* y (rows, out) = x (rows, in) W^T + b: four rows of W serve every row of x while they are near. */
-static void linear(const Linear *f, const float *x, float *y, int64_t rows) {
+/* Many rows: SIDE of them lie side by side in a vector, so that a sum is never one over lanes. */
+#define SIDE 16
+#ifdef __AVX512F__
+#define OUTS 8 /* sums at a time: as many as stay in registers */
+#else
+#define OUTS 4
+#endif
+typedef float S __attribute__((vector_size(4 * SIDE)));
+
+static void linear_many(const Linear *f, const float *x, float *y, int64_t rows, float *turned) {
+  int64_t n = f->in, out = f->out;
+  const float *weight = f->weight;
+  memset(turned + rows / SIDE * SIDE * n, 0, rows % SIDE ? SIDE * n * sizeof(float) : 0);
+  for (int64_t b = 0; b < rows; b++) /* (rows / SIDE, in, SIDE) */
+    for (int64_t k = 0; k < n; k++) turned[(b / SIDE * n + k) * SIDE + b % SIDE] = x[b * n + k];
+  for (int64_t o = 0; o < out; o += OUTS) {
+    int64_t many = out - o < OUTS ? out - o : OUTS;
+    const float *w[OUTS];
+    for (int r = 0; r < OUTS; r++) w[r] = weight + (o + (r < many ? r : 0)) * n;
+    for (int64_t b = 0; b < rows; b += SIDE) {
+      const float *t = turned + b * n;
+      S sum[OUTS] = {{0}};
+      for (int64_t k = 0; k < n; k++) {
+        S side;
+        memcpy(&side, t + k * SIDE, sizeof side);
+        for (int r = 0; r < OUTS; r++) sum[r] += w[r][k] * side;
+      }
+      float *to = y + b * out + o;
+      for (int64_t i = 0; i < SIDE && b + i < rows; i++, to += out)
+        for (int r = 0; r < many; r++) to[r] = sum[r][i] + (f->bias ? f->bias[o + r] : 0);
+    }
+  }
+}
+
+/* y (rows, out) = x (rows, in) W^T + b: four rows of W serve every row of x while they are near;
+   with `turned`, room for x, and float weights as for many rows. */
+static void linear(const Linear *f, const float *x, float *y, int64_t rows, float *turned) {
   int64_t n = f->in, out = f->out, groups = f->bits == 4 ? (n + f->group - 1) / f->group : 1;
+  if (turned && f->bits == 32) {
+    linear_many(f, x, y, rows, turned);
+    return;
+  }
   for (int64_t o = 0; o < out; o += 4) {
     int64_t many = out - o < 4 ? out - o : 4;
     for (int64_t b = 0; b < rows; b++) {
@@ -226,16 +264,17 @@ static void add(float *x, const float *y, int64_t n) {
   for (int64_t i = 0; i < n; i++) x[i] += y[i];
 }
 
-/* tokens (rows), behind n that are held -> logits (rows, vocabulary); the caches grow. */
-void step(const Model *m, const int64_t *tokens, int64_t rows, int64_t n, int64_t together,
-          float *logits) {
+/* tokens (rows), of the caches' rows from `first` on, behind n that are held -> logits (rows,
+   vocabulary); the caches grow. work, turned: working memory; turned is NULL for few rows. */
+void step(const Model *m, const int64_t *tokens, int64_t first, int64_t rows, int64_t n,
+          int64_t together, float *work, float *turned, float *logits) {
   int64_t width = m->width, d = m->head_dim, all = rows * width;
   int64_t packed = (m->heads + 2 * m->groups) * d;
-  float *x = m->work, *y = x + all, *qkv = y + all, *mixed = qkv + rows * packed;
+  float *x = work, *y = x + all, *qkv = y + all, *mixed = qkv + rows * packed;
   float *up = mixed + rows * m->heads * d, *gate = up + rows * m->inner;
   float *scores = gate + rows * m->inner;
-#define TEXT(b) (together ? 0 : (b))      /* whose cache */
-#define HELD(b) (together ? n + (b) : n) /* how many tokens are before it there */
+#define TEXT(b) (together ? 0 : first + (b)) /* whose cache */
+#define HELD(b) (together ? n + (b) : n)     /* how many tokens are before it there */
 #define PLACE(b) (HELD(b) - (m->hidden ? m->hidden[TEXT(b)] : 0))
   for (int64_t b = 0; b < rows; b++) {
     memcpy(x + b * width, m->tokens + tokens[b] * width, width * sizeof(float));
@@ -243,7 +282,7 @@ void step(const Model *m, const int64_t *tokens, int64_t rows, int64_t n, int64_
   }
   for (const Layer *l = m->layers; l < m->layers + m->n_layers; l++) {
     norm(&l->norm1, x, y, rows, width);
-    linear(&l->qkv, y, qkv, rows);
+    linear(&l->qkv, y, qkv, rows, turned);
     for (int64_t b = 0; b < rows; b++) {
       float *q = qkv + b * packed, *k = q + m->heads * d, *v = k + m->groups * d;
       if (m->cosine) turn(m, q, m->heads + m->groups, PLACE(b));
@@ -255,19 +294,19 @@ void step(const Model *m, const int64_t *tokens, int64_t rows, int64_t n, int64_
     }
     for (int64_t b = 0; b < rows; b++)
       attend(m, l, qkv + b * packed, TEXT(b), HELD(b), mixed + b * m->heads * d, scores);
-    linear(&l->project, mixed, y, rows);
+    linear(&l->project, mixed, y, rows, turned);
     add(x, y, all);
     norm(&l->norm2, x, y, rows, width);
-    linear(&l->up, y, up, rows);
+    linear(&l->up, y, up, rows, turned);
     if (l->gate.weight) {
-      linear(&l->gate, y, gate, rows);
+      linear(&l->gate, y, gate, rows, turned);
       activate(l->activation, gate, rows * m->inner);
       for (int64_t i = 0; i < rows * m->inner; i++) up[i] *= gate[i];
     } else
       activate(l->activation, up, rows * m->inner);
-    linear(&l->down, up, y, rows);
+    linear(&l->down, up, y, rows, turned);
     add(x, y, all);
   }
   norm(&m->norm, x, y, rows, width);
-  linear(&m->head, y, logits, rows);
+  linear(&m->head, y, logits, rows, turned);
 }

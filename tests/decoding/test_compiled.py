@@ -69,6 +69,21 @@ def test_any_number_of_rows(rows):
 
 @needs_compiler
 @pytest.mark.parametrize("case", ["gpt", "llama, grouped, biases", "llama, grouped, 8 bits"])
+@pytest.mark.parametrize("rows", [9, 16, 37])
+def test_many_rows_are_those_rows_alone_whatever_the_threads(monkeypatch, case, rows):
+    model, some = MODELS[case](), torch.Generator().manual_seed(0)
+    ids, keep = torch.randint(1, 17, (rows, 5), generator=some), torch.ones(rows, 5).bool()
+    keep[::3, :2] = False  # padding differs from row to row
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    called, short = followed(model, ids, keep, backend="compiled")
+    torch.testing.assert_close(short, called, atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    _, shared = followed(model, ids, keep, backend="compiled")
+    assert torch.equal(shared, short)
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", ["gpt", "llama, grouped, biases", "llama, grouped, 8 bits"])
 @pytest.mark.parametrize("padding", [0, 2])
 def test_several_tokens_of_a_text_at_once_are_those_tokens_one_by_one(case, padding):
     model, ids = MODELS[case](), torch.tensor([[5, 9, 3, 11, 4]])
@@ -106,19 +121,22 @@ def test_the_texts_are_those_of_the_other_ways():
 
 
 @needs_compiler
-def test_auto_takes_it_for_few_rows_and_says_why_it_takes_another(monkeypatch):
+def test_auto_says_why_it_takes_it_or_another(monkeypatch):
     model = gpt()
     choice = explain_backend(model)
     assert choice.backend == "compiled" and "not step:" in str(choice)
-    many = explain_backend(model, rows=9)
-    assert many.backend == "step" and "9 rows" in many.others["compiled"]
-    assert explain_backend(model, rows=9, backend="compiled").reason == "asked for by name"
+    assert explain_backend(model, rows=64).backend == "compiled"
+    many = explain_backend(model, rows=65)
+    assert many.backend == "step" and "65 rows" in many.others["compiled"]
+    assert explain_backend(model, rows=65, backend="compiled").reason == "asked for by name"
+    assert explain_backend(quantize(gpt(), 8), rows=9).backend == "step"
     doubled = explain_backend(gpt().double())
     assert doubled.backend == "step" and "float32" in doubled.others["compiled"]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert explain_backend(model).backend == "compiled"
     monkeypatch.setattr("llmbook.decoding.backends.SMALL", 100)
     assert "4 read so many" in explain_backend(model).others["compiled"]
+    assert "9 rows" in explain_backend(model, rows=9).others["compiled"]
     assert explain_backend(quantize(gpt(), 8)).backend == "compiled"
 
 
