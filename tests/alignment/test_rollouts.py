@@ -14,6 +14,7 @@ from llmbook.alignment.grpo import GRPO, GRPOConfig
 from llmbook.alignment.lora import LoRA, LoRAConfig
 from llmbook.alignment.rollouts import (
     NotFinite,
+    _drawn,
     answer_token_log_probs,
     check_reference,
     needed_mask,
@@ -89,6 +90,17 @@ def test_it_samples_from_the_policy():
     seen = torch.bincount(rollouts.targets[:, 0], minlength=VOCAB).double()
     chi = ((seen - 4000 * p).square() / (4000 * p)).sum()
     assert chi < 50  # 10 degrees of freedom: p = 3e-7
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (5, 97), (32, 384)])
+def test_a_token_is_drawn_as_multinomial_draws_it(shape):
+    p = torch.randn(shape, generator=generator(0)).mul_(3).softmax(-1)
+    p[:, 1] = 0
+    ours, theirs = generator(1), generator(1)
+    for _ in range(20):
+        wanted = torch.multinomial(p, 1, generator=theirs)[:, 0]
+        assert torch.equal(_drawn(p.clone(), ours), wanted)
+    assert torch.equal(ours.get_state(), theirs.get_state())
 
 
 def test_at_a_low_temperature_it_writes_the_greedy_answer():
