@@ -39,21 +39,17 @@ def main(argv=None):
         from llmbook.bench import together
 
         return together.main(argv, RACES, PROG)
-    parser = argparse.ArgumentParser(prog=PROG)
-    races = parser.add_subparsers(dest="race", metavar="RACE")
-    for name, line in RACES.items():
-        # The options of a race stand in its file, which is only read when it is asked for.
-        races.add_parser(name, help=line, add_help=False)
-    chosen, rest = parser.parse_known_args(argv)
-
-    race = importlib.import_module(f"{__name__}.{chosen.race}")
+    name, *rest = argv
+    if name not in RACES:
+        known = ", ".join(RACES)
+        argparse.ArgumentParser(prog=PROG).error(f"RACE must be one of {known}: got {name!r}")
+    parser = argparse.ArgumentParser(prog=f"{PROG} {name}", description=RACES[name])
+    # The options of a race stand in its file, which is only read when it is asked for.
+    race = importlib.import_module(f"{__name__}.{name}")
     from llmbook.bench.race import common_arguments, run_race
 
-    own = argparse.ArgumentParser(
-        prog=f"{parser.prog} {chosen.race}", description=RACES[chosen.race]
-    )
-    common_arguments(own)
-    race.add_arguments(own)
-    options = own.parse_args(rest)
-    options.command = shlex.join([*own.prog.split(), *rest])
-    return run_race(race, options, own.error)
+    common_arguments(parser)
+    race.add_arguments(parser)
+    options = parser.parse_args(rest)
+    options.command = shlex.join([*parser.prog.split(), *rest])
+    return run_race(race, options, parser.error)

@@ -17,6 +17,8 @@ _MARK = re.compile(
     r"(?P<end>^(?:#|<!--) address: end)",
     re.MULTILINE,
 )
+GITHUB = "https://github.com/"
+COLAB = "https://colab.research.google.com"
 _URL = re.compile(r"(https://[\w.-]+(/[\w.-]+){2,}|file:///\S+)")
 
 
@@ -34,8 +36,14 @@ def config_block(where):
         return ""
     return (
         f"repository:\n  url: {where}\n  branch: v{llmbook.__version__}\n  path_to_book: .\n"
-        "launch_buttons:\n  colab_url: https://colab.research.google.com\n"
+        f"launch_buttons:\n  colab_url: {COLAB}\n"
     )
+
+
+def colab(where, page):
+    """Where Colab opens a page's notebook from the repository, at this version's tag."""
+    repository = where.removeprefix(GITHUB)
+    return f"{COLAB}/github/{repository}/blob/v{llmbook.__version__}/{page}.ipynb"
 
 
 def readme_block(where, names):
@@ -46,12 +54,7 @@ def readme_block(where, names):
             "One command writes it\n"
             "everywhere it belongs: `python -m llmbook address https://github.com/OWNER/NAME`.\n"
         )
-    path = where.removeprefix("https://github.com/")
-    tag = f"v{llmbook.__version__}"
-    return "".join(
-        f"- [{name}](https://colab.research.google.com/github/{path}/blob/{tag}/chapters/{name}.ipynb)\n"
-        for name in names
-    )
+    return "".join(f"- [{name}]({colab(where, f'chapters/{name}')})\n" for name in names)
 
 
 def _replace(text, block, file):

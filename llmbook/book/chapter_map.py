@@ -6,6 +6,7 @@ sheet's, so light and dark follow the theme.
 
 import dataclasses
 import html
+import itertools
 import textwrap
 
 from llmbook.book import contents
@@ -38,7 +39,7 @@ SHAPES = (Shape("wide", 760, 5), Shape("narrow", 340, 2))
 
 def svg(parts, address, shape):
     """The map as markup; address(entry) is where a chapter's page lies."""
-    body, y = [], 0
+    body, y, count = [], 0, itertools.count(1)
     for number, part in enumerate(parts, 1):
         body.append(
             f'<text class="part part-{number}" x="0" y="{y + 20}">{_safe(part.caption)}</text>'
@@ -51,7 +52,9 @@ def svg(parts, address, shape):
             body.append(_track(len(row), y + height / 2, shape, number))
             for column, (entry, lines) in enumerate(zip(row, titles, strict=True)):
                 x = column * (shape.box + GAP)
-                body.append(_box(entry, lines, (x, y, height), shape, number, address(entry)))
+                name = f"{next(count)}"
+                place = x, y, height
+                body.append(_box(entry, name, lines, place, shape, number, address(entry)))
             y += height + GAP
         y += GAP
     told = "Map of the chapters: " + "; ".join(
@@ -70,24 +73,22 @@ def _track(boxes, y, shape, number):
     return f'<line class="track part-{number}" x1="0" y1="{y:g}" x2="{end:g}" y2="{y:g}"/>'
 
 
-def _box(entry, lines, place, shape, number, address):
+def _box(entry, name, lines, place, shape, part, address):
     x, y, height = place
     rows = "".join(
         f'<text x="{x + PAD:g}" y="{y + PAD + 12 + LINE * i:g}">{_safe(line)}</text>'
         for i, line in enumerate(lines)
     )
-    time = "" if entry.minutes is None else contents.in_words(entry.minutes)
-    foot = y + height - PAD
-    foot_text = f"{entry.number} · {time}".strip(" ·")
+    time, foot = contents.in_words(entry.minutes), y + height - PAD
     dot = ""
     if contents.WEEKEND in entry.routes:
         dot = f'<circle class="dot" cx="{x + shape.box - PAD - 3:g}" cy="{foot - 4:g}" r="4.5"/>'
     short = ", on the short route" if dot else ""
-    said = f"{entry.number}. {entry.title}" + (f", {time}" if time else "") + short
+    said = f"{name}. {entry.title}, {time}{short}"
     return (
-        f'<a href="{_safe(address)}" aria-label="{_safe(said)}" class="part-{number}">'
+        f'<a href="{_safe(address)}" aria-label="{_safe(said)}" class="part-{part}">'
         f'<rect x="{x:g}" y="{y:g}" width="{shape.box:g}" height="{height:g}" rx="8"/>{rows}'
-        f'<text class="small" x="{x + PAD:g}" y="{foot:g}">{_safe(foot_text)}</text>'
+        f'<text class="small" x="{x + PAD:g}" y="{foot:g}">{name} · {time}</text>'
         f"{dot}</a>"
     )
 

@@ -8,16 +8,12 @@ exercises"), the time that running it takes in its executed copy. A notebook who
 
 import dataclasses
 import re
-import statistics
 from pathlib import Path
 
-from llmbook.book.root import read_notebook
+from llmbook.book.root import listed, read_notebook
 
 WEEKEND = "weekend"
-_SAID = (
-    re.compile(r"\*\*Time:\*\* (.+?) of reading, (.+?) (?:of|for the) exercises"),
-    re.compile(r"Reading takes about (.+?), the exercises (?:about )?(.+?)\."),
-)
+_SAID = re.compile(r"\*\*Time:\*\* (.+?) of reading, (.+?) (?:of|for the) exercises")
 _CHECK = re.compile(r"""^\s*check\(\s*["']([\w./-]+)["']""", re.MULTILINE)
 _TENS = dict(
     zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 91, 10))
@@ -29,14 +25,13 @@ _ONES = dict(zip("one two three four five six seven eight nine ten".split(), ran
 class Entry:
     """A chapter: `page` as `_toc.yml` names it, minutes as it states them.
 
-    seconds: of one core, in which it ran.
+    seconds: of one core, in which it ran; None where nothing was executed.
     """
 
     page: str
-    number: int
     title: str
-    reading: int | None
-    exercises: int | None
+    reading: int
+    exercises: int
     seconds: float | None
     routes: tuple
     checked: int = 0  # exercises that the notebook checks
@@ -48,8 +43,8 @@ class Entry:
 
     @property
     def minutes(self):
-        """Reading and exercises together; None where the notebook does not say."""
-        return None if self.reading is None else self.reading + self.exercises
+        """Reading and exercises together."""
+        return self.reading + self.exercises
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +60,13 @@ def parts(root, executed=None):
 
     executed: {page: path of the executed copy}, which tells how long each ran.
     """
-    found, number = [], 0
-    for caption, pages in _listed(Path(root)):
-        entries = []
-        for page in pages:
-            notebook = Path(root) / f"{page}.ipynb"
-            if notebook.is_file():
-                number += 1
-                entries.append(_entry(page, number, notebook, (executed or {}).get(page)))
-        if entries:
-            found.append(Part(caption, tuple(entries)))
+    found, executed = [], executed or {}
+    for caption, pages in listed(Path(root)):
+        notebooks = [page for page in pages if (Path(root) / f"{page}.ipynb").is_file()]
+        if notebooks:
+            found.append(
+                Part(caption, tuple(entry(root, page, executed.get(page)) for page in notebooks))
+            )
     return found
 
 
@@ -83,41 +75,24 @@ def entries(listed):
     return [entry for part in listed for entry in part.chapters]
 
 
-def _listed(root):
-    """(caption, pages) of each part of `_toc.yml`; a book without parts has one, "Chapters"."""
-    import yaml
-
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    for part in toc.get("parts") or [{"caption": "Chapters", **toc}]:
-        yield part.get("caption", ""), [entry["file"] for entry in part.get("chapters", [])]
-
-
-def _entry(page, number, notebook, copy):
-    source = read_notebook(notebook)
+def entry(root, page, copy=None):
+    """The chapter that `page` names; copy: its executed copy. ValueError where it says no time."""
+    source = read_notebook(Path(root) / f"{page}.ipynb")
     text = "\n".join("".join(c["source"]) for c in source["cells"] if c["cell_type"] == "markdown")
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
-    reading, exercises = stated_minutes(text) or (None, None)
+    said = _SAID.search(" ".join(text.split()))
+    if said is None:
+        raise ValueError(f"{page} must say '**Time:** an hour of reading, an hour of exercises.'")
     ran = read_notebook(copy)["metadata"].get("llmbook", {}) if copy else {}
     return Entry(
         page,
-        number,
-        title.group(1).strip() if title else notebook.stem,
-        reading,
-        exercises,
+        title.group(1).strip() if title else page.rpartition("/")[2],
+        minutes(said[1]),
+        minutes(said[2]),
         ran.get("cpu_seconds"),
         tuple(source["metadata"].get("book", {}).get("routes", ())),
         len({id for c in source["cells"] for id in _CHECK.findall("".join(c["source"]))}),
     )
-
-
-def stated_minutes(text):
-    """(minutes of reading, of exercises) as a notebook's markdown states them, or None."""
-    text = " ".join(text.split())
-    for said in _SAID:
-        if found := said.search(text):
-            reading, exercises = found.groups()
-            return minutes(reading), minutes(reading if exercises == "another" else exercises)
-    return None
 
 
 def minutes(words):
@@ -148,23 +123,13 @@ def minutes(words):
 
 
 def total(chapters, what):
-    """The sum of `what` ("reading", "exercises", "seconds", "minutes") over chapters.
-
-    One that does not say counts as much as the mean of those that do.
-    """
-    known = [value for c in chapters if (value := getattr(c, what)) is not None]
-    return sum(known) + (len(chapters) - len(known)) * statistics.mean(known or [0])
-
-
-def silent(chapters):
-    """The chapters that do not say how long they take."""
-    return [c for c in chapters if c.minutes is None]
+    """The sum of `what` ("reading", "exercises", "seconds", "minutes") over chapters."""
+    return sum(getattr(chapter, what) for chapter in chapters)
 
 
 def shared_out(chapters, groups):
     """Chapters in at most `groups` runs of neighbours, the longest run as short as can be."""
-    mean = total(chapters, "minutes") / max(len(chapters), 1)
-    lengths = [mean if c.minutes is None else c.minutes for c in chapters]
+    lengths = [chapter.minutes for chapter in chapters]
     groups = min(groups, len(chapters))
     # best[k][n]: (the longest run, where the last begins) of the first n chapters in k runs
     best = [{0: (0, 0)}]

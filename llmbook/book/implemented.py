@@ -1,20 +1,11 @@
 """What is implemented: every system, where it lives, what holds it to account, where it is taught.
 
-The rows are in `implemented.json`. A row is checked as it stands (`problems`): its modules are
-imported and its names looked up, its tests are files that mention them, its chapters have the
-headings that it names. `missing` lists what the package has and no row names: public models, and
-modules of alignment, decoding and ssm.
+The rows are in `implemented.json`; `tests/book/test_implemented.py` holds them to what is there.
 """
 
-import importlib
-import inspect
 import json
-import pkgutil
-import re
 from pathlib import Path
 from typing import NamedTuple
-
-from llmbook.book.root import read_notebook
 
 
 class System(NamedTuple):
@@ -31,8 +22,6 @@ class System(NamedTuple):
 
 
 TABLE = Path(__file__).with_name("implemented.json")
-SHARED = {"common", "decoder", "encoder_decoder", "pretrained"}  # of models: what others stand on
-COMPLETE = ("models", "alignment", "decoding", "ssm")  # packages whose every module has a row
 
 
 def systems():
@@ -41,81 +30,7 @@ def systems():
     return {group: [System(**row) for row in rows] for group, rows in table.items()}
 
 
-def rows():
-    """Every row."""
-    return [row for group in systems().values() for row in group]
-
-
 def split(entry):
     """("module", [names]) of "module: Name Name"."""
     module, _, names = entry.partition(": ")
     return module, names.split()
-
-
-def problems(row, root):
-    """What is not as the row says, as sentences; a right row gives none."""
-    found, names = [], []
-    for entry in row.where:
-        module, own = split(entry)
-        try:
-            there = importlib.import_module(f"llmbook.{module}")
-        except ImportError as error:
-            found.append(f"{row.name}: {error}")
-            continue
-        found += [f"{row.name}: {module} has no {n}" for n in own if not hasattr(there, n)]
-        names += [*own, module.rpartition(".")[2]]
-    for test in row.tests:
-        file = root / "tests" / test
-        if not file.is_file():
-            found.append(f"{row.name}: there is no tests/{test}")
-        elif not any(re.search(rf"\b{n}\b", file.read_text(encoding="utf-8")) for n in names):
-            found.append(f"{row.name}: tests/{test} mentions none of {', '.join(names)}")
-    for entry in row.taught:
-        notebook, _, heading = entry.partition(": ")
-        path = root / "chapters" / f"{notebook}.ipynb"
-        if not path.is_file():
-            found.append(f"{row.name}: there is no chapter {notebook}")
-        elif heading and heading not in headings(path):
-            found.append(f"{row.name}: {notebook} has no heading {heading!r}")
-    return found
-
-
-def headings(notebook):
-    """The headings of a notebook, in order."""
-    text = "\n".join(
-        "".join(cell["source"])
-        for cell in read_notebook(notebook)["cells"]
-        if cell["cell_type"] == "markdown"
-    )
-    return [line.strip("# ") for line in re.findall(r"^#{1,4} .+$", text, re.MULTILINE)]
-
-
-def missing(listed=None):
-    """What the package has and no row names: modules of COMPLETE, public models."""
-    from llmbook.models.pretrained import Pretrained
-
-    listed = rows() if listed is None else listed
-    named = {}
-    for row in listed:
-        for entry in row.where:
-            module, own = split(entry)
-            named.setdefault(module, set()).update(own)
-    lacking = []
-    for package in COMPLETE:
-        for info in pkgutil.iter_modules(importlib.import_module(f"llmbook.{package}").__path__):
-            module = f"{package}.{info.name}"
-            if package == "models" and info.name in SHARED:
-                continue
-            if module not in named:
-                lacking.append(module)
-            if package != "models":
-                continue
-            there = importlib.import_module(f"llmbook.{module}")
-            lacking += [
-                f"{module}: {name}"
-                for name, value in inspect.getmembers(there, inspect.isclass)
-                if value.__module__ == there.__name__
-                and issubclass(value, Pretrained)
-                and name not in named.get(module, ())
-            ]
-    return lacking

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llmbook.book.root import find_root
+from llmbook.book.root import find_root, listed
 
 WIDTH = 860  # pixels of the window that the pages are drawn in: their column fits on A4
 SCALE = 0.86  # of the print
@@ -43,10 +43,7 @@ class NotPrinted(RuntimeError):
 
 def pages(root):
     """The names of the book's pages in the order of `_toc.yml`, the first one first."""
-    listed = re.findall(
-        r"^\s*-?\s*(?:file|root):\s*(\S+)\s*$", (root / "_toc.yml").read_text(), re.MULTILINE
-    )
-    return list(dict.fromkeys(name.rpartition("/")[2] for name in listed))
+    return [page.rpartition("/")[2] for _, pages in listed(root) for page in pages]
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import functools
 import json
 from importlib import resources
 
-VERDICTS = ("correct", "loose", "dated", "debatable", "wrong")
+VERDICTS = ("wrong", "dated", "debatable", "loose", "correct")  # what changes a belief first
 
 
 def _read(folder, name):

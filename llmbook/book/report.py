@@ -67,7 +67,7 @@ def chapter(name, executed):
 
 
 def verdicts(chapters):
-    """How many settled rows have each verdict, in the ledger's order of verdicts."""
+    """{verdict: how many settled rows have it}, in the order of `VERDICTS`."""
     count = Counter(row["verdict"] for c in chapters for row, record in c.rows if record)
     return {verdict: count[verdict] for verdict in VERDICTS if count[verdict]}
 
@@ -84,7 +84,12 @@ def recorded_runs(chapters):
 
 
 def page_source(executed):
-    """The executed notebook as the page's parser wants it, as JSON text.
+    """The executed notebook as the page's parser wants it, as JSON text: `page_notebook`."""
+    return json.dumps(page_notebook(executed), ensure_ascii=False)
+
+
+def page_notebook(executed):
+    """What a page holds of an executed notebook.
 
     Data that only programs read (this book's MIME types, papermill's metadata), the cell in which
     papermill put the parameters, and weights that pages share (`shared_weights`) are left out.
@@ -101,7 +106,7 @@ def page_source(executed):
         for cell in notebook["cells"]
         if "injected-parameters" not in cell["metadata"].get("tags", [])
     ]
-    return json.dumps(notebook, ensure_ascii=False)
+    return notebook
 
 
 def shared_weights(executed):
@@ -118,9 +123,9 @@ def shared_weights(executed):
 def figure(executed, name):
     """(view, state) of the first interactive figure of that name, as a page holds them; or None.
 
-    Weights that pages share are left out, as `page_source` does.
+    Weights that pages share are left out, as `page_notebook` does.
     """
-    notebook = json.loads(page_source(executed))
+    notebook = page_notebook(executed)
     states = notebook["metadata"].get("widgets", {}).get(STATE_MIME, {}).get("state", {})
     for view in outputs_with(notebook, VIEW_MIME):
         model = states.get(view["model_id"], {})

@@ -15,13 +15,25 @@ def find_root(start=None):
     raise FileNotFoundError(f"no book here: neither {start} nor a folder above it holds _toc.yml")
 
 
+def listed(root):
+    """[(caption, [page])] of `_toc.yml`; before the first caption stand the front page and what
+    belongs to no part.
+    """
+    parts = []
+    text = (root / "_toc.yml").read_text(encoding="utf-8")
+    for key, value in re.findall(r"^[\s-]*(root|caption|file): *(.+?) *$", text, re.MULTILINE):
+        if key != "file":
+            parts.append(("Chapters" if key == "root" else value, []))
+        if key != "caption":
+            parts[-1][1].append(value)
+    return parts
+
+
 def chapters(root=None):
     """The chapter notebooks, in the order of `_toc.yml`."""
     root = find_root(root)
-    listed = re.findall(
-        r"^\s*-?\s*file:\s*(\S+)\s*$", (root / "_toc.yml").read_text(), re.MULTILINE
-    )
-    return [path for name in listed if (path := root / f"{name}.ipynb").is_file()]
+    pages = [page for _, pages in listed(root) for page in pages]
+    return [path for page in pages if (path := root / f"{page}.ipynb").is_file()]
 
 
 def find_chapter(name, root=None):

@@ -179,7 +179,7 @@ def test_help_lists_the_races(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "invalid choice: 'nope'"),
+        (["nope"], "decoding, tokenization: got 'nope'"),
         (["--quick", "--races", "nope"], "invalid choice: 'nope'"),
         (["--minutes", "0"], "--minutes: must be a whole number of at least 1: got '0'"),
         (["--json", "no/such/folder/all.json"], "--json: there is no folder"),

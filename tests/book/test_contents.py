@@ -9,11 +9,11 @@ import pytest
 import torch
 from helpers.browser import browser  # noqa: F401 - a fixture
 from helpers.built_book import book  # noqa: F401 - a fixture
-from helpers.short_form import builds
+from helpers.small_book import write_chapter
 
 from llmbook.book import chapter_map, contents
 from llmbook.book.contents import Entry, Part
-from llmbook.book.root import chapters, find_root
+from llmbook.book.root import chapters, find_root, listed
 
 ROOT = find_root(Path(__file__).parent)
 LISTED = contents.parts(ROOT)
@@ -26,7 +26,6 @@ RUN_IT = (ROOT / "chapters" / "run_it.md").read_text(encoding="utf-8")
 
 def test_parts_hold_every_notebook_of_the_book_in_its_order():
     assert [entry.name for entry in ALL] == [path.stem for path in chapters(ROOT)]
-    assert [entry.number for entry in ALL] == list(range(1, len(ALL) + 1))
     assert all(part.caption for part in LISTED)
 
 
@@ -53,9 +52,22 @@ def test_other_words_are_refused(words):
         contents.minutes(words)
 
 
-def test_every_chapter_of_the_form_says_how_long_it_takes():
-    short = {path.stem for path in chapters(ROOT) if builds(path) is not None}
-    assert not short & {entry.name for entry in contents.silent(ALL)}
+def test_a_chapter_that_does_not_say_how_long_it_takes_is_refused(tmp_path):
+    write_chapter(tmp_path, "one", "1")
+    (tmp_path / "_toc.yml").write_text("root: x\nchapters:\n- file: chapters/one\n")
+    with pytest.raises(ValueError, match=r"chapters/one must say '\*\*Time"):
+        contents.parts(tmp_path)
+
+
+def test_one_reader_of_the_table_of_contents_knows_parts_and_pages():
+    import yaml
+
+    stored = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    front, *parts = listed(ROOT)
+    assert front[1] == [stored["root"]]
+    assert parts == [
+        (part["caption"], [page["file"] for page in part["chapters"]]) for part in stored["parts"]
+    ]
 
 
 def test_the_short_route_is_a_weekend_and_names_a_chapter_of_more_than_one_part():
@@ -66,8 +78,7 @@ def test_the_short_route_is_a_weekend_and_names_a_chapter_of_more_than_one_part(
 
 def made(*minutes):
     return [
-        Entry(f"chapters/c{i}", i, f"Chapter {i}", m, 0 if m is not None else None, 1.0, ())
-        for i, m in enumerate(minutes, 1)
+        Entry(f"chapters/c{i}", f"Chapter {i}", m, 0, 1.0, ()) for i, m in enumerate(minutes, 1)
     ]
 
 
@@ -79,19 +90,15 @@ def test_chapters_are_shared_out_in_order_with_the_longest_week_as_short_as_can_
     assert contents.shared_out(made(5, 5), 12) == [[e] for e in made(5, 5)]
 
 
-def test_a_chapter_that_says_nothing_counts_as_the_mean_of_the_others():
-    some = made(60, None, 30)
-    assert contents.total(some, "minutes") == 135 and contents.silent(some) == [some[1]]
-
-
 # --- the map
 
 
 def test_the_map_leads_to_every_chapter_and_says_so_in_words():
-    parts = [Part("First <things>", made(60, None)), Part("Second", made(30))]
+    parts = [Part("First <things>", made(60, 20)), Part("Second", made(30))]
     for shape in chapter_map.SHAPES:
         drawn = chapter_map.svg(parts, lambda entry: f"{entry.name}.html", shape)
         assert re.findall(r'<a href="([^"]+)"', drawn) == ["c1.html", "c2.html", "c1.html"]
+        assert re.findall(r'aria-label="(\d)\. Chapter', drawn) == ["1", "2", "3"]
         label = re.search(r'aria-label="(Map[^"]+)"', drawn).group(1)
         assert "First &lt;things&gt;: Chapter 1, Chapter 2; Second: Chapter 1" in label
         assert "<things>" not in drawn
@@ -175,5 +182,4 @@ def test_every_chapter_s_head_leads_to_the_page_on_running(book):
         page = (book / f"{entry.page}.html").read_text(encoding="utf-8")
         head = re.search(r'<p class="chapter-head">(.*?)</p>', page, re.DOTALL).group(1)
         assert 'href="run_it.html"' in head and " s of one core here" in head
-        if entry.minutes is not None:
-            assert contents.in_words(entry.minutes) in head
+        assert contents.in_words(entry.minutes) in head

@@ -4,22 +4,22 @@ from pathlib import Path
 
 import pytest
 from helpers.built_book import book  # noqa: F401 - a fixture
+from helpers.implemented import ROWS, missing, problems
 
 from llmbook.book import implemented
 from llmbook.book.root import find_root
 
 ROOT = find_root(Path(__file__).parent)
-ROWS = implemented.rows()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name[:30])
 def test_what_a_row_names_is_there(row):
     assert row.where and row.tests
-    assert implemented.problems(row, ROOT) == []
+    assert problems(row, ROOT) == []
 
 
 def test_no_public_model_and_no_module_of_alignment_decoding_and_ssm_is_missing():
-    assert implemented.missing() == []
+    assert missing() == []
 
 
 @pytest.mark.parametrize("lost", ["models.gpt: GPT", "ssm.chunks", "alignment.dpo: dpo_loss"])
@@ -28,14 +28,14 @@ def test_a_row_that_is_taken_out_is_missed(lost):
         row._replace(where=[entry for entry in row.where if not entry.startswith(lost)])
         for row in ROWS
     ]
-    assert any(lost.partition(":")[0] in name for name in implemented.missing(kept))
+    assert any(lost.partition(":")[0] in name for name in missing(kept))
 
 
 def test_a_head_that_no_row_names_is_missed():
     row = next(row for row in ROWS if row.name == "RoBERTa")
     short = row._replace(where=[row.where[0].replace(" RobertaForMaskedLM", "")])
     kept = [short if one is row else one for one in ROWS]
-    assert implemented.missing(kept) == ["models.roberta: RobertaForMaskedLM"]
+    assert missing(kept) == ["models.roberta: RobertaForMaskedLM"]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_head_that_no_row_names_is_missed():
 )
 def test_a_wrong_row_is_told(change, words):
     row = next(row for row in ROWS if row.name == "GPT-2")
-    assert any(words in told for told in implemented.problems(row._replace(**change), ROOT))
+    assert any(words in told for told in problems(row._replace(**change), ROOT))
 
 
 def test_the_systems_that_the_book_speaks_of_are_there():

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 import llmbook
+from llmbook.book.pdf import BROWSERS
 
 FLAGS = [
     "--no-sandbox",
@@ -159,13 +160,8 @@ RENDER = """async ({ source, state }) => {
 
 
 def chromium():
-    """The path of a Chromium or Chrome; skips the test when there is none, or no Playwright."""
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ImportError:
-        pytest.skip("Playwright is missing: pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    for name in names:
+    """The path of a Chromium or Chrome; skips the test when there is none."""
+    for name in BROWSERS:
         if path := shutil.which(name):
             return path
     pytest.skip("Chromium is missing: apt-get install chromium")

@@ -12,8 +12,9 @@ from pathlib import Path
 import filelock
 import pytest
 
+from llmbook.book.pdf import BUILD
+
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
 
 
 def build(root, *options, env=None):

@@ -17,7 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-BUILD = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
+from llmbook.book.pdf import BUILD
+
 OPTIONS = ("build", "-W", "-n", "--keep-going", ".")
 
 

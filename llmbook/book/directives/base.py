@@ -5,7 +5,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from llmbook.book import report
+from llmbook.book import contents, report
 from llmbook.book.root import chapters as listed_chapters
 
 
@@ -16,16 +16,19 @@ class Report(SphinxDirective):
         if not hasattr(self.env, "llmbook_reports"):
             self.env.llmbook_reports = set()
         self.env.llmbook_reports.add(self.env.docname)
-        executed = self.env.llmbook_executed
-        self.pages = {Path(name).name: name for name in executed}
-        chapters = [
-            report.chapter(Path(name).name, path) for name, path in self._in_book_order(executed)
-        ]
-        return self.draw(chapters)
+        self.executed = self.env.llmbook_executed
+        self.pages = {Path(name).name: name for name in self.executed}
+        return self.draw()
 
-    def _in_book_order(self, executed):
+    def chapters(self):
+        """What the executed chapters tell (`report.chapter`), in the book's order."""
         order = {path.stem: i for i, path in enumerate(listed_chapters(self.env.srcdir))}
-        return sorted(executed.items(), key=lambda item: order.get(Path(item[0]).name, len(order)))
+        names = sorted(self.pages, key=lambda name: order.get(name, len(order)))
+        return [report.chapter(name, self.executed[self.pages[name]]) for name in names]
+
+    def parts(self):
+        """The book's parts with their chapters' times (`contents.parts`)."""
+        return contents.parts(self.env.srcdir, self.executed)
 
     def address(self, chapter, anchor=""):
         here = self.env.docname
@@ -55,15 +58,6 @@ def joined(parts, between="; "):
     for part in parts:
         line += [nodes.Text(between), part] if line.children else [part]
     return line
-
-
-def shown(value):
-    """A recorded value as a table shows it."""
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return str(value)
 
 
 def table(head, rows, name):

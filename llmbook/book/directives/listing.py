@@ -5,13 +5,10 @@ from pathlib import Path
 from docutils import nodes
 from docutils.parsers.rst import directives
 
-from llmbook import __version__
-from llmbook.book import chapter_map, contents
+from llmbook.book import address, chapter_map, contents, root
 from llmbook.book.directives.base import Report, joined, link, table
-from llmbook.book.root import address
 
 RUN_IT = "chapters/run_it"
-GITHUB, COLAB = "https://github.com/", "https://colab.research.google.com/github"
 
 
 def put_head(app, doctree):
@@ -22,24 +19,20 @@ def put_head(app, doctree):
     title = next(iter(doctree.findall(nodes.title)), None)
     if title is None:
         return
-    listed = contents.parts(app.srcdir, app.env.llmbook_executed)
-    entry = next((e for e in contents.entries(listed) if e.page == page), None)
+    entry = contents.entry(app.srcdir, page, app.env.llmbook_executed[page])
     line = nodes.paragraph(classes=["chapter-head"])
-    if entry is not None and entry.minutes is not None:
-        line += nodes.Text(f"{contents.in_words(entry.minutes)} with the exercises · ")
+    line += nodes.Text(f"{contents.in_words(entry.minutes)} with the exercises · ")
     line += link(app.builder.get_relative_uri(page, RUN_IT), "run this chapter yourself")
-    if entry is not None and entry.seconds is not None:
-        line += nodes.Text(f": it took {entry.seconds:.0f} s of one core here")
+    line += nodes.Text(f": it took {entry.seconds:.0f} s of one core here")
     title.parent.insert(title.parent.index(title) + 1, line)
 
 
 class Map(Report):
     """`{map}`: the chapters as a picture, each a link."""
 
-    def draw(self, chapters):
-        listed = contents.parts(self.env.srcdir, self.env.llmbook_executed)
+    def draw(self):
         drawn = [
-            nodes.raw("", chapter_map.svg(listed, self.address, shape), format="html")
+            nodes.raw("", chapter_map.svg(self.parts(), self.address, shape), format="html")
             for shape in chapter_map.SHAPES
         ]
         legend = (
@@ -53,18 +46,10 @@ class Contents(Report):
     """A part of a page that lists chapters with their times."""
 
     def listed(self):
-        return contents.entries(contents.parts(self.env.srcdir, self.env.llmbook_executed))
+        return contents.entries(self.parts())
 
     def linked(self, entries):
         return joined([link(self.address(entry), entry.title) for entry in entries], ", ")
-
-    @staticmethod
-    def silent(entries):
-        """A line on the chapters that do not say how long they take."""
-        if not (silent := contents.silent(entries)):
-            return []
-        names = ", ".join(entry.title for entry in silent)
-        return [nodes.paragraph("", f"Counted as the mean of the others: {names}.")]
 
 
 class Routes(Contents):
@@ -72,11 +57,11 @@ class Routes(Contents):
 
     HEAD = ("Route", "Chapters", "Reading", "Exercises", "Running every notebook")
 
-    def draw(self, chapters):
+    def draw(self):
         listed = self.listed()
         short = [entry for entry in listed if contents.WEEKEND in entry.routes]
         rows = [self.cells(name, route) for name, route in (("short", short), ("long", listed))]
-        return [table(self.HEAD, rows, "routes"), *self.silent(listed)]
+        return [table(self.HEAD, rows, "routes")]
 
     def cells(self, name, route):
         return (
@@ -95,7 +80,7 @@ class Course(Contents):
     option_spec = {"names": directives.unchanged}
     HEAD = ("Chapters", "Reading", "Exercises", "Running", "To hand in")
 
-    def draw(self, chapters):
+    def draw(self):
         route, groups = self.arguments
         listed = [e for e in self.listed() if route == "all" or route in e.routes]
         shares = contents.shared_out(listed, int(groups))
@@ -105,7 +90,7 @@ class Course(Contents):
         rows = [self.cells(*one) for one in zip(names, shares, strict=True)]
         rows.append(("all", *self.sums(listed)))
         first = "Day" if self.options.get("names") else "Week"
-        return [table((first, *self.HEAD), rows, "course"), *self.silent(listed)]
+        return [table((first, *self.HEAD), rows, "course")]
 
     def cells(self, name, share):
         return (name, self.linked(share), *self.sums(share)[1:])
@@ -125,20 +110,18 @@ class Course(Contents):
 class Colab(Report):
     """`{colab}`: each chapter's link to Colab, or how to get one."""
 
-    def draw(self, chapters):
-        root = Path(self.env.srcdir)
-        where = address(root)
-        if not where.startswith(GITHUB):
+    def draw(self):
+        where = root.address(Path(self.env.srcdir))
+        if not where.startswith(address.GITHUB):
             text = (
                 "This copy of the book does not know the address of its repository yet, so it has "
                 "no Colab links. One command writes it everywhere it belongs:"
             )
             command = nodes.literal("", "python -m llmbook address https://github.com/OWNER/NAME")
             return [nodes.paragraph("", text), nodes.paragraph("", "", command)]
-        start = f"{COLAB}/{where.removeprefix(GITHUB)}/blob/v{__version__}"
         listed = nodes.bullet_list()
-        for entry in contents.entries(contents.parts(root)):
-            there = link(f"{start}/{entry.page}.ipynb", entry.title)
+        for entry in contents.entries(self.parts()):
+            there = link(address.colab(where, entry.page), entry.title)
             there["internal"] = False
             listed += nodes.list_item("", nodes.paragraph("", "", there))
         text = (

@@ -2,8 +2,9 @@
 
 from docutils import nodes
 
+from llmbook import provenance
 from llmbook.book import benchmarks
-from llmbook.book.directives.base import Report, shown, table
+from llmbook.book.directives.base import Report, table
 
 
 class Benchmarks(Report):
@@ -11,7 +12,7 @@ class Benchmarks(Report):
 
     HEAD = ("Race", "Case", "Peer", "Speed", "Peer's time / ours: 1/16 … 1 … 16")
 
-    def draw(self, chapters):
+    def draw(self):
         self.env.note_dependency(str(benchmarks.FILE))
         found = benchmarks.recorded()
         if found is None:
@@ -34,11 +35,11 @@ class Benchmarks(Report):
     @staticmethod
     def where(found):
         seconds = sum(race["seconds"] for race in found["races"].values())
-        threads = found["threads"]
+        threads, versions = found["threads"], found["versions"] | found["peers"]
         text = (
             f"Recorded on {found['date'][:10]} at commit {found['commit'][:12]}, on "
             f"{found['hardware']}, with {threads} thread{'s' * (threads > 1)}; "
-            f"{shown(found['versions'] | found['peers'])}; {seconds / 60:.1f} minutes in all. "
+            f"{provenance.in_words(versions)}; {seconds / 60:.1f} minutes in all. "
         )
         if benchmarks.shared(found):
             text += (

@@ -15,7 +15,6 @@ class Claims(Report):
     choose among them (static/llmbook.js), where scripts run.
     """
 
-    ORDER = ("wrong", "dated", "debatable", "loose", "correct")
     FILTER = """<form class="claims-filter" role="search" hidden>
 <div role="group" aria-label="Verdicts to show">{buttons}</div>
 <label>Words <input type="search" name="words" autocomplete="off"></label>
@@ -25,10 +24,10 @@ class Claims(Report):
         'data-verdict="{verdict}">{verdict} {count}</button>'
     )
 
-    def draw(self, chapters):
-        counts = report.verdicts(chapters)
-        verdicts = [verdict for verdict in self.ORDER if verdict in counts]
-        buttons = "".join(self.BUTTON.format(verdict=v, count=counts[v]) for v in verdicts)
+    def draw(self):
+        chapters = self.chapters()
+        verdicts = report.verdicts(chapters)
+        buttons = "".join(self.BUTTON.format(verdict=v, count=n) for v, n in verdicts.items())
         choose = nodes.raw("", self.FILTER.format(buttons=buttons), format="html")
         found = [(chapter, row, record) for chapter in chapters for row, record in chapter.rows]
         sections = [self.section(verdict, found) for verdict in verdicts]

@@ -3,7 +3,8 @@
 from docutils import nodes
 
 from llmbook.book import gpu, report
-from llmbook.book.directives.base import Report, link, shown, table
+from llmbook.book.directives.base import Report, link, table
+from llmbook.provenance import in_words
 
 
 class Status(Report):
@@ -20,7 +21,8 @@ class Status(Report):
         "Spreads over seeds, recorded",
     )
 
-    def draw(self, chapters):
+    def draw(self):
+        chapters = self.chapters()
         spreads = {chapter.name: run for chapter, run in report.recorded_runs(chapters)}
         rows = [self.cells(c, spreads.get(c.name)) for c in chapters]
         return [table(self.HEAD, rows, "chapter-status"), *self.on_gpus()]
@@ -39,7 +41,7 @@ class Status(Report):
                 name,
                 gpu.told(record) + (" (of earlier kernels)" if record["stale"] else ""),
                 record["hardware"],
-                shown(record["versions"]),
+                in_words(record["versions"]),
                 f"{record['date'][:10]}, {record['commit'][:12]}",
             )
             for name, record in found.items()
@@ -56,7 +58,7 @@ class Status(Report):
             f"{run.get('peak_memory_mb', 0):,.0f} MB",
             f"{chapter.settled} of {len(chapter.rows)}",
             f"{run.get('profile', '')}: {run.get('device', '')}",
-            shown(run.get("versions", {})),
+            in_words(run.get("versions", {})),
             self.spread(spread) if spread else "",
         )
 
@@ -64,4 +66,4 @@ class Status(Report):
     def spread(run):
         """How the spreads of a chapter's trained claims were recorded, in a line."""
         told = f"{len(run['seeds'])} seeds at {run['profile']}, {run['date']}, {run['hardware']}"
-        return f"{told}, commit {run['commit'][:12]}; {shown(run['versions'])}"
+        return f"{told}, commit {run['commit'][:12]}; {in_words(run['versions'])}"

@@ -2,7 +2,7 @@
 
 from docutils import nodes
 
-from llmbook.book import implemented, report
+from llmbook.book import contents, implemented
 from llmbook.book.directives.base import Report, joined, link, table
 
 
@@ -11,7 +11,8 @@ class Implemented(Report):
 
     HEAD = ("System", "Taught in", "Lives in llmbook", "Held to account by")
 
-    def draw(self, chapters):
+    def draw(self):
+        self.named = {entry.name: entry for entry in contents.entries(self.parts())}
         drawn = []
         for group, rows in implemented.systems().items():
             section = nodes.section(ids=[nodes.make_id(group)], names=[])
@@ -27,9 +28,7 @@ class Implemented(Report):
         places = []
         for entry in entries:
             notebook, _, heading = entry.partition(": ")
-            if notebook in self.pages:
-                where = self.env.llmbook_executed[self.pages[notebook]]
-                chapter = report.chapter(notebook, where)
+            if chapter := self.named.get(notebook):
                 anchor = nodes.make_id(heading)
                 places.append(link(self.address(chapter, anchor), chapter.title))
         return joined(places) if places else "no chapter of its own"
