@@ -25,6 +25,8 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "cross")
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 WORDS = ("⊔", *COLOURS, *SHAPES, *ROWS, *COLUMNS)
+SIZES = (len(COLOURS), len(SHAPES), len(ROWS), len(COLUMNS))  # words of each kind
+STARTS = torch.tensor([1, *SIZES[:-1]]).cumsum(0)  # where each kind begins in WORDS
 LEAST, MOST = 3.0, 4.0  # radii
 FIRST, LAST = 3.5, 12.5  # where centres may be
 
@@ -75,9 +77,12 @@ def pictures(n, generator=0):
 
 def captions(shape, colour, x, y):
     """The four words of each picture: (n, 4) places in WORDS."""
-    first = (1, 1 + len(COLOURS), 1 + len(COLOURS) + len(SHAPES))
-    words = (first[0] + colour, first[1] + shape, first[2] + thirds(y), first[2] + 3 + thirds(x))
-    return torch.stack(words, 1)
+    return torch.stack([colour, shape, thirds(y), thirds(x)], 1) + STARTS
+
+
+def all_captions():
+    """Every caption that can be said: (180, 4)."""
+    return torch.cartesian_prod(*map(torch.arange, SIZES)) + STARTS
 
 
 def pairs(n, generator=0):

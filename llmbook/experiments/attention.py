@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from llmbook.data.tasks import dates, reversal
 from llmbook.experiments.pronoun import MASKS, resolved
-from llmbook.experiments.record import RECORDED, recorded
+from llmbook.experiments.record import RECORDED, by_seed
 from llmbook.models.pretrained import SHIPPED
 from llmbook.recurrent import GRU
 from llmbook.tokenization.characters import CharacterTokenizer
@@ -232,9 +232,8 @@ def points():
 
 
 def over_seeds(part, name):
-    """{seed: found} of the recorded runs of one part and arm."""
-    runs = recorded(OUT).get(part, {})
-    return {s: runs[f"{name}/{s}"] for s in SEEDS if f"{name}/{s}" in runs}
+    """What was recorded of one arm, a value a seed."""
+    return by_seed(OUT, part, name)
 
 
 def add_arguments(parser):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from llmbook.decoding import generate
-from llmbook.experiments.mamba import fit
+from llmbook.experiments.fit import fit
 from llmbook.models import load
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.pretrained import SHIPPED
@@ -54,10 +54,10 @@ def reverse_kl(logits, teacher):
 def train_student(model, kind, text, teacher, gen, steps, rate):
     """Train a student from "text", from the "teacher" on text, or on its "own" continuations."""
 
-    def batch(_):
+    def loss_at(_):
         x, y = windows(text.train, gen)
         if kind == "text":
-            return x, y
+            return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
         if kind == "own":
             x = generate(
                 model,
@@ -68,16 +68,12 @@ def train_student(model, kind, text, teacher, gen, steps, rate):
                 eos_id=(),
             )
         with torch.no_grad():
-            return x, teacher(x)
-
-    def loss(logits, y):
-        if kind == "text":
-            return F.cross_entropy(logits.flatten(0, 1), y.flatten())
+            wanted = teacher(x)
         if kind == "own":
-            return reverse_kl(logits[:, PROMPT - 1 :], y[:, PROMPT - 1 :])
-        return forward_kl(logits, y)
+            return reverse_kl(model(x)[:, PROMPT - 1 :], wanted[:, PROMPT - 1 :])
+        return forward_kl(model(x), wanted)
 
-    return fit(model.train(), batch, loss, steps, rate)
+    return fit(model.train(), loss_at, steps, rate)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmbook.experiments.distil import windows
-from llmbook.experiments.mamba import fit
+from llmbook.experiments.fit import fit
 from llmbook.seeds import generator
 
 HEADS, STEPS, RATE = 3, 300, 4e-3
@@ -42,18 +42,16 @@ def train_heads(heads, text, gen, steps=STEPS, rate=RATE):
     """Teach head k the token k places after the next, on text; the CPU-seconds it took."""
     model, count = heads.model[0], len(heads.maps)
 
-    def batch(_):
+    def loss_at(_):
         x, y = windows(text.train, gen)
         with torch.no_grad():
-            return model.hidden(x)[:, :-count], y
-
-    def loss(z, y):  # head k at place t: the token at t + 1 + k
-        n = z.shape[2]
+            h = model.hidden(x)[:, :-count]
+        z, n = heads(h), h.shape[1]  # head k at place t: the token at t + 1 + k
         wanted = torch.stack([y[:, k + 1 : k + 1 + n] for k in range(count)])
         return F.cross_entropy(z.flatten(0, 2), wanted.flatten())
 
     with torch.enable_grad():
-        return fit(heads.train(), batch, loss, steps, rate)
+        return fit(heads.train(), loss_at, steps, rate)
 
 
 @torch.no_grad()
@@ -103,5 +101,5 @@ def heads_run(seed, text, model, steps=STEPS):
         "right": right_guesses(heads, text),
         "tokens a pass": PROMPTS * NEW / passes,
         "weights": sum(p.numel() for p in heads.parameters()),
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
     }

@@ -12,12 +12,11 @@ answers with the symbol four steps on) or "free". What a model saw of "free" is 
 one half in steps, a quarter at once, a quarter walks that end anywhere.
 """
 
-import time
-
 import torch
 import torch.nn.functional as F
 
 from llmbook import checks
+from llmbook.experiments.fit import fit as train
 from llmbook.losses import IGNORED
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.seeds import generator
@@ -178,21 +177,16 @@ def fresh(seed, n_layers=2, d_model=64):
 
 def fit(how, seed, steps=STEPS, n_layers=2, batch=32, lr=3e-3):
     """Lookups, then demonstrations of 1 step, of 2, … of 8: the model, and CPU-seconds."""
-    model, gen, began = fresh(seed, n_layers), generator(seed, "hops"), time.process_time()
-    adam = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.98), weight_decay=0.01)
-    slope = torch.optim.lr_scheduler.OneCycleLR(adam, lr, total_steps=steps, pct_start=0.1)
-    lessons = min(LESSONS, steps // 5)
-    for step in range(steps):
+    model, gen, lessons = fresh(seed, n_layers), generator(seed, "hops"), min(LESSONS, steps // 5)
+
+    def loss_at(step):
         longest = min(MOST, 1 + int(2 * MOST * (step - lessons) / (steps - lessons)))
         if step < lessons:
             text, targets = lookups(batch, gen)
         else:
             text, targets = demonstrations(batch, gen, how, tuple(range(1, longest + 1)))
         logits = model(text)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
-        adam.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.step()
-        slope.step()
-    return model.eval(), time.process_time() - began
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+    seconds = train(model, loss_at, steps, lr)
+    return model.eval(), seconds

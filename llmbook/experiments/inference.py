@@ -18,7 +18,7 @@ from torch import nn
 
 from llmbook.data.folders import write_json
 from llmbook.experiments import distil, draft_heads
-from llmbook.experiments.mamba import fit
+from llmbook.experiments.fit import fit
 from llmbook.experiments.record import RECORDED, recorded
 from llmbook.layers import FeedForward, RMSNorm
 from llmbook.models import load
@@ -193,19 +193,17 @@ def recall_run(arm, seed, steps=RECALL_STEPS, long_steps=LONG_STEPS):
     torch.manual_seed(seed)
     model, gen = Recaller(ARMS[arm]), generator(seed, "pairs")
 
-    def batches(n, tokens):
-        def batch(_):
+    def loss_of(n, tokens):
+        def loss_at(_):
             ids = pair_texts(n, tokens + 2, gen)
-            return ids[:, :-1], ids[:, 1:]
+            logits, y = model(ids[:, :-1])[:, ::2], ids[:, 1::2]  # values: keys cannot be foreseen
+            return F.cross_entropy(logits.flatten(0, 1), y.flatten())
 
-        return batch
+        return loss_at
 
-    def loss(logits, y):  # of the values: keys cannot be foreseen
-        return F.cross_entropy(logits[:, ::2].flatten(0, 1), y[:, ::2].flatten())
-
-    seconds = fit(model.train(), batches(32, SHORT), loss, steps, 3e-3)
+    seconds = fit(model.train(), loss_of(32, SHORT), steps, 3e-3)
     before = [[found(model.eval(), n, depth) for depth in DEPTHS] for n in LENGTHS]
-    seconds += fit(model.train(), batches(8, LONG), loss, long_steps, 1e-3)
+    seconds += fit(model.train(), loss_of(8, LONG), long_steps, 1e-3)
     after = [[found(model.eval(), n, depth) for depth in DEPTHS] for n in LENGTHS]
     return {
         "trained short": before,

@@ -19,13 +19,13 @@ Every run is a function of its key, so that a killed recording goes on with the 
 """
 
 import math
-import time
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from llmbook.experiments.fit import fit
 from llmbook.experiments.record import RECORDED, recorded
 from llmbook.layers import RMSNorm
 from llmbook.positions import Rotary
@@ -166,22 +166,6 @@ class Model(nn.Module):
         return self.head(self.hidden(x))
 
 
-def fit(model, batch_at, loss, steps, lr):
-    """Train with AdamW and one cycle of the rate; the CPU-seconds that it took."""
-    began = time.process_time()
-    adam = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.98), weight_decay=0.01)
-    slope = torch.optim.lr_scheduler.OneCycleLR(adam, lr, total_steps=steps, pct_start=0.1)
-    for step in range(steps):
-        x, y = batch_at(step)
-        value = loss(model(x), y)
-        adam.zero_grad()
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.step()
-        slope.step()
-    return time.process_time() - began
-
-
 # --- selective copying
 
 SYMBOLS = 4  # kinds of symbols
@@ -213,17 +197,18 @@ def copying_run(kind, seed, steps=COPY_STEPS):
     model = copying_model(kind, seed)
     gen = generator(seed, "copying")
 
-    def loss(logits, y):
-        return F.cross_entropy(logits[:, -KEPT:].flatten(0, 1), y.flatten())
+    def loss_at(step):
+        x, y = copying(32, gen)
+        return F.cross_entropy(model(x)[:, -KEPT:].flatten(0, 1), y.flatten())
 
-    seconds = fit(model, lambda step: copying(32, gen), loss, steps, 5e-3)
+    seconds = fit(model, loss_at, steps, 5e-3)
     model.eval()
     with torch.no_grad():
         x, y = copying(1000, generator(0, "copying test"))
         found = {"accuracy": (model(x)[:, -KEPT:].argmax(-1) == y).double().mean().item()}
         if kind == "selective":
             found |= selection(model, x, y)
-    return {**found, "seconds": round(seconds, 1)}, model
+    return {**found, "seconds": seconds}, model
 
 
 @torch.no_grad()
@@ -286,16 +271,13 @@ def loops_run(name, seed, steps=LOOP_STEPS, d_model=48):
     model = Model(LOOP_MODELS[name], LOOP_SYMBOLS, LOOP_SYMBOLS, d_model)
     gen = generator(seed, "loops")
 
-    def batch(step):
+    def loss_at(step):
         ids = loops(16, gen)[0]
-        return ids[:, :-1], ids[:, 1:]
+        return F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
 
-    def loss(logits, y):
-        return F.cross_entropy(logits.flatten(0, 1), y.flatten())
-
-    seconds = fit(model, batch, loss, steps, 4e-3)
+    seconds = fit(model, loss_at, steps, 4e-3)
     weights = sum(p.numel() for p in model.parameters())
-    return {"accuracy": loops_accuracy(model), "weights": weights, "seconds": round(seconds, 1)}
+    return {"accuracy": loops_accuracy(model), "weights": weights, "seconds": seconds}
 
 
 @torch.no_grad()
@@ -333,15 +315,16 @@ def tones_run(kind, seed, steps=TONE_STEPS):
     model = Model([kind, kind], 1, 2, 16, samples=True)
     gen = generator(seed, "tones")
 
-    def loss(logits, y):
-        return F.cross_entropy(logits.mean(1), y)
+    def loss_at(step):
+        x, y = tones(TONE_BATCH, gen)
+        return F.cross_entropy(model(x).mean(1), y)
 
-    seconds = fit(model, lambda step: tones(TONE_BATCH, gen), loss, steps, 1e-2)
+    seconds = fit(model, loss_at, steps, 1e-2)
     model.eval()
     with torch.no_grad():
         x, y = tones(200, generator(0, "tones test"))
         right = model(x).mean(1).argmax(-1) == y
-    return {"accuracy": right.double().mean().item(), "seconds": round(seconds, 1)}
+    return {"accuracy": right.double().mean().item(), "seconds": seconds}
 
 
 # --- the record

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmbook.data import documentation
-from llmbook.experiments.record import RECORDED, recorded
+from llmbook.experiments.record import RECORDED, by_seed, recorded
 from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import Rotary
 
@@ -285,8 +285,7 @@ def recorded_runs():
 
 def over_seeds(part, name=None):
     """What was recorded of one part, or of one thing in it, a value a seed."""
-    runs = recorded_runs().get(part, {})
-    found = [runs[str(seed)] for seed in SEEDS if str(seed) in runs]
+    found = by_seed(OUT, part)
     return found if name is None else [one[name] for one in found]
 
 

@@ -20,7 +20,7 @@ import torch
 from llmbook.data import documentation
 from llmbook.data.packing import Windows, pack
 from llmbook.experiments import parallel, precision, toy_world
-from llmbook.experiments.record import RECORDED, recorded
+from llmbook.experiments.record import RECORDED, by_seed, recorded
 from llmbook.losses import log_probs
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.seeds import generator
@@ -243,8 +243,7 @@ def recorded_runs():
 
 def over_seeds(part, arm):
     """What was recorded of one arm, a value a seed."""
-    runs = recorded_runs().get(part, {})
-    return [runs[f"{arm}/{seed}"] for seed in SEEDS if f"{arm}/{seed}" in runs]
+    return by_seed(OUT, part, arm)
 
 
 def points():

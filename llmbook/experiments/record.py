@@ -55,6 +55,19 @@ def recorded(path):
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def by_seed(path, part, arm=""):
+    """[found, …] of one part and arm of a recording, in the order of the seeds.
+
+    Its keys are "arm/seed", or the seed alone.
+    """
+    found = {}
+    for key, value in recorded(path).get(part, {}).items():
+        name, _, seed = key.rpartition("/")
+        if name == arm:
+            found[int(seed)] = value
+    return [found[seed] for seed in sorted(found)]
+
+
 class Recording:
     """A JSON file of what was measured, with where, when and by which command.
 

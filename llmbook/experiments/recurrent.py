@@ -19,7 +19,7 @@ from llmbook.data import batches, documentation
 from llmbook.data.tasks import anbn, reversal
 from llmbook.experiments import recall
 from llmbook.experiments.recall import SEEDS, Reader, accuracy, fit
-from llmbook.experiments.record import RECORDED, recorded
+from llmbook.experiments.record import RECORDED, by_seed, recorded
 from llmbook.models.pretrained import SHIPPED
 from llmbook.recurrent import GRU, LSTM, RNN
 from llmbook.tokenization.characters import CharacterTokenizer
@@ -293,10 +293,8 @@ def recorded_runs():
 
 
 def over_seeds(part, name):
-    """{seed: found} of the recorded runs of one part and arm."""
-    runs = recorded_runs().get(part, {})
-    keys = {f"{name}/{seed}": seed for seed in SEEDS}
-    return {seed: runs[key] for key, seed in keys.items() if key in runs}
+    """What was recorded of one arm, a value a seed."""
+    return by_seed(OUT, part, name)
 
 
 def run(options, record):

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from llmbook.experiments import translator as lab
-from llmbook.experiments.record import RECORDED, recorded
+from llmbook.experiments.record import RECORDED, by_seed
 from llmbook.models.pretrained import SHIPPED
 from llmbook.models.transformer import Transformer, TransformerConfig
 from llmbook.positions import sinusoidal
@@ -235,10 +235,8 @@ def points():
 
 
 def over_seeds(part, name=""):
-    """The recorded values of one arm in order of the seeds; a missing seed is left out."""
-    runs = recorded(OUT).get(part, {})
-    keys = [f"{name}/{seed}" if name else f"{seed}" for seed in SEEDS]
-    return [runs[key] for key in keys if key in runs]
+    """What was recorded of one arm, a value a seed."""
+    return by_seed(OUT, part, name)
 
 
 def add_arguments(parser):

@@ -65,6 +65,19 @@ class WithWeights(Interactive):
         super().__init__(weights_name=weights_name, weights_shapes=shapes, weights=packed, **state)
 
 
+def gpt_parts(model):
+    """(weights, sizes) of a `GPT` as `makeGPT` of language.js wants them.
+
+    Raises TypeError for another kind of model, ValueError for a form that the page cannot compute.
+    """
+    if getattr(model, "architecture", None) != "GPT2LMHeadModel":
+        raise TypeError(f"model must be a GPT: got {type(model).__name__}")
+    if model.config.activation != "gelu_tanh" or not model.config.tied:
+        raise ValueError("model must have activation gelu_tanh and a tied head")
+    weights = {name: v for name, v in model.state_dict().items() if name != "head.weight"}
+    return weights, {name: getattr(model.config, name) for name in ("n_heads", "max_len", "eps")}
+
+
 class WithModel(WithWeights):
     """An interactive figure in which a GPT reads and writes, in the browser: `language.js`.
 
@@ -86,8 +99,7 @@ class WithModel(WithWeights):
         if model is None:
             super().__init__("", {}, **state)
             return
-        if getattr(model, "architecture", None) != "GPT2LMHeadModel":
-            raise TypeError(f"model must be a GPT: got {type(model).__name__}")
+        weights, sizes = gpt_parts(model)
         config = model.config
         if not weights_name:
             raise ValueError("weights_name must name the model: got none")
@@ -96,10 +108,8 @@ class WithModel(WithWeights):
             raise ValueError(
                 f"tokenizer must have the model's {config.vocab_size} tokens: got {size}"
             )
-        if config.activation != "gelu_tanh" or not config.tied or type(config.eos_id) is not int:
-            raise ValueError("model must have activation gelu_tanh, a tied head and one eos_id")
-        weights = {name: v for name, v in model.state_dict().items() if name != "head.weight"}
-        sizes = {name: getattr(config, name) for name in ("n_heads", "max_len", "eps")}
+        if type(config.eos_id) is not int:
+            raise ValueError(f"model must have one eos_id: got {config.eos_id}")
         sizes["begin"] = config.eos_id
         state |= {"model_config": sizes, "tokenizer": tokenizer_state(tokenizer)}
         super().__init__(weights_name, weights, **state)

@@ -4,7 +4,7 @@ import traitlets
 
 from llmbook.experiments.inside import house
 
-from .forward import WithModel, WithWeights
+from .forward import WithModel, WithWeights, gpt_parts
 from .interactive import check_range
 
 
@@ -51,10 +51,9 @@ class HouseWalk(WithModel):
             room = house.LEADS[room, house.LETTERS.index(letter)].item()
             if room < 0:
                 raise ValueError(f"text must lead through doors: got {text!r}, a wall at {letter}")
-        weights = {k: v for k, v in model.state_dict().items() if k != "head.weight"}
+        weights, sizes = gpt_parts(model)
         for at in {layer, reading}:
             weights |= dict(zip((f"probe.{at}.weight", f"probe.{at}.bias"), probes[at]))
-        sizes = {name: getattr(model.config, name) for name in ("n_heads", "max_len", "eps")}
         state |= {"layer": layer, "reading": reading, "strength": float(strength), "text": text}
         state |= {"model_config": sizes, "leads": house.LEADS.tolist()}
         WithWeights.__init__(self, "walker", {**weights, "ways": ways}, **state)

@@ -133,7 +133,7 @@ def test_a_claim_on_recorded_runs_fails_when_they_say_otherwise(
 
     def otherwise(asked, which):
         found = told(asked, which)
-        return dict.fromkeys(found, value) if (asked, which) == (part, arm) else found
+        return [value] * len(found) if (asked, which) == (part, arm) else found
 
     execute("attention", cells)
     monkeypatch.setattr(attention, "over_seeds", otherwise)

@@ -113,7 +113,7 @@ def test_a_claim_on_recorded_runs_fails_when_they_say_otherwise(
         found = told(asked, which)
         if (asked, which) != (part, arm):
             return found
-        return {s: {**v, worse: 1.0} if worse else [40] * len(v) for s, v in found.items()}
+        return [{**v, worse: 1.0} if worse else [40] * len(v) for v in found]
 
     monkeypatch.setattr(recurrent, "over_seeds", otherwise)
     with pytest.raises(ClaimError, match=name):

@@ -13,7 +13,10 @@ from llmbook.experiments.record import main
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.seeds import generator
 
-GEN = generator(0, "test")
+
+@pytest.fixture
+def gen():
+    return generator(0, "test")
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +63,10 @@ def test_a_wall_is_refused():
 # --- reading and editing
 
 
-def test_going_through_a_model_gives_its_logits_and_takes_changes():
+def test_going_through_a_model_gives_its_logits_and_takes_changes(gen):
     torch.manual_seed(0)
     model = GPT(GPTConfig(9, 8, 16, 2, 2)).double()
-    ids = torch.randint(9, (3, 6), generator=GEN)
+    ids = torch.randint(9, (3, 6), generator=gen)
     states, logits = through(model, ids)
     torch.testing.assert_close(logits, model(ids))
     assert states.shape == (3, 3, 6, 16)
@@ -73,8 +76,8 @@ def test_going_through_a_model_gives_its_logits_and_takes_changes():
     assert (other - logits).abs().max() > 0.01
 
 
-def test_a_move_of_strength_one_swaps_how_strongly_two_rooms_are_read():
-    x, weight, bias = (torch.randn(s, generator=GEN).double() for s in ((4, 8), (16, 8), (16,)))
+def test_a_move_of_strength_one_swaps_how_strongly_two_rooms_are_read(gen):
+    x, weight, bias = (torch.randn(s, generator=gen).double() for s in ((4, 8), (16, 8), (16,)))
     here, there = torch.tensor([0, 1, 2, 3]), torch.tensor([5, 6, 7, 8])
     rows = torch.arange(4)
 
@@ -150,9 +153,9 @@ def test_a_vector_put_back_at_the_start_or_the_end_brings_all_or_nothing():
     assert opened.patched(model, clean, other, 0, -1, closing) == pytest.approx(0, abs=1e-3)
 
 
-def test_no_head_silenced_is_the_model_and_hooks_are_taken_away():
+def test_no_head_silenced_is_the_model_and_hooks_are_taken_away(gen):
     model, _ = opened.small()
-    ids = torch.randint(model.config.vocab_size, (2, 9), generator=GEN)
+    ids = torch.randint(model.config.vocab_size, (2, 9), generator=gen)
     targets = ids.roll(-1, 1)
     plain = -model(ids).log_softmax(-1).gather(-1, targets[..., None])[..., 0].detach()
     torch.testing.assert_close(opened.without(model, ids, targets, []), plain)
@@ -160,10 +163,10 @@ def test_no_head_silenced_is_the_model_and_hooks_are_taken_away():
     assert not any(block.attention.out_proj._forward_pre_hooks for block in model.blocks)
 
 
-def test_a_dictionary_uses_few_directions_and_learns():
+def test_a_dictionary_uses_few_directions_and_learns(gen):
     torch.manual_seed(1)
     ways = torch.nn.functional.normalize(torch.randn(20, 12), dim=-1)
-    codes = torch.rand(4000, 20, generator=GEN)
+    codes = torch.rand(4000, 20, generator=gen)
     codes = codes * (codes > 0.9)
     x = codes @ ways
     few = opened.learn(x, 0, steps=5, rows=256, features=40, active=4)
@@ -200,16 +203,16 @@ def test_the_calibration_error_of_known_cases():
     assert facts.calibration_error(one, torch.tensor([True, False, True, True])) == 0.25
 
 
-def test_a_temperature_that_was_put_in_is_found():
-    logits = 2 * torch.randn(4000, 8, generator=GEN)
-    target = torch.multinomial(logits.softmax(-1), 1, generator=GEN)[:, 0]
+def test_a_temperature_that_was_put_in_is_found(gen):
+    logits = 2 * torch.randn(4000, 8, generator=gen)
+    target = torch.multinomial(logits.softmax(-1), 1, generator=gen)[:, 0]
     found = facts.fit_temperature((3 * logits).log_softmax(-1), target)
     assert found == pytest.approx(3, rel=0.1)
 
 
 def test_free_guessing_is_not_declined_and_dear_guessing_is():
     world = facts.build(1)
-    model = facts.raise_on(world, world.family, 1, steps=60)
+    model = toy_world.raise_model(world, world.family, 1, steps=60)
     free, dear = (
         facts.reward(copy.deepcopy(model), world, 1, wrong, steps=60) for wrong in (0, 3)
     )
@@ -244,7 +247,7 @@ def test_a_recorded_run_comes_out_again():
     found = runs.share_of(1, 90)
     assert found == pytest.approx(made["shares"]["90/1"], abs=0.05)
     p = toy_world.ask(
-        facts.raise_on(facts.build(1), facts.build(1).family, 1),
+        toy_world.raise_model(facts.build(1), facts.build(1).family, 1),
         facts.build(1),
         ["the engineer said"],
     )

@@ -8,6 +8,7 @@ fact is asked for in the same words, and what is right is known. Built from the 
 
 import random
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -31,7 +32,7 @@ class Told:
     declined: list
     untold: list
 
-    @property
+    @cached_property
     def ids(self):
         """dict from a word to its number."""
         return {word: i for i, word in enumerate(self.words)}
@@ -72,11 +73,6 @@ def build(seed, share=SHARE):
     words = {word for part in family.values() for line in part for word in line.split()}
     declined, untold = rest[:DECLINED], rest[DECLINED:]
     return Told(facts, ["⊔", *sorted(words | {IDK})], family, told, declined, untold)
-
-
-def raise_on(world, diet, seed, steps=toy_world.STEPS):
-    """A tiny GPT that has read a diet of the world."""
-    return toy_world.raise_model(world, diet, seed, steps)
 
 
 def question(world, i):
@@ -139,11 +135,6 @@ def scaled(model, world):
     return found
 
 
-def expected_score(p, wrong):
-    """What an answer that is right with probability p is worth: right 1, wrong −wrong."""
-    return p - (1 - p) * wrong
-
-
 # --- learning to decline
 
 
@@ -202,6 +193,5 @@ def standing(model, world):
             "idk": idk.double().mean().item(),
             "wrong": ((best != right) & ~idk).double().mean().item(),
             "confidence": top.double().mean().item(),
-            "a land": sum(world.words[b].endswith("ia") for b in best) / len(best),
         }
     return found

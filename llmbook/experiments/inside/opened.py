@@ -194,7 +194,7 @@ class Dictionary(nn.Module):
         return self.features(x) @ nn.functional.normalize(self.write, dim=-1) + self.middle
 
     def loss(self, x, _):
-        """Mean squared error over that of the mean."""
+        """Squared error over that of the middle alone, which begins as the mean."""
         return (self(x) - x).square().sum() / (x - self.middle.detach()).square().sum()
 
 

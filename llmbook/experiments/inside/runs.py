@@ -18,7 +18,7 @@ from llmbook.data.folders import write_json
 from llmbook.experiments import toy_world
 from llmbook.experiments.inside import facts, house, opened, walker
 from llmbook.experiments.inside.streams import through
-from llmbook.experiments.record import RECORDED, recorded
+from llmbook.experiments.record import RECORDED, by_seed, recorded
 from llmbook.models.gpt import GPT
 from llmbook.models.pretrained import SHIPPED
 from llmbook.seeds import generator
@@ -87,8 +87,7 @@ def edits(model, probes, seed):
             "wrong": walker.wrong_letters(p, new).mean().item(),
         }
 
-    plain = {k: p[0] for k, p in probes.items()}
-    ask = (model, walks, places, there, plain)
+    ask = (model, walks, places, there, probes)
     with torch.no_grad():
         none = walker.expected(model(walks.ids)[torch.arange(len(places)), places])
     found = {"none": told(none)}
@@ -121,12 +120,12 @@ def walked(seed, steps=walker.STEPS):
 
 
 def ship(model, probes):
-    """Write the walker and its probes as float16: `weights/walker`, with a card."""
+    """Write the walker, its probes and random directions as float16 into `weights/walker`."""
     WEIGHTS.mkdir(parents=True, exist_ok=True)
     held = {f"model.{k}": v for k, v in model.state_dict().items() if k != "head.weight"}
     for layer, probe in probes.items():
         if layer:
-            held |= {f"probe.{layer}.{k}": v for k, v in probe[0].state_dict().items()}
+            held |= {f"probe.{layer}.{k}": v for k, v in probe.state_dict().items()}
     held["ways"] = nn.functional.normalize(
         torch.randn(house.ROOMS, walker.WIDTH, generator=generator(0, "ways")), dim=-1
     )
@@ -161,8 +160,8 @@ def pooled(model, world):
 def told_and_not(seed):
     """One run of `facts`: a model that was told some, and what makes it decline."""
     world = facts.build(seed)
-    model = facts.raise_on(world, world.family, seed)
-    honest = facts.raise_on(world, world.honest, seed)
+    model = toy_world.raise_model(world, world.family, seed)
+    honest = toy_world.raise_model(world, world.honest, seed)
     confidence, right = pooled(model, world)
     arms = {
         "as told": model,
@@ -182,9 +181,9 @@ def told_and_not(seed):
 
 
 def share_of(seed, share):
-    """One run of `shares`: a model's own proportion, and sampled at temperatures."""
+    """One run of `shares`: the proportions that a model learned from a text with another."""
     world = facts.build(seed, share)
-    model = facts.raise_on(world, world.family, seed)
+    model = toy_world.raise_model(world, world.family, seed)
     p = toy_world.ask(model, world, ["the engineer said", "the nurse said"])
     he, she = (p[:, world.ids[word]] for word in ("he", "she"))
     return {
@@ -228,18 +227,14 @@ def dictionary(seed, which):
 
 def points():
     """(part, key, (function, arguments…)) of every run."""
-    for seed in SEEDS[:3]:
-        yield "walker", f"{seed}", (walked, seed)
     for seed in SEEDS:
+        yield "walker", f"{seed}", (walked, seed)
         yield "facts", f"{seed}", (told_and_not, seed)
+        for share in SHARES:
+            yield "shares", f"{share}/{seed}", (share_of, seed, share)
     for seed in SEEDS[:3]:
         for which in ("trained", "untrained"):
             yield "features", f"{which}/{seed}", (dictionary, seed, which)
-    for seed in SEEDS:
-        for share in SHARES:
-            yield "shares", f"{share}/{seed}", (share_of, seed, share)
-    for seed in SEEDS[3:]:
-        yield "walker", f"{seed}", (walked, seed)
 
 
 def recorded_runs():
@@ -247,14 +242,11 @@ def recorded_runs():
     return recorded(OUT)
 
 
-def over_seeds(part, *path, begin=""):
-    """One number a seed of the record, from the runs whose key begins so."""
-    found = []
-    for key, value in sorted(recorded_runs().get(part, {}).items()):
-        if key.startswith(begin):
-            for name in path:
-                value = value[name]
-            found.append(value)
+def over_seeds(part, *path, arm=""):
+    """What was recorded at a path, names inside each other, of one arm: a value a seed."""
+    found = by_seed(OUT, part, arm)
+    for name in path:
+        found = [one[name] for one in found]
     return found
 
 

@@ -89,8 +89,11 @@ def fit(features, rooms, seed, hidden=0, steps=400):
     One linear layer; with hidden > 0, one of ReLU units before it.
     """
     torch.manual_seed(seed)
-    layers = [nn.Linear(features.shape[1], hidden), nn.ReLU()] if hidden else []
-    probe = nn.Sequential(*layers, nn.Linear(hidden or features.shape[1], ROOMS))
+    width = features.shape[1]
+    if hidden:
+        probe = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, ROOMS))
+    else:
+        probe = nn.Linear(width, ROOMS)
     optimizer = torch.optim.Adam(probe.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     gen = generator(seed, "probe")

@@ -1,4 +1,4 @@
-"""The outlook's small experiments: `python -m llmbook record outlook` runs them.
+"""The outlook's small experiments; runs.py records all that train.
 
 pictures    text and image: a caption, two ways to fuse, pairing by contrast
 retrieval   facts in weights and facts in passages

@@ -1,6 +1,4 @@
-"""A small pre-norm Transformer block whose mask is an argument, and one loop that trains."""
-
-import time
+"""A small pre-norm Transformer block whose mask is an argument."""
 
 import torch
 import torch.nn.functional as F
@@ -47,20 +45,3 @@ class Block(nn.Module):
         if self.cross is not None:
             x = x + self.cross(self.norm_cross(x), memory)
         return x + self.down(F.gelu(self.up(self.norm2(x))))
-
-
-def fit(model, loss_at, steps, lr=3e-3):
-    """Train with AdamW and one cycle of the rate; loss_at(step) → scalar. The CPU-seconds."""
-    began = time.process_time()
-    adam = torch.optim.AdamW(
-        model.parameters(), lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-    slope = torch.optim.lr_scheduler.OneCycleLR(adam, lr, total_steps=steps, pct_start=0.1)
-    for step in range(steps):
-        loss = loss_at(step)
-        adam.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.step()
-        slope.step()
-    return round(time.process_time() - began, 1)

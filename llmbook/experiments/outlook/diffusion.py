@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llmbook.experiments.outlook.blocks import Block, fit
+from llmbook.experiments.fit import fit
+from llmbook.experiments.outlook.blocks import Block
 from llmbook.seeds import generator
 
 TOKENS, SYMBOLS = 8, 16
@@ -93,7 +94,7 @@ def train(arm, seed, steps=STEPS):
         logits = model(torch.cat([front, x[:, :-1]], 1))[:, -TOKENS:]
         return F.cross_entropy(logits.flatten(0, 1), x.flatten())
 
-    return model, fit(model, loss_at, steps, 6e-3)
+    return model, fit(model, loss_at, steps, 6e-3, fused=True)
 
 
 def drawn(logits, gen):

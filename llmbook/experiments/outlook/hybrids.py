@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmbook.experiments import mamba
-from llmbook.experiments.outlook.blocks import fit
+from llmbook.experiments.fit import fit
 from llmbook.layers import GatedFeedForward, RMSNorm
 from llmbook.moe import MoE, MoEConfig, collect_routings, pooled_balance_loss
 from llmbook.seeds import generator
@@ -68,7 +68,7 @@ def hybrid_run(arm, seed, steps=mamba.LOOP_STEPS):
         loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         return loss + 0.01 * pooled_balance_loss(routings, "switch") if experts else loss
 
-    seconds = fit(model, loss_at, steps, RATE)
+    seconds = fit(model, loss_at, steps, RATE, fused=True)
     total, active = model.weights()
     return {
         "accuracy": mamba.loops_accuracy(model),

@@ -12,7 +12,8 @@ from torch import nn
 
 from llmbook.data import shapes
 from llmbook.data.shapes import PATCH, SIZE, WORDS, patches
-from llmbook.experiments.outlook.blocks import Block, fit
+from llmbook.experiments.fit import fit
+from llmbook.experiments.outlook.blocks import Block
 from llmbook.models.pretrained import SHIPPED
 from llmbook.seeds import generator
 
@@ -75,7 +76,7 @@ def caption_run(seed, steps=CAPTION_STEPS):
         before = F.pad(said[:, :-1], (1, 0))
         return F.cross_entropy(model(image, before).flatten(0, 1), said.flatten())
 
-    seconds = fit(model, loss_at, steps)
+    seconds = fit(model, loss_at, steps, 3e-3, fused=True)
     test = generator(0, "caption test")
     image, said = shapes.pictures(2000, test)
     found = {}
@@ -168,7 +169,7 @@ def fusion_run(how, seed, steps=FUSION_STEPS):
         image, question, answer = shapes.pairs(FUSION_BATCH, gen)
         return F.cross_entropy(model(image, question), answer)
 
-    seconds = fit(model, loss_at, steps, 6e-3)
+    seconds = fit(model, loss_at, steps, 6e-3, fused=True)
     image, question, answer = shapes.pairs(2000, generator(0, "fusion test"))
     with torch.no_grad():
         right = (model(image, question).argmax(-1) == answer).double()
@@ -228,17 +229,8 @@ class TwoTowers(nn.Module):
 
 def held(said):
     """Which captions name a pair of colour and shape that is kept from training: bool (n,)."""
-    colour, shape = said[:, 0] - 1, said[:, 1] - 1 - len(shapes.COLOURS)
-    kept = [(colour == c) & (shape == s) for c, s in HELD]
-    return torch.stack(kept).any(0)
-
-
-def all_captions():
-    """Every caption that can be said: (180, 4)."""
-    sizes = (len(shapes.COLOURS), len(shapes.SHAPES), 3, 3)
-    grids = torch.meshgrid(*(torch.arange(n) for n in sizes), indexing="ij")
-    starts = torch.tensor([0, *sizes[:-1]]).cumsum(0) + 1
-    return torch.stack([g.flatten() for g in grids], 1) + starts
+    mine = said[:, :2] - shapes.STARTS[:2]
+    return (mine[:, None] == torch.tensor(HELD)).all(-1).any(-1)
 
 
 def contrast_run(seed, steps=CONTRAST_STEPS):
@@ -251,10 +243,10 @@ def contrast_run(seed, steps=CONTRAST_STEPS):
         keep = (~held(said)).nonzero()[:CONTRAST_BATCH, 0]
         return contrastive_loss(model.see(image[keep]), model.read(said[keep]), model.log_scale)
 
-    seconds = fit(model, loss_at, steps, 5e-3)
+    seconds = fit(model, loss_at, steps, 5e-3, fused=True)
     with torch.no_grad():
         image, said = shapes.pictures(2000, generator(0, "contrast test"))
-        captions = all_captions()
+        captions = shapes.all_captions()
         right = nearest(model, image, captions) == (captions[None] == said[:, None]).all(
             -1
         ).int().argmax(-1)

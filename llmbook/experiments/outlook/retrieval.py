@@ -17,7 +17,7 @@ from collections import Counter
 import torch
 import torch.nn.functional as F
 
-from llmbook.experiments.outlook.blocks import fit
+from llmbook.experiments.fit import fit
 from llmbook.experiments.outlook.hybrids import Hybrid
 from llmbook.seeds import generator, number
 
@@ -140,7 +140,7 @@ def raise_model(seed, steps=STEPS):
         passages, asked, answers = contexts(before, ROWS, 1 + step % MOST, gen)
         return person_loss(model, rows(passages, asked), answers)
 
-    return model, fit(model, loss_at, steps, 5e-3)
+    return model, fit(model, loss_at, steps, 5e-3, fused=True)
 
 
 @torch.no_grad()
@@ -214,7 +214,7 @@ def train_further(model, before, after, seed, keep, steps=LATER):
         asked = cities[torch.randint(len(cities), (ROWS,), generator=gen)]
         return person_loss(model, rows(torch.zeros(ROWS, 0, 2).long(), asked), after[asked])
 
-    return fit(model, loss_at, steps, 1e-3)
+    return fit(model, loss_at, steps, 1e-3, fused=True)
 
 
 def retrieval_run(seed, steps=STEPS, later=LATER):
