@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from helpers.plain_markdown import links
 from pybtex.backends.plaintext import Backend
 from pybtex.database import parse_file, parse_string
 
 from llmbook.book import references
+from llmbook.book.records import ledger
+from llmbook.book.root import chapters
 
 ROOT = Path(__file__).resolve().parents[2]
 BIB = ROOT / "chapters" / "references.bib"
@@ -62,6 +65,12 @@ def test_two_of_one_name_and_year_get_letters_and_accents_do_not_disturb_the_ord
     ]
     assert "arXiv:1.2" in found[0][2] and "3/4" not in found[0][2]
     assert "https://x.org" in found[1][2] and "doi:1/2" in found[3][2]
+
+
+def test_every_entry_is_cited_by_a_chapter_or_a_row_of_the_ledger():
+    cited = {title for path in chapters(ROOT) for _, title in links(path)}
+    cited |= {key for row in ledger().values() for key in row["reference"]}
+    assert set(parse_file(str(BIB)).entries) - cited == set()
 
 
 def test_the_page_lists_what_is_cited_and_no_more():
