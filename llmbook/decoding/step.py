@@ -234,7 +234,7 @@ def _known(block, first):
     return (
         (
             type(block).forward in (gpt.Block.forward, llama.Block.forward)
-            or (type(block).forward is qwen.WindowedBlock.forward and block.window is None)
+            or (type(block).forward is qwen.WindowedBlock.forward and not block.near)
         )
         and set(block._modules) <= _PARTS
         and _ATTENTIONS.get(type(attention)) == set(attention._modules)

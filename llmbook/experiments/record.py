@@ -75,8 +75,8 @@ class Recording:
     the parts before or those with the new one.
     """
 
-    def __init__(self, path, facts, command, content=None):
-        self.path, self.content = Path(path), {} if content is None else content
+    def __init__(self, path, facts, command, content):
+        self.path, self.content = Path(path), content
         self._facts, self._command, self._began = facts, command, time.monotonic()
         self._seconds = self.content.get("_run", {}).get("seconds", 0)  # of what it has already
 
@@ -140,9 +140,7 @@ def recording(path, command, *, device="cpu", threads=1, keep=False):
     before = torch.get_num_threads()
     torch.set_num_threads(checks.whole("threads", threads, least=1))
     try:
-        content = None
-        if keep and Path(path).is_file():
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = recorded(Path(path)) if keep else {}
         yield Recording(path, provenance.machine(device), command, content)
     finally:
         torch.set_num_threads(before)
@@ -158,7 +156,7 @@ def main(argv=None):
         prog="python -m llmbook record",
         description="Train again what the book shows as recorded.",
         epilog="`python -m llmbook record NAME --help` lists an experiment's own options. Most "
-        "take minutes to an hour of one core; what one took stands in its file, under `_run`.",
+        "take minutes to an hour of one core; what one took stands in its file.",
     )
     names = parser.add_subparsers(dest="name", metavar="NAME")
     for name, (_, line) in EXPERIMENTS.items():
@@ -203,10 +201,14 @@ def _run(experiment, options, command):
         again = command if getattr(options, "resume", False) else f"{command} --resume"
         print(f"\n{stop}\nresume with: {again}", file=sys.stderr)
         return 130
-    except (DownloadFailed, ImportError, ValueError, TypeError, TrainingDiverged) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except CheckpointNotWritten as error:
+    except (
+        DownloadFailed,
+        ImportError,
+        ValueError,
+        TypeError,
+        TrainingDiverged,
+        CheckpointNotWritten,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"recorded in {options.out}")

@@ -58,13 +58,13 @@ class WindowsConfig(llama.LlamaConfig):
 
 
 class WindowedBlock(llama.Block):
-    """Llama's block, its attention kept to the last `window` tokens unless that is None."""
+    """Llama's block; with `near` its attention is kept to the model's window."""
 
-    window = None
+    near = False
 
     def forward(self, x, places, cache=None):
         """As Llama's."""
-        if self.window is not None:
+        if self.near:
             places = places._replace(mask=places.near)
         return super().forward(x, places, cache)
 
@@ -103,7 +103,7 @@ class Qwen2(llama.Llama):
     def __init__(self, config):
         super().__init__(config)
         for layer, block in enumerate(self.blocks):
-            block.window = config.window_of(layer)
+            block.near = config.window_of(layer) is not None
 
     def near(self, seen, tokens, total, device):
         """The window of the layers that have one."""

@@ -15,7 +15,7 @@ import torch
 from llmbook.experiments import toy_world
 from llmbook.seeds import generator
 
-TOLD, DECLINED, UNTOLD = 40, 10, 10  # cities: told; named as unknown in some diets; never asked
+TOLD, DECLINED = 40, 10  # cities: told; named as unknown in some diets; the others never asked
 TIMES = (1, 2, 4, 8)  # how often a fact is told: by turns
 IDK = "unknown"
 SHARE = 70  # of a hundred engineers that are "he"
