@@ -3,8 +3,9 @@
 It gives the pages their executed notebooks (and executes what is missing first), web files that
 need no network, pages that lead from old names to new ones (`llmbook_moved` in `_config.yml`), and
 the fixes that this version of the theme and of its companions need. What is drawn from all
-chapters is in `directives/`, markdown in `sphinx_markdown.py`. To move the book to another
-program, rewrite these.
+chapters is in `directives/`, markdown in `sphinx_markdown.py`, the search in `sphinx_search.py`,
+and `sphinx_whole.py` sees to it that a build is whole. To move the book to another program,
+rewrite these.
 """
 
 import base64
@@ -14,7 +15,16 @@ from pathlib import Path
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
-from llmbook.book import assets, directives, execute, references, report, sphinx_markdown
+from llmbook.book import (
+    assets,
+    directives,
+    execute,
+    references,
+    report,
+    sphinx_markdown,
+    sphinx_search,
+    sphinx_whole,
+)
 from llmbook.figures.forward import page_script
 
 logger = logging.getLogger(__name__)
@@ -26,7 +36,9 @@ def setup(app):
     """Connect the extension; Sphinx calls this."""
     app.add_config_value("llmbook_static", "", "html")
     app.add_config_value("llmbook_moved", {}, "html")
+    sphinx_whole.setup(app)
     sphinx_markdown.setup(app)
+    sphinx_search.setup(app)
     directives.setup(app)
     references.register()
     app.connect("config-inited", configure, priority=900)

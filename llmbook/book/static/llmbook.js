@@ -6,11 +6,7 @@
   // others and lose their click handlers.
   window.FontAwesomeConfig = { ...window.FontAwesomeConfig, observeMutations: false };
 
-  // A page opened from a file may not read its neighbours, so search lists titles without excerpts.
   document.addEventListener("DOMContentLoaded", () => {
-    if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined") {
-      DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
-    }
     // What scrolls sideways can be scrolled from the keyboard too.
     const wide = ".wide-table, .pst-scrollable-table-container, .claim, div.cell_output .output, " +
       ".llm-figure .plot";
