@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,57 @@ def test_every_requirement_is_pinned_exactly_and_satisfies_the_ranges_of_pyproje
         "Colab's torch would be replaced"
     )
     assert "-e ." in PINS and pins["torch"] == "2.13.0"
+
+
+def pythons():
+    """The Pythons that the project names, each by its first release: "3.11.0", …"""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    told = [text.rpartition(" ")[2] for text in project["classifiers"] if ":: Python ::" in text]
+    return project["requires-python"], [f"{version}.0" for version in told]
+
+
+def test_the_pythons_are_the_same_everywhere():
+    from packaging.specifiers import SpecifierSet
+
+    allowed, named = pythons()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    told = re.search(r"You need Python ([\d., or]+)\.", readme).group(1)
+    assert [f"{version}.0" for version in re.findall(r"3\.\d+", told)] == named
+    tried = re.search(r"for version in ([\d. ]+); do", (ROOT / ".ci/run").read_text()).group(1)
+    assert [re.match(r"3\.\d+", version).group() + ".0" for version in tried.split()] == named
+    assert named[0] in SpecifierSet(allowed) and "3.10.99" not in SpecifierSet(allowed)
+    assert tried.split()[0] == named[0]  # its first release: systems keep that one for years
+
+
+def test_every_pin_allows_each_python_and_what_it_needs_there_is_pinned():
+    """As the installed packages say; `.ci/run` asks pip for the wheels."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+    from packaging.utils import canonicalize_name
+
+    pins = [Requirement(line) for line in PINS.splitlines() if line and line[0] not in "#-"]
+    judged = set()
+    for version in pythons()[1]:
+        there = {"python_version": version[:4], "python_full_version": version, "extra": ""}
+        used = [pin for pin in pins if not pin.marker or pin.marker.evaluate(there)]
+        names = {canonicalize_name(pin.name) for pin in used}
+        for pin in used:
+            try:
+                told = metadata.metadata(pin.name)
+            except metadata.PackageNotFoundError:  # for another Python than this one
+                assert pin.marker, pin.name
+                continue
+            if told["Version"].partition("+")[0] not in str(pin.specifier):
+                continue  # another release is installed here than is pinned
+            judged.add(pin.name)
+            assert version in SpecifierSet(told["Requires-Python"] or ""), (pin.name, version)
+            for needed in map(Requirement, metadata.requires(pin.name) or ()):
+                if not needed.marker or needed.marker.evaluate(there):
+                    name = canonicalize_name(needed.name)
+                    assert name in names or name.startswith(("nvidia-", "cuda-")), (
+                        f"{pin.name} needs {needed.name} on Python {version[:4]}"
+                    )
+    assert len(judged) > 0.8 * len(pins)
 
 
 def test_the_readme_holds_the_two_commands_and_the_check_runs_them_from_there():
