@@ -1,4 +1,4 @@
-"""The trio and its tasks: equal sizes, the same text, objectives, curves, checkpoints, answers."""
+"""The trio: equal sizes, the same text, objectives, curves, checkpoints; questions; pairs."""
 
 import json
 import shutil
@@ -13,7 +13,6 @@ from llmbook.experiments.families.answers import (
     PLACES,
     THINGS,
     best_spans,
-    by_chance,
     held_out,
     make_questions,
     question_batch,
@@ -30,29 +29,10 @@ from llmbook.experiments.families.models import (
     shipped_families,
     shipped_folder,
 )
-from llmbook.experiments.families.table import (
-    FEW_WINDOWS,
-    NSP_SEEDS,
-    OUT,
-    TESTED,
-    f1,
-    found_names,
-    go_on,
-    in_pieces,
-    next_sentence_accuracy,
-    probe,
-)
-from llmbook.experiments.families.tasks import (
-    TASKS,
-    Task,
-    evaluate,
-    finetune,
-    is_signature,
-    make_task,
-)
+from llmbook.experiments.families.table import OUT, PARTS
+from llmbook.experiments.families.tasks import LIBRARIES, PIECE, library_task
 from llmbook.experiments.record import main as record_main
 from llmbook.models import load, shipped
-from llmbook.models.bert import BertConfig, BertForPreTraining
 from llmbook.tokenization import BPETokenizer
 
 # How far the mean loss of steps 20 to 29 may lie from the recorded one. On the record's own corpus
@@ -197,145 +177,34 @@ def test_what_does_not_fit_is_refused(shipped_trio):
     _, tokenizer, _ = shipped_trio
     with pytest.raises(ValueError, match="family must be one of encoder, decoder"):
         family_named("both", tokenizer)
-    with pytest.raises(ValueError, match="n must be a whole number from 1 to 720: got 721"):
-        first_steps(721)
+    with pytest.raises(ValueError, match="n must be a whole number from 1 to 2960: got 2961"):
+        first_steps(2961)
     plain = BPETokenizer.train(["some text " * 30], 300)
     with pytest.raises(ValueError, match=r"special token \[PAD\]"):
         Special.of(plain)
-    with pytest.raises(ValueError, match="name must be one of library"):
-        make_task("other", tokenizer)
 
 
 # --- the tasks
 
 
-def test_the_tasks_keep_their_sides_apart_and_fit_the_models(shipped_trio):
+def test_pieces_of_the_library_task_keep_their_documents_apart(shipped_trio):
     _, tokenizer, _ = shipped_trio
-    for name in ("library", "camel"):
-        task = make_task(name, tokenizer)
-        assert len(task.train) > 1000 and len(task.test) >= 300
-        assert all(len(target) < task.canvas for _, target in task.train + task.test)
-    train = {tokenizer.decode(source) for source, _ in task.train}
-    for source, target in task.test:
-        name = tokenizer.decode(source)
-        assert name not in train
-        assert tokenizer.decode(target) == "".join(w.capitalize() for w in name.split("_"))
-    assert make_task("camel", tokenizer).test == task.test
+    task = library_task(tokenizer)
+    assert len(task.train) > 1000 and len(task.test) == 400
+    assert all(0 < len(source) <= PIECE for source, _ in task.train + task.test)
+    names = {tokenizer.decode(target).strip() for _, target in task.train}
+    assert names == set(LIBRARIES)
+    train = {tuple(source) for source, _ in task.train if len(source) == PIECE}
+    assert sum(tuple(source) in train for source, _ in task.test) < 20  # texts that repeat
+    assert library_task(tokenizer) == task != library_task(tokenizer, seed=1)
 
 
-def test_a_signature_is_what_python_s_parser_takes_with_at_least_one_parameter():
-    for good in ("f(x)", "read(self, n=-1, *, size: int = 3)", "f(*args)", "f(a, /)"):
-        assert is_signature(good)
-    for bad in ("f()", "f(x", "f(1)", "f(x): pass\ndef g(y)", "x", "", "f(x)\n", "f(x) -> 3 4"):
-        assert not is_signature(bad)
-
-
-def test_batches_of_tasks_ask_for_the_target_and_its_end_and_nothing_else(shipped_trio):
-    _, tokenizer, _ = shipped_trio
-    s = Special.of(tokenizer)
-    pairs = [([50, 51, 52], [60]), ([53], [61, 62])]
-    encoder, decoder, encoder_decoder = (family_named(f, tokenizer) for f in FAMILIES)
-    inputs, targets = decoder.task_batch(pairs, 4)
-    assert inputs.tolist() == [[50, 51, 52, s.sep, 60], [53, s.sep, 61, 62, s.end]]
-    assert targets.tolist() == [[-100] * 3 + [60, s.end], [-100, 61, 62, s.end, -100]]
-    inputs, targets, mask = encoder_decoder.task_batch(pairs, 4)
-    assert inputs.tolist() == [[50, 51, 52], [53, s.pad, s.pad]] and mask.tolist()[1] == [1, 0, 0]
-    assert targets.tolist() == [[60, s.end, -100], [61, 62, s.end]]
-    g = torch.Generator().manual_seed(0)
-    holes = []
-    for _ in range(200):
-        inputs, targets, mask = encoder.task_batch(pairs, 4, g)
-        whole = torch.where(targets >= 0, targets, inputs)
-        assert whole[0].tolist() == [s.cls, 50, 51, 52, s.sep, 60, s.end, s.pad, s.pad]
-        assert (inputs[targets >= 0] == s.mask).all() and mask.sum(1).tolist() == [9, 7]
-        holes.append((targets >= 0).sum(1))
-    holes = torch.stack(holes)
-    assert holes.min() == 1 and holes.max() == 4  # from one hole to nothing but holes
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_each_family_learns_to_answer_in_its_own_way(family, shipped_trio):
-    _, tokenizer, _ = shipped_trio
-    how, g = family_named(family, tokenizer), torch.Generator().manual_seed(3)
-    words = torch.randint(300, 320, (40, 2), generator=g).tolist()
-    pairs = [(w, [400 + w[0] % 2, 500 + w[0] % 2]) for w in words]  # told by the first token
-    task = Task("toy", pairs, pairs[:20], 3)
-    torch.manual_seed(0)
-    model = load(family)
-    before, _ = evaluate(model, how, task, tokenizer)
-    finetune(model, how, task, steps=40, batch_size=16, lr=2e-3)
-    after, _ = evaluate(model, how, task, tokenizer)
-    assert before == 0 and after >= 0.9
-    sources = [source for source, _ in pairs[:4]]
-    drawn = how.answer(model, sources, 3, sampled=True, seed=1)
-    assert drawn == how.answer(model, sources, 3, sampled=True, seed=1)
-
-
-def test_f1_counts_exact_names():
-    tags = "B-person I-person O B-place O".split()
-    assert found_names(tags) == {(0, 1, "person"), (3, 3, "place")}
-    assert f1([tags], [tags]) == 1
-    assert f1([["B-person", "O", "O", "B-place", "O"]], [tags]) == 0.5
-    assert f1([["O"] * 5], [tags]) == 0
-
-
-def test_a_name_beyond_the_window_is_a_name_missed():
-    tags = "B-person O O O B-place".split()
-    assert f1([tags[:3]], [tags]) == pytest.approx(2 / 3)
-
-
-def test_the_recorded_table_has_every_part_task_and_family():
+def test_the_recorded_table_says_of_every_part_how_it_came_about():
     record = json.loads(OUT.read_text("utf-8"))
-    assert (
-        set(record["_runs"])
-        == set(record) - {"_runs"}
-        == {"tasks", "first", "nsp", "sst2", "wnut17", "qa"}
-    )
+    assert set(record["_runs"]) == set(record) - {"_runs"} == set(PARTS)
     for name in ("hardware", "versions", "date", "commit", "command", "steps", "seconds"):
         assert all(run[name] for run in record["_runs"].values()), name
-    assert set(record["tasks"]) == set(TASKS)
-    for scores in (*record["tasks"].values(), record["sst2"]):
-        assert set(scores) == set(FAMILIES) and all(0 <= v <= 1 for v in scores.values())
-    assert set(record["wnut17"]) == {"encoder", "decoder"}
-    assert all(0 <= v <= 1 for v in record["wnut17"].values())
-    assert {name: len(values) for name, values in record["nsp"].items()} == {
-        "fresh weights": 1,
-        "as shipped": 1,
-        "with NSP": NSP_SEEDS,
-        "without NSP": NSP_SEEDS,
-        "next sentence told": NSP_SEEDS,
-    }
-    assert all(0 <= v <= 1 for values in record["nsp"].values() for v in values)
-    assert NSP_SEEDS >= 3
-    assert set(record["qa"]) == set(ASKS) and TESTED >= 500
-    for scores in record["qa"].values():
-        assert set(scores) == {"by chance", "as shipped", "fresh weights"}
-        assert set(scores["by chance"]) == {"any span", "any fact"}
-        for start in ("as shipped", "fresh weights"):
-            assert set(scores[start]) == {"exact match", "F1"}
-            assert 0 <= scores[start]["exact match"] <= scores[start]["F1"] <= 1
-    assert set(record["first"]) == set(FAMILIES)
-    assert all(len(losses) == 100 for losses in record["first"].values())
-
-
-def test_what_the_chapter_says_of_next_sentence_prediction_is_what_was_recorded():
-    nsp = json.loads(OUT.read_text("utf-8"))["nsp"]
-    spread = max(max(nsp[name]) - min(nsp[name]) for name in ("with NSP", "without NSP"))
-    means = [sum(nsp[name]) / NSP_SEEDS for name in ("with NSP", "without NSP")]
-    assert abs(means[0] - means[1]) <= spread  # no difference that can be told from chance
-    assert max(nsp["as shipped"]) - min(nsp["fresh weights"]) < 0.05  # "nearly as much"
-
-
-@pytest.mark.parametrize("family", RETRAINED)
-def test_the_chapter_s_small_steps_repeat_their_record(family, corpus, shipped_trio):
-    train_ids, _, tokenizer, data = corpus
-    if data["train"]["sha256"] != shipped_trio[2][family]["data"]["train"]["sha256"]:
-        pytest.skip("other versions have another text, and two windows of it differ too much")
-    _, history = pretrain(
-        family, train_ids, None, tokenizer, first_steps(20, batch_size=FEW_WINDOWS)
-    )
-    recorded = json.loads(OUT.read_text("utf-8"))["first"][family][:20]
-    assert max(abs(a - b) for a, b in zip(history.losses, recorded, strict=True)) < 0.02
+    assert not any("dirty" in run["commit"] for run in record["_runs"].values())
 
 
 # --- answers in a passage
@@ -397,13 +266,6 @@ def test_qa_takes_the_best_span_of_the_passage_and_counts_it_by_its_place(shippe
     special = Special.of(tokenizer)
     questions = make_questions(4, "where", tokenizer, special, unseen=True)
     ids, mask, segments, allowed, answers = question_batch(questions, special)
-    chance = by_chance(questions)
-    assert chance["any fact"] == pytest.approx(1 / 3)
-    every = [
-        sum(1 for i in range(b - a + 1) for k in range(3) if i + k <= b - a)
-        for a, b in (q.passage for q in questions)
-    ]
-    assert chance["any span"] == pytest.approx(sum(1 / n for n in every) / 4)
     for i, q in enumerate(questions):
         inside = allowed[i].nonzero().flatten().tolist()
         assert (inside[0], inside[-1]) == q.passage and mask[i].sum() == len(q.ids)
@@ -411,67 +273,7 @@ def test_qa_takes_the_best_span_of_the_passage_and_counts_it_by_its_place(shippe
         assert segments[i, inside].all() and not segments[i, : inside[0]].any()
 
 
-# --- going on with pairs
-
-
-def test_documents_are_cut_into_pieces_and_short_ones_left_out():
-    end, count = 0, list(range(1, 100))
-    documents = in_pieces([*count[:25], end, *count[:35], end, *count[:41], end], end, size=10)
-    pieces = [count[i : i + 10] for i in (0, 10, 20)]
-    assert documents == [pieces[:2], pieces]  # a piece begins where over 20 tokens are left
-
-
-def test_the_probe_tells_labels_that_are_in_the_text_and_no_others(shipped_trio):
-    models, tokenizer, _ = shipped_trio
-    special, g = Special.of(tokenizer), torch.Generator().manual_seed(4)
-    texts = torch.randint(300, 330, (300, 9), generator=g).tolist()
-    coins = torch.randint(2, (300,), generator=g).tolist()
-    for i, coin in enumerate(coins):
-        texts[i][4] = 340 + coin
-    told = [(text, [400 + coin]) for text, coin in zip(texts, coins, strict=True)]
-    blind = [
-        (text, target) for (text, _), (_, target) in zip(told, told[1:] + told[:1], strict=True)
-    ]
-    body = models["encoder"].body
-    right, chance = (
-        probe(body, Task("toy", pairs[:200], pairs[200:], 2), special) for pairs in (told, blind)
-    )
-    assert right >= 0.95 and 0.3 <= chance <= 0.7
-
-
-def test_going_on_without_nsp_leaves_its_head_alone_and_with_nsp_teaches_it(shipped_trio):
-    models, tokenizer, _ = shipped_trio
-    special, g = Special.of(tokenizer), torch.Generator().manual_seed(5)
-    documents = [torch.randint(300, 330, (3, 20), generator=g).tolist() for _ in range(8)]
-    trained = {}
-    for steps in (1, 3):
-        for with_nsp in (False, True):
-            model = go_on(models["encoder"], documents, special, steps, 0, with_nsp)
-            trained[steps, with_nsp] = model.next_sentence.weight.detach()
-            assert not torch.equal(model.head.dense.weight, models["encoder"].head.dense.weight)
-    assert torch.equal(trained[1, False], trained[3, False])
-    assert (trained[3, True] - trained[3, False]).abs().max() > 1e-4
-
-
-def test_the_share_of_next_sentences_told_counts_right_answers(shipped_trio):
-    _, tokenizer, _ = shipped_trio
-    special, g = Special.of(tokenizer), torch.Generator().manual_seed(5)
-    documents = [torch.randint(300, 330, (3, 20), generator=g).tolist() for _ in range(8)]
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        max_len=64,
-        d_model=8,
-        n_layers=1,
-        n_heads=1,
-        d_ff=8,
-        pad_id=special.pad,
-    )
-    model, shares = BertForPreTraining(config).eval(), []
-    for constant in (0, 1):  # always "the next one", always "a random one"
-        torch.nn.init.zeros_(model.next_sentence.weight)
-        model.next_sentence.bias.data = torch.eye(2)[constant]
-        shares.append(next_sentence_accuracy(model, documents, special, batches=4))
-    assert sum(shares) == 1 and 0.3 < shares[0] < 0.7
+# --- stopped and called again
 
 
 def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(tmp_path, capsys):

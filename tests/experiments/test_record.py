@@ -143,23 +143,17 @@ def test_the_table_records_every_part_that_the_data_allow(toy_table, tmp_path, c
     out = tmp_path / "table.json"
     assert main(["families_table", "--out", str(out), "--steps", "10", "--seed", "2"]) == 0
     assert "recorded in" in capsys.readouterr().out
-    assert toy_table == [
-        ("tasks", 10, 2),
-        ("first", table.FIRST_STEPS, 2),
-        ("nsp", 10, 2),
-        ("qa", 20, 2),  # to match takes longer to learn
-        ("sst2", 10, 2),
-    ]
+    assert toy_table == [*((name, 10, 2) for name in ("library", "parameters", "which", "sst2"))]
     content = json.loads(out.read_text())
-    assert content["_runs"]["qa"]["steps"] == 20 and content["_runs"]["qa"]["seed"] == 2
+    assert content["_runs"]["which"]["steps"] == 10 and content["_runs"]["which"]["seed"] == 2
     command = f"python -m llmbook record families_table --out {out} --steps 10 --seed 2"
-    assert content["_runs"]["nsp"]["command"] == command
+    assert content["_runs"]["parameters"]["command"] == command
 
     toy_table.clear()
-    assert main(["families_table", "--out", str(out), "--only", "nsp", "--seed", "3"]) == 0
-    assert toy_table == [("nsp", 200, 3)]
+    assert main(["families_table", "--out", str(out), "--only", "parameters", "--seed", "3"]) == 0
+    assert toy_table == [("parameters", 200, 3)]
     again = json.loads(out.read_text())
-    assert again["qa"] == content["qa"] and again["_runs"]["nsp"]["seed"] == 3
+    assert again["which"] == content["which"] and again["_runs"]["parameters"]["seed"] == 3
 
 
 def test_bad_input_is_an_error_and_not_a_traceback(toy_table, tmp_path, capsys):

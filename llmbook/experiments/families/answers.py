@@ -16,9 +16,6 @@ import torch
 import torch.nn.functional as F
 
 from llmbook.data.packing import pad
-from llmbook.experiments.families.tasks import quick_config
-from llmbook.training.log import Log
-from llmbook.training.loop import train
 
 THINGS = tuple(
     "turtle key file message string list tuple value object class method argument module number "
@@ -144,34 +141,6 @@ def span_scores(predicted, answers):
         "exact match": exact.double().mean().item(),
         "F1": (2 * shared / lengths).double().mean().item(),
     }
-
-
-def by_chance(questions):
-    """{"any span", "any fact"}: exact match expected of drawing blindly.
-
-    Either one of all spans of at most LONGEST tokens, or the right words of one of the facts.
-    """
-    spans = [
-        sum(b - a + 2 - k for k in range(1, LONGEST + 1))
-        for a, b in (q.passage for q in questions)
-    ]
-    return {
-        "any span": sum(1 / n for n in spans) / len(spans),
-        "any fact": sum(1 / len(q.facts) for q in questions) / len(questions),
-    }
-
-
-def finetune(model, kind, tokenizer, special, *, steps, batch_size=32, lr=1.5e-3, seed=0):
-    """Train a `BertForQuestionAnswering` on one kind of question, in place; new ones each step."""
-
-    def batch_at(step):
-        questions = make_questions(
-            batch_size, kind, tokenizer, special, unseen=False, seed=f"{seed}/{step}"
-        )
-        return question_batch(questions, special)
-
-    config = quick_config(steps, seed, lr, batch_size)
-    return train(model, batch_at, config, loss=span_loss, log=Log(progress=False))
 
 
 @torch.no_grad()

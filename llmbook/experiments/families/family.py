@@ -1,12 +1,8 @@
-"""The three families as classes: what each is built of, asked while it is pretrained, and answers.
+"""The three families as classes: what each is built of, and what it is asked.
 
-    Encoder          BERT   [CLS] text [SEP], 40% of the tokens hidden  → the hidden ones
-    Decoder          GPT    text                                       → each next token
-    EncoderDecoder   T5     text with spans cut out                     → the spans
-
-A pair (source, target) of a task is put to each in its own way: the decoder continues
-`source [SEP]`, the encoder–decoder writes its target, and the encoder fills a canvas of [MASK]
-behind `[CLS] source [SEP]`, place by place.
+Encoder          BERT   [CLS] text [SEP], 40% of the tokens hidden  → the hidden ones
+Decoder          GPT    text                                       → each next token
+EncoderDecoder   T5     text with spans cut out                     → the spans
 """
 
 from dataclasses import dataclass
@@ -15,9 +11,6 @@ import torch
 
 from llmbook.checks import one_of
 from llmbook.data.corruption import masked_batch, span_batch
-from llmbook.data.packing import pad
-from llmbook.decoding import generate
-from llmbook.losses import IGNORED
 from llmbook.models.bert import BertConfig, BertForMaskedLM
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.t5 import T5, T5Config
@@ -58,8 +51,8 @@ class Family:
     """What the three have in common: a name, a tokenizer with its special tokens, an objective.
 
     `build()`: a model with fresh weights, of about 0.98 million parameters; what one spends on a
-    head or on cross-attention, it saves in the feed-forward networks. `pretraining_batch(…)` and
-    `task_batch(…)`: the tensors that `model.loss(*batch)` takes. `answer(…)`: what it writes.
+    head or on cross-attention, it saves in the feed-forward networks. `pretraining_batch(…)`: the
+    tensors that `model.loss(*batch)` takes.
     """
 
     name, objective = "", ""
@@ -71,37 +64,6 @@ class Family:
     def pretraining_batch(self, text, targets, generator):
         """(input_ids, targets) from windows and their next tokens, int64 (batch, tokens)."""
         raise NotImplementedError
-
-    def task_batch(self, pairs, canvas, generator=None):
-        """From pairs of lists of ids: (input_ids, targets) and, where rows are padded, a mask.
-
-        canvas: places that the longest target and its end need.
-        """
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def answer(self, model, sources, canvas, *, sampled=False, seed=0):
-        """What a model answers to sources (lists of ids): lists of ids, up to their end."""
-        rows = self._write(model, sources, canvas, sampled, seed).tolist()
-        end = self.special.end
-        return [row[: row.index(end)] if end in row else row for row in rows]
-
-    def _write(self, model, sources, canvas, sampled, seed):
-        raise NotImplementedError
-
-    def _generate(self, model, ids, mask, canvas, sampled, seed, **how):
-        device = next(model.parameters()).device
-        return generate(
-            model,
-            ids.to(device),
-            mask.to(device),
-            temperature=1.0 if sampled else 0.0,
-            seed=seed,
-            max_new_tokens=canvas,
-            eos_id=self.special.end,
-            pad_id=self.special.pad,
-            **how,
-        )
 
 
 class Encoder(Family):
@@ -147,46 +109,6 @@ class Encoder(Family):
         )
         return batch["input_ids"], batch["targets"]
 
-    def task_batch(self, pairs, canvas, generator=None):
-        """Canvases with some places filled in already, from all but one to none."""
-        special, rows, answers = self.special, [], []
-        for source, target in pairs:
-            filled = [*target, special.end] + [special.pad] * (canvas - len(target) - 1)
-            hide = torch.rand(canvas, generator=generator) < torch.rand((), generator=generator)
-            hide[torch.randint(canvas, (), generator=generator)] = True
-            hidden = hide.tolist()
-            shown = [special.mask if h else t for t, h in zip(filled, hidden, strict=True)]
-            head = [special.cls, *source, special.sep]
-            rows.append([*head, *shown])
-            asked = [t if h else IGNORED for t, h in zip(filled, hidden, strict=True)]
-            answers.append([IGNORED] * len(head) + asked)
-        inputs, mask = pad(rows, special.pad)
-        return inputs, pad(answers, IGNORED)[0], mask
-
-    def _write(self, model, sources, canvas, sampled, seed):
-        """One place of each canvas a pass, drawn, or the surest one."""
-        model.eval()
-        special, device = self.special, next(model.parameters()).device
-        draw = torch.Generator().manual_seed(seed)
-        blank = [special.mask] * canvas
-        ids, mask = pad([[special.cls, *s, special.sep, *blank] for s in sources], special.pad)
-        rows = torch.arange(len(sources))
-        at = torch.tensor([[len(s) + 2 + i for i in range(canvas)] for s in sources])
-        for _ in range(canvas):
-            logits = model(ids.to(device), mask.to(device)).float().cpu()
-            p = logits[rows[:, None], at]
-            p[..., special.mask] = -torch.inf
-            p = p.softmax(-1)
-            hidden = ids[rows[:, None], at] == special.mask
-            sure = torch.rand(hidden.shape, generator=draw) if sampled else p.max(-1).values
-            place = sure.masked_fill(~hidden, -1.0).argmax(1)
-            chosen = p[rows, place]
-            token = chosen.argmax(-1)
-            if sampled:
-                token = torch.multinomial(chosen, 1, generator=draw)[:, 0]
-            ids[rows, at[rows, place]] = token
-        return ids[rows[:, None], at]
-
 
 class Decoder(Family):
     """GPT: reads from left to right, and continues."""
@@ -210,25 +132,6 @@ class Decoder(Family):
     def pretraining_batch(self, text, targets, generator):
         """The text as it is."""
         return text, targets
-
-    def task_batch(self, pairs, canvas, generator=None):
-        """source [SEP] target end; only the target and its end are asked for."""
-        special = self.special
-        rows = [[*source, special.sep, *target, special.end] for source, target in pairs]
-        ids, _ = pad(rows, special.pad)
-        targets = ids[:, 1:].clone()
-        for i, (source, _) in enumerate(pairs):
-            targets[i, : len(source)] = IGNORED
-            targets[i, len(rows[i]) - 1 :] = IGNORED
-        return ids[:, :-1], targets
-
-    def _write(self, model, sources, canvas, sampled, seed):
-        special = self.special
-        prompts = [[*source, special.sep] for source in sources]
-        longest = max(map(len, prompts))
-        ids = torch.tensor([[special.pad] * (longest - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        return self._generate(model, ids, mask, canvas, sampled, seed)[:, longest:]
 
 
 class EncoderDecoder(Family):
@@ -264,20 +167,6 @@ class EncoderDecoder(Family):
             generator=generator,
         )
         return batch["input_ids"], batch["targets"]
-
-    def task_batch(self, pairs, canvas, generator=None):
-        """Sources to read, targets with their end to write."""
-        inputs, mask = self._sources([source for source, _ in pairs])
-        targets, _ = pad([[*target, self.special.end] for _, target in pairs], IGNORED)
-        return inputs, targets, mask
-
-    def _sources(self, sources):
-        return pad([source or [self.special.cls] for source in sources], self.special.pad)
-
-    def _write(self, model, sources, canvas, sampled, seed):
-        how = {"start_id": self.special.pad}
-        ids, mask = self._sources(sources)
-        return self._generate(model, ids, mask, canvas, sampled, seed, **how)[:, 1:]
 
 
 FAMILIES = {cls.name: cls for cls in (Encoder, Decoder, EncoderDecoder)}
