@@ -55,15 +55,18 @@ def recorded(path):
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def by_seed(path, part, arm=""):
+def by_seed(path, part, arm="", *names):
     """[found, …] of one part and arm of a recording, in the order of the seeds.
 
-    Its keys are "arm/seed", or the seed alone.
+    Its keys are "arm/seed", or the seed alone. names: lead from what is recorded of a run to the
+    value; without any, all of it.
     """
     found = {}
     for key, value in recorded(path).get(part, {}).items():
-        name, _, seed = key.rpartition("/")
-        if name == arm:
+        owner, _, seed = key.rpartition("/")
+        if owner == arm:
+            for name in names:
+                value = value[name]
             found[int(seed)] = value
     return [found[seed] for seed in sorted(found)]
 

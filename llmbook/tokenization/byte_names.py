@@ -13,13 +13,11 @@ STAND_IN = {byte: chr(byte) for byte in _PRINTS} | {
 BYTE_ORDER = _PRINTS + _HIDDEN
 """The 256 bytes in the order of their stand-ins, which is that of their ids."""
 _BYTE_OF = {character: byte for byte, character in STAND_IN.items()}
-_TO_LATIN = {ord(character): byte for character, byte in _BYTE_OF.items()}
-_NAMES = {byte: character for byte, character in STAND_IN.items()}
 
 
 def printable(token):
     """A token's bytes as files write them: `b" the"` is "Ġthe"."""
-    return token.decode("latin-1").translate(_NAMES)
+    return token.decode("latin-1").translate(STAND_IN)
 
 
 def named_bytes(text):

@@ -150,7 +150,7 @@ def without(model, ids, targets, heads):
 # --- text
 
 
-def windows(model, tokenizer, split, tokens, length=128):
+def windows(tokenizer, split, tokens, length=128):
     """Rows of documentation and what comes next: two int64 (rows, length)."""
     text = documentation(split).text
     ids = torch.tensor(tokenizer.encode(text[: 4 * tokens], ())[: tokens + 1])

@@ -201,10 +201,10 @@ def dictionary(seed, which):
     if which == "untrained":
         torch.manual_seed(seed)
         model = GPT(model.config).eval()
-    ids, _ = opened.windows(model, tokenizer, "train", opened.TOKENS)
+    ids, _ = opened.windows(tokenizer, "train", opened.TOKENS)
     x = opened.stream(model, ids).flatten(0, 1)
     learned = opened.learn(x, seed)
-    ids, targets = opened.windows(model, tokenizer, "validation", opened.TOKENS // 2)
+    ids, targets = opened.windows(tokenizer, "validation", opened.TOKENS // 2)
     test = opened.stream(model, ids).flatten(0, 1)
     with torch.no_grad():
         f = learned.features(test)
@@ -244,10 +244,7 @@ def recorded_runs():
 
 def over_seeds(part, *path, arm=""):
     """What was recorded at a path, names inside each other, of one arm: a value a seed."""
-    found = by_seed(OUT, part, arm)
-    for name in path:
-        found = [one[name] for one in found]
-    return found
+    return by_seed(OUT, part, arm, *path)
 
 
 def run(options, record):

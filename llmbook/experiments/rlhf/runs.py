@@ -6,7 +6,7 @@ Every run is a function of its key, so that a killed recording goes on with the 
 
 import functools
 
-from llmbook.experiments.record import RECORDED, recorded
+from llmbook.experiments.record import RECORDED, by_seed, recorded
 from llmbook.experiments.rlhf import limits, policies
 from llmbook.experiments.rlhf.measured import best_of, measure, prefilled
 from llmbook.experiments.rlhf.rewards import (
@@ -37,13 +37,7 @@ def over_seeds(part, begin, *path):
 
     path: names that lead from what is recorded of a run to the value; without any, all of it.
     """
-    found = []
-    for key, value in sorted(recorded_runs().get(part, {}).items()):
-        if key.rpartition("/")[0] == begin:
-            for name in path:
-                value = value[name]
-            found.append(value)
-    return found
+    return by_seed(OUT, part, begin, *path)
 
 
 def most(flags):
