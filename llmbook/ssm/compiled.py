@@ -14,14 +14,15 @@ LOOPS = Loops(Path(__file__).with_name("compiled_scan.c"), "the compiled scan")
 why_not = LOOPS.why_not
 
 
-def forward(u, delta, A, B, C, initial, starts):
+def forward(u, delta, A, B, C, initial, starts, room=None):
     """y (batch, tokens, channels), the last state, and the kept states for `backward`.
 
-    All contiguous, of one dtype, float32 or float64, on the CPU; starts: uint8 or None.
+    All contiguous, of one dtype, float32 or float64, on the CPU; starts: uint8 or None. room:
+    where y is written, or None; it may be delta, of which each number is read before.
     """
     (batch, tokens, channels), n_states = u.shape, A.shape[1]
     stretches, blocks = -(-tokens // STRETCH), -(-channels // LANES)
-    y, last = torch.empty_like(u), torch.empty_like(initial)
+    y, last = torch.empty_like(u) if room is None else room, torch.empty_like(initial)
     kept = u.new_empty(batch, stretches, blocks, n_states, LANES)
     sizes = (batch, tokens, channels, n_states, STRETCH)
 
@@ -33,18 +34,21 @@ def forward(u, delta, A, B, C, initial, starts):
     return y, last, kept
 
 
-def backward(u, delta, A, B, C, starts, kept, dy, dlast):
-    """Gradients of u, delta, A, B, C and the initial state."""
+def backward(u, delta, A, B, C, starts, kept, dy, dlast, D=None, rooms=(None, None)):
+    """Gradients of u, delta, A, B, C and the initial state; u's with the skip's, D · dy.
+
+    rooms: where those of u and delta are written, or None; they may be dy and delta.
+    """
     (batch, tokens, channels), n_states = u.shape, A.shape[1]
     blocks = -(-channels // LANES)
-    du, ddelta = torch.empty_like(u), torch.empty_like(u)
+    du, ddelta = (torch.empty_like(u) if room is None else room for room in rooms)
     dA, dinitial = torch.zeros_like(A), torch.empty_like(dlast)
     shares = shares_of(blocks)
     dB, dC = (torch.zeros(shares, *B.shape, dtype=u.dtype) for _ in range(2))
     sizes = (batch, tokens, channels, n_states, STRETCH)
 
     def run(first, end, share):
-        read = (u, delta, A, B, C, starts, kept, dy, dlast)
+        read = (u, delta, A, B, C, D, starts, kept, dy, dlast)
         written = (du, ddelta, dA, dB[share], dC[share], dinitial)
         LOOPS.call("backward", u.dtype, (*read, *written), (*sizes, first, end))
 

@@ -61,10 +61,12 @@ int NAME(forward)(const REAL *u, const REAL *delta, const REAL *A, const REAL *B
 }
 
 /* Backwards over each stretch: run it again forward from its kept state, storing states and
-   transitions, then walk back with g_t = C_t dy_t + a_(t+1) g_(t+1), the gradient of the state. */
+   transitions, then walk back with g_t = C_t dy_t + a_(t+1) g_(t+1), the gradient of the state.
+   skip (channels): its part of u's gradient is added; NULL for none. du may be dy, ddelta delta:
+   a number is read for the last time just before it is written over. */
 int NAME(backward)(const REAL *u, const REAL *delta, const REAL *A, const REAL *B, const REAL *C,
-                   const unsigned char *starts, const REAL *kept, const REAL *dy,
-                   const REAL *dlast, REAL *du, REAL *ddelta, REAL *dA, REAL *dB, REAL *dC,
+                   const REAL *skip, const unsigned char *starts, const REAL *kept,
+                   const REAL *dy, const REAL *dlast, REAL *du, REAL *ddelta, REAL *dA, REAL *dB, REAL *dC,
                    REAL *dinitial, long batch, long L, long D, long N, long keep, long first,
                    long end) {
   long size = N * W;
@@ -132,7 +134,7 @@ int NAME(backward)(const REAL *u, const REAL *delta, const REAL *A, const REAL *
             dCt[n] += sumC;
           }
           for (long i = 0; i < width; i++) {
-            du[at + i] = into[i] * dt[i];
+            du[at + i] = into[i] * dt[i] + (skip ? up[i] * skip[d + i] : 0);
             ddelta[at + i] = into[i] * x[i] + rate[i];
           }
         }

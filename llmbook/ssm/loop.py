@@ -28,23 +28,22 @@ class LoopScan(torch.autograd.Function):
     LoopScan.apply(u, delta, A, B, C, D, z, bias, h0, starts, softplus, how): u, delta, z (B, L,
     D); A (D, N); B, C (B, L, N); D, bias (D,); h0 (B, D, N), all of one dtype; starts bool (B, L);
     D, z, bias and starts may be None. softplus: Δ = softplus(delta + bias), else delta + bias.
-    how: "torch" or "compiled". Keeps L/T states, Δ and, with a gate, what it weighs.
+    how: "torch" or "compiled". Keeps L/T states and, with a gate, what it weighs; Δ is computed
+    again on the way back.
 
-    Everything around the loop is done in place where it can be: at great lengths a fresh tensor
-    costs as much time as what is computed in it.
+    Everything around the loop is done in place where it can be, and the compiled loop writes over
+    what it has read: at great lengths a fresh tensor costs as much time as what is computed in it.
     """
 
     @staticmethod
     def forward(ctx, u, delta, A, B, C, D, z, bias, initial, starts, softplus, how):
         u, delta, A, B, C, initial = (x.contiguous() for x in (u, delta, A, B, C, initial))
-        z = None if z is None else z.contiguous()
-        step = delta if bias is None else delta + bias
-        if softplus:
-            room = torch.empty_like(step) if bias is None else step  # delta is not written over
-            step = torch.ops.aten.softplus.out(step, out=room)
+        z, D = (None if x is None else x.contiguous() for x in (z, D))
+        step = _step(delta, bias, softplus)
         if how == "compiled":
             starts = None if starts is None else starts.contiguous().to(torch.uint8)
-            y, last, kept = compiled.forward(u, step, A, B, C, initial, starts)
+            room = None if step is delta else step
+            y, last, kept = compiled.forward(u, step, A, B, C, initial, starts, room)
         else:
             y, last, kept = _forward(u, step, A, B, C, initial, starts)
         if D is not None:
@@ -53,7 +52,7 @@ class LoopScan(torch.autograd.Function):
         if z is not None:
             y = F.silu(z).mul_(ungated)
         ctx.save_for_backward(
-            u, step, A, B, C, D, z, bias, starts, kept, None if z is None else ungated
+            u, delta, A, B, C, D, z, bias, starts, kept, None if z is None else ungated
         )
         ctx.softplus, ctx.how = softplus, how
         return y, last
@@ -61,7 +60,7 @@ class LoopScan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy, dlast):
-        u, step, A, B, C, D, z, bias, starts, kept, ungated = ctx.saved_tensors
+        u, delta, A, B, C, D, z, bias, starts, kept, ungated = ctx.saved_tensors
         dy, dz, dD, dbias = dy.contiguous(), None, None, None
         up = dy
         if z is not None:  # y = y' σ z: dy' = dy σ z, and dz = y' (dy σ + dy σ z (1 − σ))
@@ -70,18 +69,29 @@ class LoopScan(torch.autograd.Function):
             dz = torch.lerp(up, dy, gate, out=gate).mul_(ungated)
         if D is not None:
             dD = sum((a * b).sum((0, 1)) for a, b in _pieces(up, u))
-        run = compiled.backward if ctx.how == "compiled" else _backward
-        du, ddelta, dA, dB, dC, dinitial = run(
-            u, step, A, B, C, starts, kept, up, dlast.contiguous()
-        )
-        if D is not None:
-            du.addcmul_(up, D)
-        if ctx.softplus:  # its derivative, from its value: 1 − exp(−Δ)
-            for slope, value in _pieces(ddelta, step):
-                slope.mul_(torch.neg(value).expm1_().neg_())
+        step, dlast = _step(delta, bias, ctx.softplus), dlast.contiguous()
+        given = (u, step, A, B, C, starts, kept, up, dlast)
+        if ctx.how == "compiled":
+            rooms = (None if z is None else up, None if step is delta else step)
+            du, ddelta, dA, dB, dC, dinitial = compiled.backward(*given, D, rooms)
+        else:
+            du, ddelta, dA, dB, dC, dinitial = _backward(*given)
+            if D is not None:
+                du.addcmul_(up, D)
+        if ctx.softplus:
+            for slope, raw in _pieces(ddelta, delta):
+                slope.mul_(torch.sigmoid(raw if bias is None else raw + bias))
         if bias is not None:
             dbias = ddelta.sum((0, 1))
         return du, ddelta, dA, dB, dC, dD, dz, dbias, dinitial, None, None, None
+
+
+def _step(delta, bias, softplus):
+    """Δ: a tensor of its own, or delta itself where nothing is done to it."""
+    step = delta if bias is None else delta + bias
+    if not softplus:
+        return step
+    return torch.ops.aten.softplus.out(step, out=torch.empty_like(step) if bias is None else step)
 
 
 def _pieces(a, b):

@@ -289,6 +289,29 @@ def test_each_option_alone_has_the_formula_s_gradients(given, softplus, backend)
 
 
 @pytest.mark.parametrize("backend", ["loop", "compiled"])
+@pytest.mark.parametrize("given", [(), ("D",), ("z", "delta_bias")])
+def test_nothing_given_is_written_over_and_the_way_back_can_be_gone_twice(given, backend):
+    need(backend)
+    torch.manual_seed(10)
+    (u, delta, A, B, C, D, z, bias, _), _ = make()
+    with torch.no_grad():
+        delta.abs_()
+        bias.abs_()
+    options = {"D": D, "z": z, "delta_bias": bias}
+    options = {name: options[name] for name in given}
+    xs, up = [u, delta, A, B, C, *options.values()], torch.randn(u.shape, dtype=torch.float64)
+    before = [x.detach().clone() for x in (*xs, up)]
+    for softplus in (False, True):
+        y = selective_scan(*xs[:5], **options, delta_softplus=softplus, backend=backend)
+        told = y.detach().clone()
+        first = torch.autograd.grad(y, xs, up, retain_graph=True)
+        again = torch.autograd.grad(y, xs, up)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        assert torch.equal(y, told)
+    assert all(torch.equal(a, b) for a, b in zip((*xs, up), before, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["loop", "compiled"])
 def test_inputs_and_gradients_may_lie_in_memory_in_any_order(backend):
     need(backend)
     torch.manual_seed(9)
