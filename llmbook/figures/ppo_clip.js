@@ -1,11 +1,11 @@
-// π(y) / π_old(y) against the term that PPO maximises, min(ρ A, clip(ρ) A), and its slope.
+// π(y) / π_old(y) against the term that PPO maximises, min(w A, clip(w) A), and its slope.
 function render({ model, el }) {
   const get = (name) => model.get(name);
   const ui = frame(model, el, "PPO's clipped objective, one token");
   const bar = (label, name, min, max, step) => slider({ label, name, min, max, step,
     show: fixed(2), input: (v) => put(model, { [name]: v }) });
   const bars = { advantage: bar("Advantage A", "advantage", -2, 2, 0.1),
-    ratio: bar("Ratio ρ, where the policy is now", "ratio", 0.2, 2, 0.01),
+    ratio: bar("Ratio w, where the policy is now", "ratio", 0.2, 2, 0.01),
     low: bar("Clip below: 1 − ε", "low", 0.05, 0.9, 0.01),
     high: bar("Clip above: 1 + ε", "high", 0.05, 0.9, 0.01) };
   ui.controls.append(...Object.values(bars).map((one) => one.node));
@@ -19,7 +19,7 @@ function render({ model, el }) {
       || (v.advantage < 0 && v.ratio < 1 - v.low) || v.advantage === 0;
     const slope = stopped ? 0 : v.advantage;
     const c = chart({ width, height: 300, x: [0.2, 2], y: [-4, 4],
-      xlabel: "ratio ρ = π(y) / π_old(y)", ylabel: "objective (reward units)" });
+      xlabel: "ratio w = π(y) / π_old(y)", ylabel: "objective (reward units)" });
     const at = Array.from({ length: 181 }, (_, i) => 0.2 + i / 100);
     for (const edge of [1 - v.low, 1 + v.high]) {
       c.area.append(s("line", { class: "grid", x1: c.px(edge), x2: c.px(edge), y1: c.py(-4),
@@ -34,7 +34,7 @@ function render({ model, el }) {
     ui.body.replaceChildren(c.svg, h("p", { class: "note" }, "Dashed: without the clip. Blue: "
       + "with it. A full dot is pushed on, an empty one has no gradient."));
     Object.assign(ui.readout.dataset, { value: value(v.ratio).toFixed(4), slope: slope.toFixed(4) });
-    ui.say(`Objective <b>${fixed(2)(value(v.ratio))}</b>, slope by ρ <b>${fixed(2)(slope)}</b>. `
+    ui.say(`Objective <b>${fixed(2)(value(v.ratio))}</b>, slope by w <b>${fixed(2)(slope)}</b>. `
       + (v.advantage === 0 ? "An advantage of 0 says nothing."
         : stopped ? "Already pushed beyond the clip in the direction that A favours: no gradient."
           : v.ratio > 1 + v.high || v.ratio < 1 - v.low

@@ -6,7 +6,7 @@ from .interactive import Interactive, check_range
 
 
 class ClipExplorer(Interactive):
-    """min(ρ A, clip(ρ, 1 − low, 1 + high) A) over the ratio ρ, and the slope where the policy is.
+    """min(w A, clip(w, 1 − low, 1 + high) A) over the ratio w, and the slope where the policy is.
 
     advantage A from −2 to 2, ratio from 0.2 to 2, low and high from 0.05 to 0.9. Raises ValueError
     outside of those, TypeError for no number.

@@ -16,7 +16,7 @@ def test_value_and_slope_are_those_of_the_loss(advantage, ratio):
     ours = torch.tensor([[ratio]], dtype=torch.float64).log().requires_grad_()
     mask, old = torch.ones(1, 1).bool(), torch.zeros(1, 1)
     loss, _ = clipped_policy_loss(ours, old, torch.tensor([[advantage]]), mask, 0.2)
-    (slope,) = torch.autograd.grad(loss, ours)  # by log ρ: ρ times the slope by ρ
+    (slope,) = torch.autograd.grad(loss, ours)  # by log w: w times the slope by w
     found = ClipExplorer(advantage, ratio).reading()
     assert found["value"] == pytest.approx(-loss.item())
     assert found["slope"] == pytest.approx(-slope.item() / ratio)
