@@ -28,15 +28,17 @@ ROOT = find_root(Path(__file__).parent)
 
 @pytest.fixture
 def root(tmp_path):
-    """A book of two chapters, the second of which fails when asked to."""
-    (tmp_path / "requirements.txt").write_text("torch\n")
-    (tmp_path / "_toc.yml").write_text(
+    """A book of two chapters; its path has spaces and letters of two scripts."""
+    folder = tmp_path / "ein Büchlein мой"
+    folder.mkdir()
+    (folder / "requirements.txt").write_text("torch\n")
+    (folder / "_toc.yml").write_text(
         "root: chapters/intro\nparts:\n- chapters:\n"
         "  - file: chapters/one\n  - file: chapters/two\n  - file: chapters/page\n"
     )
     for name in ("one", "two"):
-        write_chapter(tmp_path, name, "print(profile, seed)")
-    return tmp_path
+        write_chapter(folder, name, "print(profile, seed)")
+    return folder
 
 
 def test_chapters_are_the_notebooks_of_the_table_of_contents_in_order(root):
@@ -237,6 +239,44 @@ def test_bad_arguments_get_a_clear_error(root, tmp_path_factory):
         text=True,
     )
     assert done.returncode == 2 and "chapter must be one of" in done.stderr
+
+
+NO_NETWORK = """
+import socket, sys
+def local(self, address, connect=socket.socket.connect):
+    host = address[0] if isinstance(address, tuple) else ""
+    if host not in ("", "localhost", "127.0.0.1", "::1"):
+        print("asked for", host, file=sys.stderr)
+        raise OSError(101, "Network is unreachable")
+    return connect(self, address)
+socket.socket.connect = local
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("home", ["/dev/null/home", "/proc/home"])
+def test_a_chapter_needs_no_network_and_no_home_to_write_to(tmp_path, home):
+    """No folder can be made under either home, by root neither."""
+    book, start = tmp_path / "ein Büchlein", tmp_path / "start"
+    for folder in ("llmbook", "chapters"):
+        shutil.copytree(ROOT / folder, book / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_toc.yml", "requirements.txt"):
+        shutil.copy(ROOT / name, book)
+    start.mkdir()
+    (start / "sitecustomize.py").write_text(NO_NETWORK)
+    folders = ("XDG_", "MPLCONFIGDIR", "IPYTHONDIR", "JUPYTER_", "HF_", "LLMBOOK_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(folders)}
+    done = subprocess.run(
+        [sys.executable, "-m", "llmbook", "run", "attention", "--profile", "smoke"],
+        cwd=book,
+        env={**env, "HOME": home, "PYTHONPATH": f"{start}{os.pathsep}{book}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "asked for" not in done.stdout
+    assert last_run(job_of(book / "chapters/attention.ipynb", "smoke"))["seconds"] > 0
 
 
 @pytest.mark.slow

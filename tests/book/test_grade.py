@@ -23,7 +23,7 @@ _ = check("recurrent/join", ...)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Three students' notebooks: bob's breaks, cyd's is none. The book lies elsewhere."""
-    book, students = tmp_path_factory.mktemp("book"), tmp_path_factory.mktemp("students")
+    book, students = tmp_path_factory.mktemp("book"), tmp_path_factory.mktemp("Schüler и др")
     write_chapter(book, "recurrent", "print(1)")
     (book / "_toc.yml").write_text("root: x\nchapters:\n- file: chapters/recurrent\n")
     (book / "requirements.txt").write_text("")

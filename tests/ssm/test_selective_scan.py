@@ -232,6 +232,22 @@ def test_a_compiler_that_fails_is_told(monkeypatch, tmp_path):
         native._library.cache_clear()
 
 
+def test_it_is_built_in_a_folder_with_spaces_and_told_where_none_can_be_made(
+    monkeypatch, tmp_path
+):
+    if native.compiler() is None:
+        pytest.skip("there is no C compiler")
+    try:
+        monkeypatch.setenv("LLMBOOK_CACHE", str(tmp_path / "ein Cäche мой"))
+        native._library.cache_clear()
+        assert compiled.why_not() is None and list(tmp_path.glob("*/compiled/*.so"))
+        monkeypatch.setenv("LLMBOOK_CACHE", "/dev/null/cache")  # as in a home that is read-only
+        native._library.cache_clear()
+        assert "/dev/null/cache" in compiled.why_not()
+    finally:
+        native._library.cache_clear()
+
+
 U, DT, RATE, BC = torch.zeros(2, 7, 3), torch.ones(2, 7, 3), -torch.ones(3, 4), torch.ones(2, 7, 4)
 GOOD = {"u": U, "delta": DT, "A": RATE, "B": BC, "C": BC}
 
