@@ -189,17 +189,10 @@ def test_every_point_of_the_record_has_a_key_of_its_own():
     assert {part for part, _ in keys} == PARTS
 
 
-def owed(part, key):
-    """Not recorded yet: draft heads, and further seeds of the rest."""
-    arm, _, seed = key.rpartition("/")
-    seeds = {"recall": 1 if arm == "1 global, windows" else 2, "distil": 1, "heads": 0}
-    return part in seeds and int(seed) > seeds[part]
-
-
 def test_what_is_recorded_is_what_the_present_code_makes_of_every_arm():
     runs = inference.recorded_runs()
     held = {(part, key) for part in PARTS for key in runs.get(part, ())}
-    assert held == {(p, key) for p, key, _ in inference.points() if not owed(p, key)}
+    assert held == {(part, key) for part, key, _ in inference.points()}
     for found in runs["recall"].values():
         for stage in ("trained short", "and briefly long"):
             assert len(found[stage]) == len(inference.LENGTHS)
