@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llmbook.alignment.collapse import Collapsed
-from llmbook.alignment.grpo import GRPOConfig
+from llmbook.alignment.grpo import FORMS, GRPOConfig
 from llmbook.alignment.rollouts import Rollouts
 from llmbook.data import verifiable
 from llmbook.evaluation import questions
@@ -283,3 +283,19 @@ def test_small_chat_s_own_answers_rewarded_double_two_kinds_by_the_mean_of_five_
         none = [made[f"shuffled/{seed}"]["after"][task]["exact"] for seed in lab.SEEDS]
         assert old < 0.4 and sum(new) / len(new) >= 2 * old
         assert max(none) <= old
+
+
+def test_every_run_is_recorded_and_the_seed_counts_for_more_than_the_form():
+    made = runs.recorded_runs()
+    assert [(part, key) for part, key, _ in runs.points() if key not in made.get(part, {})] == []
+    found = torch.tensor(
+        [[made["forms"][f"{f}/{seed}"]["after"]["right"] for seed in lab.SEEDS] for f in FORMS]
+    )
+    by_form, by_seed = (found.mean(dim) for dim in (1, 0))
+    assert by_form.max() - by_form.min() < (by_seed.max() - by_seed.min()) / 2
+    assert found.min() > 2 * max(base["right"] for base in made["base"].values())
+    cut = {
+        form: [made["forms"][f"{form}/{seed}"]["curves"]["clipped"] for seed in lab.SEEDS]
+        for form in FORMS
+    }
+    assert torch.tensor(cut["gspo"]).mean(1).min() > 5 * torch.tensor(cut["grpo"]).mean(1).max()
