@@ -1,9 +1,10 @@
 /* One token through a decoder: the short step (step.py) without PyTorch between its products.
 
    Rows b of a batch, each one token; or, `together`, rows that are successive tokens of one text.
-   Threads share a batch by its rows, each with its own working memory. Weights are float32, or whole numbers with scales that are multiplied as they are read: a step
-   takes as long as its weights take to come from memory. Everything is contiguous. The structures
-   are mirrored in compiled.py, field by field. */
+   Threads share a batch by its rows, each with its own working memory. Weights are float32, or
+   whole numbers with scales that are multiplied as they are read: a step takes as long as its
+   weights take to come from memory. Everything is contiguous. The structures are mirrored in
+   compiled.py, field by field. */
 
 #ifdef __AVX2__
 #include <immintrin.h>

@@ -66,9 +66,9 @@ int NAME(forward)(const REAL *u, const REAL *delta, const REAL *A, const REAL *B
    a number is read for the last time just before it is written over. */
 int NAME(backward)(const REAL *u, const REAL *delta, const REAL *A, const REAL *B, const REAL *C,
                    const REAL *skip, const unsigned char *starts, const REAL *kept,
-                   const REAL *dy, const REAL *dlast, REAL *du, REAL *ddelta, REAL *dA, REAL *dB, REAL *dC,
-                   REAL *dinitial, long batch, long L, long D, long N, long keep, long first,
-                   long end) {
+                   const REAL *dy, const REAL *dlast, REAL *du, REAL *ddelta, REAL *dA, REAL *dB,
+                   REAL *dC, REAL *dinitial, long batch, long L, long D, long N, long keep,
+                   long first, long end) {
   long size = N * W;
   REAL *work = malloc(((2 * keep + 1) * size + 4 * size) * sizeof(REAL));
   if (!work) return 1;
