@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 FILE = "sections.js"
+_BLOCKS = {"blockquote", "details", "div", "li", "p", "pre", "summary", "td", "th", "tr"}
 _LEFT_OUT = {"script", "style", "svg", "nav", "button", "section"}  # a section within is its own
 
 
@@ -73,6 +74,7 @@ def _texts(element):
     yield element.text or ""
     for child in element:
         yield from _texts(child)
+        yield " " if child.tag in _BLOCKS else ""  # the next word is another paragraph's
         yield child.tail or ""
 
 
