@@ -184,7 +184,15 @@ def test_a_stopped_execution_leaves_no_copy_and_no_process_and_the_next_one_succ
     write_chapter(root, "one", "import time; time.sleep(100)")
     command = [sys.executable, "-m", "llmbook", "run", "one", "--profile", "smoke"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command,
+        cwd=root,
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+        # where the tests run in the background, an interrupt is ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert "executing" in run.stdout.readline()
     begin, below = time.monotonic(), []
     while len(below) < 2 and time.monotonic() - begin < 60:  # the worker and its kernel

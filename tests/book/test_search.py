@@ -137,7 +137,8 @@ def test_a_section_is_its_own_text_without_what_is_within_or_not_for_reading():
     <details class="hide"><summary aria-label="Toggle hidden content">Show</summary>
     <pre>code()</pre></details><script>state = 1</script><svg><text>axis</text></svg><!-- note -->
     <section id="in"><h2>In &amp; out</h2>Bare text is not markup's.<p>Deep</p></section>
-    <div><p>After</p><ul><li>all</li><li>this</li></ul></div></section></article></main><section id="else"><p>elsewhere</p></section>"""
+    <div><p>After</p><ul><li>all</li><li>this</li></ul></div></section></article></main>
+    <section id="else"><p>elsewhere</p></section>"""
     assert sections(page) == [
         ["top", "Top", "First words, x^2 . code() After all this"],
         ["in", "In & out", "Deep"],
