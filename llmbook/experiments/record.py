@@ -24,7 +24,7 @@ from llmbook.data.folders import write_json
 EXPERIMENTS = {
     "small": ("small", "the small GPT that comes with the book"),
     "families": ("families.models", "an encoder, a decoder and an encoder-decoder, on one text"),
-    "families_table": ("families.table", "what the three families make of the same tasks"),
+    "families_table": ("families.table", "what its pretraining gives an encoder"),
     "families_toys": ("families.toys", "masks and objectives on made languages, five seeds"),
     "multi30k": ("multi30k", "an English to German Transformer, and its BLEU"),
     "recurrent": ("recurrent", "what a recurrent network carries, and how far"),

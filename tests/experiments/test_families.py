@@ -30,7 +30,6 @@ from llmbook.experiments.families.models import (
     shipped_folder,
 )
 from llmbook.experiments.families.table import OUT, PARTS
-from llmbook.experiments.families.tasks import LIBRARIES, PIECE, library_task
 from llmbook.experiments.record import main as record_main
 from llmbook.models import load, shipped
 from llmbook.tokenization import BPETokenizer
@@ -184,19 +183,7 @@ def test_what_does_not_fit_is_refused(shipped_trio):
         Special.of(plain)
 
 
-# --- the tasks
-
-
-def test_pieces_of_the_library_task_keep_their_documents_apart(shipped_trio):
-    _, tokenizer, _ = shipped_trio
-    task = library_task(tokenizer)
-    assert len(task.train) > 1000 and len(task.test) == 400
-    assert all(0 < len(source) <= PIECE for source, _ in task.train + task.test)
-    names = {tokenizer.decode(target).strip() for _, target in task.train}
-    assert names == set(LIBRARIES)
-    train = {tuple(source) for source, _ in task.train if len(source) == PIECE}
-    assert sum(tuple(source) in train for source, _ in task.test) < 20  # texts that repeat
-    assert library_task(tokenizer) == task != library_task(tokenizer, seed=1)
+# --- the table
 
 
 def test_the_recorded_table_says_of_every_part_how_it_came_about():

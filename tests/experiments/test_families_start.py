@@ -14,6 +14,7 @@ from llmbook.experiments.families.models import read_corpus, shipped_folder
 from llmbook.experiments.families.start import (
     EXAMS,
     LABELLED,
+    LIBRARIES,
     PIECE,
     SETS,
     STARTS,
@@ -22,7 +23,6 @@ from llmbook.experiments.families.start import (
     parameter_rows,
 )
 from llmbook.experiments.families.table import N_SEEDS, OUT
-from llmbook.experiments.families.tasks import LIBRARIES
 from llmbook.losses import IGNORED
 from llmbook.models import load
 from llmbook.tokenization import BPETokenizer
