@@ -120,7 +120,8 @@ class MultiHeadAttention(nn.Module):
                     "texts need causal=True, which hides their padding, and go without context, "
                     "bias and cache"
                 )
-            return self.merge(self._apart(x, texts, mask, causal, positions))
+            self._check(x, None)
+            return self.merge(self._apart(x, texts, mask, causal))
         heads = self.heads(
             x, context, mask=mask, bias=bias, causal=causal, positions=positions, cache=cache
         )
@@ -133,13 +134,17 @@ class MultiHeadAttention(nn.Module):
         qkv = self.project(x, context, positions=positions, cache=cache)
         return self._attend(*qkv, mask=mask, bias=bias, causal=causal)
 
-    def _apart(self, x, texts, masks, causal, positions):
+    def _apart(self, x, texts, masks, causal):
         """`heads` of the texts that share the row x, group by group."""
         masks = [None] * len(texts.longest) if masks is None else masks
-        groups = zip(*map(texts.apart, self.project(x, positions=positions)), masks, strict=True)
-        return texts.together(
-            [self._attend(*qkv, mask=mask, causal=causal) for *qkv, mask in groups]
-        )
+        packed = rearrange(self.in_proj(x), "b t (h d) -> b h t d", d=self.head_dim)
+        found = []
+        for part, mask in zip(texts.apart(packed), masks, strict=True):
+            q, k, v = part.split((self.n_heads, self.n_kv_heads, self.n_kv_heads), dim=1)
+            if self.rotate is not None:
+                q, k = self.rotate(q, k, torch.arange(part.shape[2], device=x.device))
+            found.append(self._attend(q, k, v, mask=mask, causal=causal))
+        return texts.together(found)
 
     def _attend(self, q, k, v, **masks):
         dropout = self.dropout if self.training else 0.0

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -110,9 +110,26 @@ def in_shares(run, n, shares=None, pool=None):
     if shares == 1:
         run(0, n, 0)
         return
-    # ctypes lets go of Python's lock during a call, so threads are enough.
-    with nullcontext(pool) if pool else ThreadPoolExecutor(shares) as pool:
-        list(pool.map(run, bounds[:-1], bounds[1:], range(shares)))
+    # ctypes lets go of Python's lock during a call, so threads are enough; this one takes a share.
+    with nullcontext(pool) if pool else ThreadPoolExecutor(shares - 1) as pool:
+        others = [pool.submit(run, *bounds[i : i + 2], i) for i in range(1, shares)]
+        run(0, bounds[1], 0)
+        for other in others:
+            other.result()
+
+
+@contextmanager
+def one_thread():
+    """PyTorch's own operations in one thread: else its threads and a pool's wait for each other.
+
+    Small operations between calls of `in_shares` would wake them for less than waking costs.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def compiler():

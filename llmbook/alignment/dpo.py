@@ -18,14 +18,14 @@ from llmbook import checks
 from llmbook.alignment.collapse import Collapsed, Watch
 from llmbook.alignment.rollouts import (
     NotFinite,
+    answer_token_log_probs,
     check_reference,
-    needed_mask,
     pad_right,
     roll_out,
     scores,
 )
 from llmbook.decoding.generate import evaluating
-from llmbook.losses import IGNORED, answer_log_probs
+from llmbook.losses import IGNORED
 from llmbook.seeds import generator
 
 
@@ -81,7 +81,7 @@ def preference_batch(prompts, chosen, rejected, end_id=None):
 def pair_log_probs(model, input_ids, targets, attention_mask):
     """log π of both answers of each pair: (rows, 2), sums over their tokens."""
     ids, targets, mask = (t.flatten(0, 1) for t in (input_ids, targets, attention_mask))
-    return answer_log_probs(model, ids, targets, needed_mask(mask)).unflatten(0, (-1, 2))
+    return answer_token_log_probs(model, ids, mask, targets).sum(-1).unflatten(0, (-1, 2))
 
 
 @torch.no_grad()

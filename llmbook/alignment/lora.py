@@ -92,6 +92,11 @@ class LoRA(nn.Module):
         return getattr(self.base, "tokenizer_file", None)
 
     @property
+    def shares_prompts(self):
+        """The decoder's."""
+        return self.base.shares_prompts
+
+    @property
     def names(self):
         """The adapted matrices, as the decoder names them."""
         return [key.replace("/", ".") for key in self.A]

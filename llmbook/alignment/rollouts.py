@@ -8,9 +8,11 @@ one, and `targets` (rows, A), the answers' tokens, which the last A logits speak
 is the answer's last that counts: behind it targets are IGNORED, and so is their every term.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from llmbook.checks import number, whole
 from llmbook.decoding.backends import unwrapped
@@ -19,6 +21,8 @@ from llmbook.decoding.generation_config import end_ids
 from llmbook.decoding.writer import Writer
 from llmbook.losses import IGNORED, log_probs
 from llmbook.models.pretrained.files import read_json
+from llmbook.native import one_thread
+from llmbook.ragged import Texts
 from llmbook.seeds import as_generator
 
 
@@ -97,12 +101,16 @@ def roll_out(model, prompts, n=1, *, max_new_tokens, temperature=1.0, eos_id=Non
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
     chosen, nats = [], []
     mode = torch.inference_mode if writer.short else torch.no_grad
-    with mode(), evaluating(model):
+    with mode(), evaluating(model), ExitStack() as calm:
         for step in range(max_new_tokens):
             logits = writer.next_logits()
             if step == 0:  # the n answers begin alike: a prompt is read once
                 logits = logits[rows]
                 writer.reorder(rows)
+            elif (
+                step == 1 and writer.backend == "compiled"
+            ):  # made by now, with threads of its own
+                calm.enter_context(one_thread())
             log_p = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
             if log_p[:, 0].isnan().any():  # one nan among the logits makes the whole row nan
                 raise NotFinite(f"the policy's logits are not finite at token {step} of an answer")
@@ -166,10 +174,34 @@ def needed_mask(attention_mask):
 def answer_token_log_probs(model, input_ids, attention_mask, targets, temperature=1.0):
     """log π of each target: (rows, A), in nats, 0 where none counts, by one forward pass.
 
-    The last A logits speak of the targets; temperature is that of the rollouts.
+    The last A logits speak of the targets; temperature is that of the rollouts. A model that
+    `shares_prompts` reads no padding, and the prompt of answers that stand side by side once, but
+    for its last token, which speaks of each answer's first.
     """
-    logits = model(input_ids, needed_mask(attention_mask))[:, -targets.shape[1] :]
-    return log_probs(logits if temperature == 1 else logits / temperature, targets)
+    before = input_ids.shape[1] - targets.shape[1]
+    if not _shares_prompts(model):
+        logits = model(input_ids, needed_mask(attention_mask))[:, before:]
+        return log_probs(_over(logits, temperature), targets)
+    counts = F.pad(targets != IGNORED, (before, 0))
+    prompts = counts.cumsum(-1) == 0  # what stands before the first place that speaks of a target
+    needed = counts.flip(-1).cumsum(-1).flip(-1) > 0  # nothing behind the last one
+    texts = Texts.of_answers(input_ids, attention_mask.bool() & needed, prompts)
+    given = {} if texts.kept.all() else {"documents": texts}
+    logits = _over(model(input_ids, wanted=counts, **given), temperature)
+    counts = counts[:, before:]
+    nats = log_probs(logits, targets[counts])
+    return nats.new_zeros(targets.shape).index_put((counts,), nats)
+
+
+def _over(logits, temperature):
+    return logits if temperature == 1 else logits / temperature
+
+
+def _shares_prompts(model):
+    """Does it, below DistributedDataParallel's wrapper? Compiled, a model keeps its shapes."""
+    if hasattr(model, "_orig_mod"):
+        return False
+    return getattr(getattr(model, "module", model), "shares_prompts", False)
 
 
 @torch.no_grad()

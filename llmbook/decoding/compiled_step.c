@@ -151,12 +151,14 @@ static void linear_many(const Linear *f, const float *x, float *y, int64_t rows,
     int64_t many = out - o < OUTS ? out - o : OUTS;
     const float *w[OUTS];
     for (int r = 0; r < OUTS; r++) w[r] = weight + (o + (r < many ? r : 0)) * n;
+    const float *ahead = weight + (o + OUTS < out ? o + OUTS : o) * n; /* the next OUTS rows */
     for (int64_t b = 0; b < rows; b += SIDE) {
       const float *t = turned + b * n;
       S sum[OUTS] = {{0}};
       for (int64_t k = 0; k < n; k++) {
         S side;
         memcpy(&side, t + k * SIDE, sizeof side);
+        __builtin_prefetch(ahead + k * OUTS);
         for (int r = 0; r < OUTS; r++) sum[r] += w[r][k] * side;
       }
       float *to = y + b * out + o;
@@ -248,6 +250,7 @@ static void attend(const Model *m, const Layer *l, const float *q, int64_t row, 
     const float *k = l->keys + first, *v = l->values + first;
     float most = -INFINITY, sum = 0;
     for (int64_t t = 0; t <= n; t++) {
+      for (int64_t i = 0; i < d; i += 16) __builtin_prefetch(v + t * d + i);
       p[t] = dot(q, k + t * d, d) * (float)l->scale + (bias ? bias[t] : 0);
       most = p[t] > most ? p[t] : most;
     }
@@ -256,6 +259,7 @@ static void attend(const Model *m, const Layer *l, const float *q, int64_t row, 
     memset(out, 0, d * sizeof(float));
     for (int64_t t = 0; t <= n; t++) {
       float share = p[t] / sum;
+      for (int64_t i = 0; i < d; i += 16) __builtin_prefetch(k + (m->room + t) * d + i);
       for (int64_t i = 0; i < d; i++) out[i] += share * v[t * d + i];
     }
   }

@@ -71,10 +71,12 @@ class Decoder(Pretrained, nn.Module):
 
     `checkpointing = True` on the model keeps only each block's input for the backward pass and
     computes the rest again: less memory, one more forward pass. `reads_source`: does it take a
-    source besides the text that it writes?
+    source besides the text that it writes? `shares_prompts`: do its blocks mix tokens by attention
+    alone, so that texts which begin alike need not stand one behind the other?
     """
 
     reads_source = False
+    shares_prompts = False
     checkpointing = False
     max_len = None  # the longest text; None where positions have no last
 
@@ -113,9 +115,10 @@ class Decoder(Pretrained, nn.Module):
         list, to which what the blocks give besides is added. documents (batch, tokens) int64, in
         attention_mask's place: several texts in a row, numbered from 1, 0 at padding; a token sees
         its own text alone, and each text counts its places from 0; logits are 0 at padding, which
-        costs nothing. wanted: bool (batch, tokens), the places whose logits are asked for: (n,
-        vocab_size) in their order, instead of all. Raises TypeError or ValueError for ids that are
-        no tokens, a text that is too long, and a mask of another shape.
+        costs nothing; or `Texts` of such rows, which may share prompts. wanted: bool (batch,
+        tokens), the places whose logits are asked for: (n, vocab_size) in their order, instead of
+        all. Raises TypeError or ValueError for ids that are no tokens, a text that is too long,
+        and a mask of another shape.
         """
         hidden, found, kept = self._run(input_ids, attention_mask, cache, documents)
         if extras is not None:
@@ -212,12 +215,22 @@ class Decoder(Pretrained, nn.Module):
             raise ValueError(
                 f"a row must have at most max_len={self.max_len} tokens: got {tokens}"
             )
-        tensor("documents", documents, "batch tokens", torch.int64, batch=batch, tokens=tokens)
-        texts, device = Texts(documents), input_ids.device
+        texts, device = self._texts(documents, batch, tokens), input_ids.device
         masks = [self.mask(None, n, n, device) for n in texts.longest]
         pairs = zip(masks, texts.longest, strict=True)
         near = [self.near(seen, n, n, device) for seen, n in pairs]
         return Places(texts.positions[None], masks, None, texts, near)
+
+    def _texts(self, documents, batch, tokens):
+        if not isinstance(documents, Texts):
+            tensor("documents", documents, "batch tokens", torch.int64, batch=batch, tokens=tokens)
+            return Texts(documents)
+        tensor("documents.kept", documents.kept, "batch tokens", batch=batch, tokens=tokens)
+        if documents.shared and not self.shares_prompts:
+            raise ValueError(
+                f"documents must share no prompt: {type(self).__name__} reads a row in its order"
+            )
+        return documents
 
     def mask(self, kept, tokens, total, device):
         """Which of the `total` tokens so far the last `tokens` may see, besides the causal mask.

@@ -86,6 +86,7 @@ class GPT(Decoder):
     """A decoder-only language model: `model(input_ids) → logits`."""
 
     architecture = "GPT2LMHeadModel"
+    shares_prompts = True
 
     def __init__(self, config):
         super().__init__(config)

@@ -181,6 +181,7 @@ class Llama(Decoder):
     """
 
     architecture = "LlamaForCausalLM"
+    shares_prompts = True
     model_type = "llama"
     config_class = LlamaConfig
     block = Block

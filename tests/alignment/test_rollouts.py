@@ -27,6 +27,9 @@ from llmbook.decoding import generate
 from llmbook.losses import IGNORED, log_probs
 from llmbook.models import load
 from llmbook.models.gpt import GPT, GPTConfig
+from llmbook.models.mamba import Mamba, MambaConfig
+from llmbook.models.mistral import Mistral, MistralConfig
+from llmbook.ragged import Texts
 from llmbook.seeds import generator
 
 PROMPTS = [[3, 4, 5], [7], [2, 9, 1, 6, 8]]
@@ -282,3 +285,77 @@ def test_log_probs_without_a_needless_mask_are_those_with_it(side):
     want = log_probs(model(ids, kept), targets)
     got = answer_token_log_probs(model, ids, kept, targets)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+
+def rotating():
+    shape = {"vocab_size": 11, "d_model": 16, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2}
+    return Mistral(MistralConfig(**shape, d_ff=24, max_len=64, window=3))
+
+
+def adapted():
+    lora = LoRA(tiny_policy())
+    with torch.no_grad():
+        for B in lora.B.values():
+            B.normal_(std=0.1)
+    return lora
+
+
+@pytest.mark.parametrize("make", [tiny_policy, rotating, adapted])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_prompt_read_once_gives_the_log_probs_and_gradients_of_one_read_in_every_row(
+    make, temperature
+):
+    torch.manual_seed(0)
+    model = make().double()
+    prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [5, 6, 7, 8, 9], [1, 2, 3]]
+    rollouts = roll_out(tiny_policy(), prompts, 4, max_new_tokens=9)
+    assert len(rollouts.lengths.unique()) > 3  # ended at several places
+    ids, mask, targets = rollouts.batch()
+    answers = slice(ids.shape[1] - targets.shape[1], None)
+    want = log_probs(model(ids, mask)[:, answers] / temperature, targets)
+    got = answer_token_log_probs(model, ids, mask, targets, temperature)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+    weights = torch.randn_like(want)
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    gradients = [torch.autograd.grad((x * weights).sum(), learnt) for x in (want, got)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_answers_to_one_prompt_share_its_tokens_and_padding_is_not_read():
+    model, seen = tiny_policy(), []
+    rollouts = roll_out(model, [[1, 2, 3, 4, 5]], 4, max_new_tokens=6)
+    model.blocks[0].ffn.register_forward_pre_hook(lambda part, args: seen.append(args[0].shape))
+    answer_token_log_probs(model, *rollouts.batch())
+    read = int((rollouts.lengths - 1).sum())  # the last one of an answer is not read
+    assert seen == [(1, 4 + 4 + read, 16)]  # four of the prompt, and its last for each answer
+
+
+def test_a_model_that_reads_a_row_in_its_order_gets_each_prompt_in_every_row():
+    torch.manual_seed(0)
+    model = Mamba(MambaConfig(vocab_size=11, d_model=8, n_layers=1)).double()
+    rollouts = roll_out(tiny_policy(), [[1, 2, 3], [4]], 3, max_new_tokens=5)
+    ids, mask, targets = rollouts.batch()
+    answers = slice(ids.shape[1] - targets.shape[1], None)
+    want = log_probs(model(ids, mask)[:, answers], targets)
+    got = answer_token_log_probs(model, ids, mask, targets)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+    shared = Texts.of_answers(ids, mask, mask & (torch.arange(ids.shape[1]) < 2))
+    with pytest.raises(ValueError, match="documents must share no prompt: Mamba reads a row in"):
+        model(ids, documents=shared)
+
+
+def test_the_threads_are_as_many_after_rollouts_as_before():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        roll_out(tiny_policy(), [[1, 2], [3]], 40, max_new_tokens=5)
+        assert torch.get_num_threads() == 2
+        broken = tiny_policy()
+        with torch.no_grad():
+            broken.head.weight[:] = torch.nan
+        with pytest.raises(NotFinite):
+            roll_out(broken, [[1, 2]], 40, max_new_tokens=5)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
