@@ -25,15 +25,13 @@ from llmbook.bench.sft import gradient_of, load_double, their_gradient
 from llmbook.bench.trl_peer import (
     Clock,
     Size,
+    TheirDPOUpdate,
     TheirIteration,
-    library_of,
+    preference,
+    preferences,
     questions,
-    settings_of,
     share_of_vowels,
-    trl_and_datasets,
-    update_of,
 )
-from llmbook.data.corpus import question_answers
 from llmbook.decoding import generate
 from llmbook.models import load
 from llmbook.models.gpt import GPT, GPTConfig
@@ -53,20 +51,22 @@ def add_arguments(parser):
     parser.add_argument(
         "--memory",
         action="store_true",
-        help="no race: peak memory of one iteration, at GPT-2's smallest shape",
+        help="no race: peak memory of GRPO and DPO, at GPT-2's smallest shape",
     )
 
 
 def run(options, report):
     """The three races of one size; `report` prints and records."""
     if options.memory:
-        peaks = {
-            side: in_fresh_process(peak_of_iterations, side) / 2**20 for side in ("ours", "trl")
-        }
-        print(
-            f"GRPO, GPT-2's 124 M shape, 4 answers of 32 tokens, AdamW: peak above the weights "
-            f"{peaks['ours']:,.0f} MiB, trl's {peaks['trl']:,.0f} MiB"
-        )
+        for name, measured, what in (
+            ("GRPO", peak_of_grpo, "4 answers of 32 tokens"),
+            ("DPO", peak_of_dpo, "4 pairs, the reference's weights among what was there"),
+        ):
+            ours, theirs = (in_fresh_process(measured, side) / 2**20 for side in ("ours", "trl"))
+            print(
+                f"{name}, GPT-2's 124 M shape, {what}, AdamW: peak above the weights "
+                f"{ours:,.0f} MiB, trl's {theirs:,.0f} MiB, {ours / theirs:.0%}"
+            )
         return
     gpu = options.device.type == "cuda"
     size = SIZES[options.size or ("quick" if options.quick else "gpu" if gpu else "cpu")]
@@ -201,71 +201,70 @@ class _Given:
 # --- DPO
 
 
+class DPOUpdate:
+    """Our side: `update()` reads the pairs by the reference and learns once."""
+
+    def __init__(self, model, reference, batch, pairs):
+        self.reference, self.batch, self.dpo = reference, batch, DPO(0.1)
+        self.update = Update(model.train(), _settings(pairs), self.dpo.loss)
+
+    def __call__(self):
+        """One update."""
+        self.update(with_reference(self.reference, self.batch))
+
+
 def _dpo(case, size, options):
     model, tokenizer = subject(options.device)
     reference, _ = subject(options.device)
-    trl, datasets = trl_and_datasets()
-    pairs = question_answers("train", "quick")[: size.pairs + 1]
-    rows = [
-        {"prompt": f"{a.name}:", "chosen": " " + a.answer[:80], "rejected": " " + b.answer[:80]}
-        for a, b in zip(pairs, pairs[1:], strict=False)
-    ]
-    their_model, library, folder = library_of(model, tokenizer)
-    args = trl.DPOConfig(
-        **settings_of(folder, model, size.pairs, options.seed), beta=0.1, max_length=None
-    )
-    trainer = trl.DPOTrainer(
-        model=their_model,
-        ref_model=library_of(model, tokenizer)[0],
-        args=args,
-        train_dataset=datasets.Dataset.from_list(rows),
-        processing_class=library,
-    )
-    held = [trainer.train_dataset[i] for i in range(len(rows))]
-    collated = trainer.data_collator(held)
-    collated = {name: t.to(options.device) for name, t in collated.items()}
-    columns = (
-        [row[name] for row in held] for name in ("prompt_ids", "chosen_ids", "rejected_ids")
-    )
-    ours = tuple(t.to(options.device) for t in preference_batch(*columns))
-    dpo = DPO(0.1)
-    update = Update(model.train(), _settings(size.pairs), dpo.loss)
+    theirs = TheirDPOUpdate(model, tokenizer, size.pairs, options.seed)
+    ours = DPOUpdate(model, reference, theirs.pairs(), size.pairs)
 
     def loss(own):
-        same = with_reference(reference.to(next(own.parameters())), ours)
-        return dpo.loss(own, *same)
+        same = with_reference(reference.to(next(own.parameters())), ours.batch)
+        return ours.dpo.loss(own, *same)
 
     truth = gradient_of(load_double(model), loss)
-    trainer.current_gradient_accumulation_steps = 1
-    their_loss = lambda: trainer.compute_loss(their_model, dict(collated))
     errors = {
         "ours": relative_error([gradient_of(model, loss)], [truth]),
-        "trl": relative_error([their_gradient(model, their_model, their_loss)], [truth]),
+        "trl": relative_error([their_gradient(model, theirs.model, theirs.loss)], [truth]),
     }
-    theirs = update_of(trainer, their_model, lambda: dict(collated))
-    return _race(
-        case,
-        {"ours": lambda: update(with_reference(reference, ours)), "trl": theirs},
-        errors,
-        options,
-    )
+    return _race(case, {"ours": ours, "trl": theirs}, errors, options)
 
 
 # --- memory
 
 
-def peak_of_iterations(side, iterations=2):
+def peak_of_grpo(side, iterations=2):
     """Bytes by which two GRPO iterations raise the peak of this process's memory."""
-    torch.manual_seed(0)
-    tokenizer = BPETokenizer.load(SHIPPED / "small")
-    shape = {"max_len": 1024, "d_model": 768, "n_layers": 12, "n_heads": 12}
-    model = GPT(GPTConfig(vocab_size=50257, **shape))
-    iteration = {"ours": Iteration, "trl": TheirIteration}[side](
-        model, tokenizer, Size(4, 4, 32, 0)
-    )
+    model, tokenizer = _gpt2()
+    work = {"ours": Iteration, "trl": TheirIteration}[side](model, tokenizer, Size(4, 4, 32, 0))
     if side == "trl":
         del model
+    return _peak(work, iterations)
+
+
+def peak_of_dpo(side, updates=2):
+    """Bytes by which two DPO updates on four pairs raise the peak of this process's memory."""
+    model, tokenizer = _gpt2()
+    if side == "trl":
+        work = TheirDPOUpdate(model, tokenizer, 4)
+        del model
+    else:
+        reference, _ = _gpt2()
+        columns = zip(*(preference(tokenizer, row) for row in preferences(4)), strict=True)
+        work = DPOUpdate(model, reference, preference_batch(*columns), 4)
+    return _peak(work, updates)
+
+
+def _gpt2():
+    torch.manual_seed(0)
+    shape = {"max_len": 1024, "d_model": 768, "n_layers": 12, "n_heads": 12}
+    model = GPT(GPTConfig(vocab_size=50257, **shape))
+    return model, BPETokenizer.load(SHIPPED / "small")
+
+
+def _peak(work, times):
     with Peak() as peak:
-        for _ in range(iterations):
-            iteration()
+        for _ in range(times):
+            work()
     return peak.bytes

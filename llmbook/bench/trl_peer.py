@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from llmbook.alignment.dpo import preference_batch
 from llmbook.data.corpus import question_answers
 
 
@@ -98,6 +99,59 @@ class TheirIteration:
         trainer._generate = clock.timed("rollout", trainer._generate)
         trainer._calculate_rewards = clock.timed("reward", trainer._calculate_rewards)
         return clock.parts(self)
+
+
+def preferences(n):
+    """n pairs of answers: rows of {"prompt", "chosen", "rejected"}, texts."""
+    pairs = question_answers("train", "quick")[: n + 1]
+    return [
+        {"prompt": f"{a.name}:", "chosen": " " + a.answer[:80], "rejected": " " + b.answer[:80]}
+        for a, b in zip(pairs, pairs[1:], strict=False)
+    ]
+
+
+def preference(tokenizer, row):
+    """A row of `preferences` as ids: prompt, chosen, rejected."""
+    return [tokenizer.encode(row[name]) for name in ("prompt", "chosen", "rejected")]
+
+
+class TheirDPOUpdate:
+    """trl's side: `update()` is one `training_step` of its DPOTrainer and an update."""
+
+    def __init__(self, model, tokenizer, pairs, seed=0):
+        trl, datasets = trl_and_datasets()
+        self.model, library, folder = library_of(model, tokenizer)
+        settings = settings_of(folder, model, pairs, seed)
+        rows = preferences(pairs)
+        self.trainer = trl.DPOTrainer(
+            model=self.model,
+            ref_model=library_of(model, tokenizer)[0],
+            args=trl.DPOConfig(**settings, beta=0.1, max_length=None),
+            train_dataset=datasets.Dataset.from_list(rows),
+            processing_class=library,
+        )
+        self.held = [self.trainer.train_dataset[i] for i in range(len(rows))]
+        device = next(model.parameters()).device
+        collated = self.trainer.data_collator(self.held)
+        self.collated = {name: t.to(device) for name, t in collated.items()}
+        self.update = update_of(self.trainer, self.model, lambda: dict(self.collated))
+
+    def __call__(self):
+        """One update."""
+        self.update()
+
+    def loss(self):
+        """The loss of the pairs, with gradients."""
+        return self.trainer.compute_loss(self.model, dict(self.collated))
+
+    def pairs(self):
+        """The same pairs as our side takes them: a `preference_batch`."""
+        columns = (
+            [row[name] for row in self.held]
+            for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+        )
+        device = next(self.model.parameters()).device
+        return tuple(t.to(device) for t in preference_batch(*columns))
 
 
 def trl_and_datasets():

@@ -55,6 +55,18 @@ def test_without_trl_the_race_says_what_to_install(monkeypatch):
         trl_peer.trl_and_datasets()
 
 
+def test_a_dpo_update_reads_the_reference_and_learns():
+    model, tokenizer = alignment.subject("cpu")
+    reference, _ = alignment.subject("cpu")
+    rows = trl_peer.preferences(2)
+    columns = zip(*(trl_peer.preference(tokenizer, row) for row in rows), strict=True)
+    batch = alignment.preference_batch(*columns)
+    before = model.head.weight.clone()
+    alignment.DPOUpdate(model, reference, batch, 2)()
+    assert not torch.equal(model.head.weight, before)
+    assert torch.equal(reference.head.weight, before)
+
+
 @pytest.mark.slow
 def test_the_race_against_trl_runs(capsys):
     pytest.importorskip("trl", reason="pip install llmbook[oracles]")
