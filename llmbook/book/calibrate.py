@@ -46,7 +46,10 @@ def collect(executed):
                 bounds[record["id"]] = record["bounds"]
                 row = values.setdefault(record["id"], {})
                 for name, value in record["measured"]:
-                    row.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+                    if isinstance(value, list):  # a record of several runs, the same in each copy
+                        row[name] = value
+                    else:
+                        row.setdefault(name, []).append(value)
     return values, bounds
 
 

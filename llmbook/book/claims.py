@@ -175,7 +175,7 @@ def spread(values):
 
 def _evidence(row, record):
     """(name, value, bound, recorded spread) for each measured value, as text."""
-    past = recorded(row["chapter"]).get(row["id"], {})
+    past = _past(row, record)
     for name, value in record["measured"].items():
         yield (
             name,
@@ -185,10 +185,16 @@ def _evidence(row, record):
         )
 
 
+def _past(row, record):
+    """{name: what other seeds gave} of what is measured here; a list is a record by itself."""
+    past = recorded(row["chapter"]).get(row["id"], {})
+    measured = record["measured"].items()
+    return {n: past[n] for n, value in measured if n in past and not isinstance(value, list)}
+
+
 def _recorded_name(row, record):
     """The head of the column of recorded spreads, with the number of seeds behind them."""
-    past = recorded(row["chapter"]).get(row["id"], {})
-    seeds = max((len(past[name]) for name in record["measured"] if name in past), default=0)
+    seeds = max(map(len, _past(row, record).values()), default=0)
     return f"recorded, {seeds} other seeds" if seeds else "recorded"
 
 

@@ -23,6 +23,7 @@ from llmbook.checks import whole
 from llmbook.data.folders import sha256_of
 
 MANIFEST, STATE = "manifest.json", "state.json"
+FORMAT = 2  # of a state.json; 1 had no number
 RUN_FILES = ("log.jsonl", "recipe.json")  # what a run writes before its first checkpoint
 _NAME = re.compile(r"step-(\d{8,})")
 _PART = "part-"
@@ -109,7 +110,8 @@ class Checkpoints:
         """The newest whole checkpoint, or that of a step, as a `Snapshot`; None without any.
 
         A damaged one is refused: with a step named DamagedCheckpoint is raised; without one the
-        checkpoint before it is taken, with a warning that names both.
+        checkpoint before it is taken, with a warning that names both. One of another version's
+        format is refused with ValueError.
         """
         if step is not None:
             return self._read(self.path(step), step)
@@ -134,7 +136,7 @@ class Checkpoints:
     def _fill(self, part, snapshot):
         for group, tensors in snapshot.tensors.items():
             _write_tensors(part / f"{group}.safetensors", tensors)
-        state = {"step": snapshot.step, **snapshot.state}
+        state = {"format": FORMAT, "step": snapshot.step, **snapshot.state}
         _write_text(part / STATE, json.dumps(state, indent=1))
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
@@ -176,6 +178,12 @@ class Checkpoints:
             state = json.loads((path / STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError, SafetensorError) as error:
             raise DamagedCheckpoint(f"{path} can't be read: {error}") from error
+        written = state.pop("format", 1)
+        if written != FORMAT:
+            raise ValueError(
+                f"{path} was written by another version of llmbook: its format is {written}, this "
+                f"version reads {FORMAT}; go on with that version, or start a new run"
+            )
         state.pop("step")
         return Snapshot(step, tensors, state)
 

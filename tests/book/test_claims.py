@@ -173,6 +173,9 @@ def test_a_box_links_the_papers_and_names_the_number_of_recorded_seeds(shown, mo
     monkeypatch.setattr(claims, "recorded", lambda chapter: past)
     claim("rnn-bptt", measured={"loss": 0.25}, bounds={"loss": "<= 1"})
     assert "recorded, 5 other seeds" in shown[1][1] and "0.1 to 0.5" in shown[1][1]
+    past["rnn-bptt"]["recorded: loss"] = [0.4] * 25  # a list is a record of runs, not of this one
+    claim("rnn-bptt", measured={"loss": 0.2, "recorded: loss": [0.3, 0.4]}, holds=True)
+    assert "recorded, 5 other seeds" in shown[2][1] and "0.4 to" not in shown[2][1]
 
 
 def test_a_row_of_history_is_settled_by_papers_that_have_an_address_and_by_no_measurement(
@@ -242,6 +245,8 @@ def test_calibration_collects_each_seed_of_bounded_claims_only(tmp_path):
         (tmp_path / name).write_text(json.dumps({"cells": cells}))
         return tmp_path / name
 
-    values, bounds = collect([copy("1", 0.5), copy("2", [0.6, 0.7])])
-    assert values == {"a": {"x": [0.5, 0.6, 0.7], "seen": [3, 3]}}
+    values, bounds = collect([copy("1", 0.5), copy("2", 0.6)])
+    assert values == {"a": {"x": [0.5, 0.6], "seen": [3, 3]}}
+    values, _ = collect([copy("1", [0.6, 0.7]), copy("2", [0.6, 0.7])])  # a record, in each copy
+    assert values["a"]["x"] == [0.6, 0.7]
     assert bounds == {"a": {"x": "> 0"}}

@@ -16,8 +16,12 @@ import pytest
 import torch
 from helpers.training_subject import CONFIG, same_weights, tiny_model, tiny_windows
 
+from llmbook.data.folders import sha256_of
 from llmbook.training import Log, checkpoint, train
 from llmbook.training.checkpoint import (
+    FORMAT,
+    MANIFEST,
+    STATE,
     CheckpointNotWritten,
     Checkpoints,
     DamagedCheckpoint,
@@ -389,6 +393,22 @@ def test_after_a_fall_back_the_damaged_step_is_written_anew(two):
     cut(two.path(2) / "model.safetensors")
     two.save(small(2))
     assert two.load().step == 2
+
+
+@pytest.mark.parametrize("written", [None, 3])
+def test_a_checkpoint_of_another_version_s_format_is_refused_by_name(two, written):
+    path = two.path(2)
+    state = json.loads((path / STATE).read_text())
+    assert state.pop("format") == FORMAT
+    if written is not None:
+        state["format"] = written
+    (path / STATE).write_text(json.dumps(state))
+    manifest = json.loads((path / MANIFEST).read_text())
+    file = path / STATE
+    manifest["files"][STATE] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    (path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=rf"its format is {written or 1}, this version reads 2"):
+        two.load()
 
 
 def test_the_last_k_are_kept_and_strangers_left_alone(tmp_path):
