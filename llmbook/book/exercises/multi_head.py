@@ -95,9 +95,7 @@ def absorb(answer):
 PARTS = ("the whole output", "one head's term", "one head's weights", "nothing")
 
 
-@exercise(
-    "multi_head/doubled", title="Predict: doubled values", difficulty=1, minutes=5, kind="predict"
-)
+@exercise("multi_head/doubled", title="Doubled values", difficulty=1, minutes=5, kind="predict")
 def doubled(answer):
     said = chosen(answer, PARTS)
     if said == "the whole output":
@@ -127,11 +125,7 @@ def copying():
 
 
 @exercise(
-    "multi_head/copier",
-    title="Read the figure: who looks behind a copy?",
-    difficulty=1,
-    minutes=10,
-    kind="figure",
+    "multi_head/copier", title="Who looks behind a copy?", difficulty=1, minutes=10, kind="figure"
 )
 def copier(answer):
     scores = copying()
@@ -178,7 +172,7 @@ TEXT = (
 
 @exercise(
     "multi_head/sink_worth",
-    title="Change the experiment: what the first token is worth",
+    title="What the first token is worth",
     difficulty=2,
     minutes=15,
     kind="experiment",

@@ -88,7 +88,7 @@ PLACES = ("all", "all but the last", "only the last", "none")
 
 @exercise(
     "positional_encoding/later_shuffle",
-    title="Predict: shuffled before the last",
+    title="Shuffled before the last",
     difficulty=1,
     minutes=5,
     kind="predict",
@@ -108,7 +108,7 @@ def later_shuffle(answer):
 
 @exercise(
     "positional_encoding/best_base",
-    title="Read the figure: which base at 200?",
+    title="Which base at 200?",
     difficulty=1,
     minutes=5,
     kind="figure",
@@ -135,7 +135,7 @@ def _mean(values):
 
 @exercise(
     "positional_encoding/other_base",
-    title="Change the experiment: base 500,000",
+    title="Base 500,000",
     difficulty=2,
     minutes=15,
     kind="experiment",
