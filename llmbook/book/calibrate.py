@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmbook import provenance
 from llmbook.book.chapter import RUN_MIME
-from llmbook.book.claims import CLAIM_MIME, parse_bound
+from llmbook.book.claims import CLAIM_MIME, is_record, parse_bound
 from llmbook.book.copies import job_of
 from llmbook.book.execute import ExecutionFailed, execute_jobs
 from llmbook.book.root import find_chapter, find_root, outputs_with, read_notebook
@@ -46,10 +46,11 @@ def collect(executed):
                 bounds[record["id"]] = record["bounds"]
                 row = values.setdefault(record["id"], {})
                 for name, value in record["measured"]:
-                    if isinstance(value, list):  # a record of several runs, the same in each copy
-                        row[name] = value
+                    values_here = value if isinstance(value, list) else [value]
+                    if is_record(name):  # the same in each copy
+                        row[name] = values_here
                     else:
-                        row.setdefault(name, []).append(value)
+                        row.setdefault(name, []).extend(values_here)
     return values, bounds
 
 

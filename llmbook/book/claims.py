@@ -185,11 +185,15 @@ def _evidence(row, record):
         )
 
 
+def is_record(name):
+    """Does a measured value's name say that it comes from a record, and not from this run?"""
+    return name.startswith("recorded")
+
+
 def _past(row, record):
-    """{name: what other seeds gave} of what is measured here; a list is a record by itself."""
+    """{name: what other seeds gave} of what was measured in this run."""
     past = recorded(row["chapter"]).get(row["id"], {})
-    measured = record["measured"].items()
-    return {n: past[n] for n, value in measured if n in past and not isinstance(value, list)}
+    return {n: past[n] for n in record["measured"] if n in past and not is_record(n)}
 
 
 def _recorded_name(row, record):

@@ -173,8 +173,8 @@ def test_a_box_links_the_papers_and_names_the_number_of_recorded_seeds(shown, mo
     monkeypatch.setattr(claims, "recorded", lambda chapter: past)
     claim("rnn-bptt", measured={"loss": 0.25}, bounds={"loss": "<= 1"})
     assert "recorded, 5 other seeds" in shown[1][1] and "0.1 to 0.5" in shown[1][1]
-    past["rnn-bptt"]["recorded: loss"] = [0.4] * 25  # a list is a record of runs, not of this one
-    claim("rnn-bptt", measured={"loss": 0.2, "recorded: loss": [0.3, 0.4]}, holds=True)
+    past["rnn-bptt"]["recorded: loss"] = [0.4] * 25  # a record says what it is, and has no other
+    claim("rnn-bptt", measured={"loss": [0.2], "recorded: loss": [0.3, 0.4]}, holds=True)
     assert "recorded, 5 other seeds" in shown[2][1] and "0.4 to" not in shown[2][1]
 
 
@@ -238,15 +238,18 @@ def test_a_bound_must_clear_the_spread_by_its_width(values, bound, near):
 def test_calibration_collects_each_seed_of_bounded_claims_only(tmp_path):
     def copy(name, value):
         records = [
-            {"id": "a", "measured": [["x", value], ["seen", 3]], "bounds": {"x": "> 0"}},
+            {
+                "id": "a",
+                "measured": [["x", value], ["seen", 3], ["recorded: x", [8, 9]]],
+                "bounds": {"x": "> 0"},
+            },
             {"id": "b", "measured": [["y", 1]], "bounds": {}},
         ]
         cells = [{"outputs": [{"data": {CLAIM_MIME: record}}]} for record in records]
         (tmp_path / name).write_text(json.dumps({"cells": cells}))
         return tmp_path / name
 
-    values, bounds = collect([copy("1", 0.5), copy("2", 0.6)])
-    assert values == {"a": {"x": [0.5, 0.6], "seen": [3, 3]}}
-    values, _ = collect([copy("1", [0.6, 0.7]), copy("2", [0.6, 0.7])])  # a record, in each copy
-    assert values["a"]["x"] == [0.6, 0.7]
+    values, bounds = collect([copy("1", 0.5), copy("2", [0.6, 0.7])])
+    past = {"recorded: x": [8, 9]}  # stands in each copy, and counts once
+    assert values == {"a": {"x": [0.5, 0.6, 0.7], "seen": [3, 3], **past}}
     assert bounds == {"a": {"x": "> 0"}}
