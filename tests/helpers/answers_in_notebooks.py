@@ -5,6 +5,8 @@ tests/exercises, and fails for every reader. So its functions are rebuilt here w
 names for globals, after all of its cells have run; nothing of this stands in a file.
 """
 
+from collections import defaultdict
+
 import nbformat
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
@@ -54,7 +56,7 @@ class Chapter(IPyNbFile):
         root = find_root(self.path.parent)
         source = CELL.format(tests=str(root / "tests"), chapter=self.path.stem)
         cell = nbformat.v4.new_code_cell(source)
-        options = {"check": False}
+        options = defaultdict(bool)  # no tag, nothing is compared
         more = {"cell_num": len(cells), "cell": cell, "options": options}
         return [*cells, IPyNbCell.from_parent(self, name="Cell with the answers", **more)]
 
