@@ -10,6 +10,8 @@ All have `length` (tokens held), `nbytes`, `reorder(rows)` and `crop(length)`.
 
 import torch
 
+from llmbook.checks import wholes
+
 
 class KVCache:
     """One layer's keys and values of the tokens seen so far: room for max_len, `length` held.
@@ -22,9 +24,7 @@ class KVCache:
     def __init__(
         self, batch, n_kv_heads, max_len, head_dim, *, value_dim=None, device=None, dtype=None
     ):
-        for name, size in (("batch", batch), ("max_len", max_len)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1: got {size}")
+        wholes(1, batch=batch, max_len=max_len)
         shape, value_dim = (
             (batch, n_kv_heads, max_len),
             head_dim if value_dim is None else value_dim,

@@ -11,6 +11,7 @@ from llmbook import device as devices
 from llmbook import provenance
 from llmbook.book.display import publish
 from llmbook.book.records import ledger_chapters, rows_of
+from llmbook.checks import whole
 
 PROFILES = ("smoke", "quick", "gpu", "full")
 RUN_MIME = "application/vnd.llmbook.run+json"
@@ -80,8 +81,7 @@ class Run:
 
 def seed_everything(seed):
     """Seed Python's, NumPy's and torch's global generators."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-        raise ValueError(f"seed must be a whole number from 0 to 2^31 - 1: got {seed!r}")
+    seed = whole("seed", seed, least=0, most=2**31 - 1)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -90,7 +90,8 @@ def seed_everything(seed):
 def start(chapter, profile="auto", seed=0):
     """Begin a chapter: resolve the profile and device, seed everything, set the style, say it.
 
-    Returns a `Run`. Raises ValueError for an unknown chapter, profile or seed.
+    Returns a `Run`. Raises ValueError for an unknown chapter or profile, and for a seed that is no
+    whole number from 0 to 2³¹ − 1, or TypeError.
     """
     global _current
     from llmbook.figures import style

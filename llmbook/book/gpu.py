@@ -105,9 +105,13 @@ _MINUTES = {
     "scan": 2,
     "decoding": 2,
     "training": 2,
+    "sft": 1,
     "alignment": 2,
 }
-_PEERS = {"alignment": ("trl", "datasets")}  # races that can't be run without
+_PEERS = {
+    "sft": ("trl", "datasets"),
+    "alignment": ("trl", "datasets"),
+}  # races that can't be run without
 
 
 def _kernel_tests():
@@ -388,7 +392,7 @@ def parser():
         prog="python -m llmbook gpu",
         description="Run what only a GPU can show: tests, races, a training, the chapters.",
         epilog="Carry to a bare machine: the checkout without .git (llmbook, tests, chapters, "
-        "_config.yml, _toc.yml, requirements.txt, pyproject.toml: about 20 MB), a folder with "
+        "_config.yml, _toc.yml, requirements.txt, pyproject.toml: about 22 MB), a folder with "
         "tinyshakespeare.txt (1 MB), and for the chapters a folder of wheels "
         f"({', '.join(NOTEBOOK_PACKAGES)} and what they need).",
     )
