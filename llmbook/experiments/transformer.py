@@ -131,6 +131,8 @@ NORMS = {  # arm: (place, peak of the rate, share of the steps that it rises ove
     "none, warm-up": ("none", 5e-3, 0.1),
 }
 NORM_LAYERS, NORM_STEPS = 4, 100
+DEEP = ("pre, warm-up", "post, warm-up", "post, at once", "none, warm-up")  # arms
+DEEP_LAYERS, DEEP_STEPS = 6, 200
 
 
 def norm_run(arm, seed, layers=NORM_LAYERS, steps=NORM_STEPS):
@@ -228,6 +230,9 @@ def points():
     for seed in SEEDS:
         for part in PARTS:
             yield "parts", f"{part}/{seed}", (part_loss, part, seed)
+    for seed in SEEDS:
+        for arm in DEEP:
+            yield "deep", f"{arm}/{seed}", (norm_run, arm, seed, DEEP_LAYERS, DEEP_STEPS)
     for seed in SEEDS:
         for s in SCALES:
             for place in ("pre", "none"):

@@ -21,7 +21,7 @@ from llmbook.book.sphinx_markdown import KEY
 from llmbook.figures import interactive_figures
 
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
-LIMIT = 1_500_000  # bytes of a chapter's page, without the files that pages share
+LIMIT = 1_000_000  # bytes of a chapter's page, without the files that pages share
 
 
 class Page(HTMLParser):
