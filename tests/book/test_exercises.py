@@ -100,6 +100,10 @@ def test_a_result_is_true_only_when_right():
     assert not wrong and wrong.message == "Multiply by two."
     assert "(2,)" in check("sample/double", lambda x: 2 * x[:2]).message
     assert check("sample/double", lambda x: None).state == "unanswered"
+    assert (
+        "changes what it is given"
+        in check("sample/double", lambda x: (x.mul_(2), None)[1]).message
+    )
     assert "ZeroDivisionError" in check("sample/double", lambda x: 1 / 0).message
 
 

@@ -63,6 +63,11 @@ def clip_upside_down(gradients, limit):
     return [g * min(1.0, norm / limit) for g in gradients]
 
 
+def clip_in_place(gradients, limit):
+    for g, clipped in zip(gradients, clip(gradients, limit)):
+        g[...] = clipped
+
+
 def clip_by_largest_entry(gradients, limit):
     norm = max(np.abs(g).max() for g in gradients)
     return [g * min(1.0, limit / norm) for g in gradients]
@@ -132,6 +137,7 @@ WRONG = {
         "also lengthens small gradients": clip_always,
         "fraction upside down": clip_upside_down,
         "largest entry for the norm": clip_by_largest_entry,
+        "in place": clip_in_place,
     },
     "horizon": {
         "the singular value alone": with_the_singular_value_alone,

@@ -91,6 +91,10 @@ def bpe_each_merge_at_one_place(word, merges):
     return tokens
 
 
+def bpe_as_one_text(word, merges):
+    return " ".join(bpe(word, merges))
+
+
 def bpe_characters(word, merges):
     return list(word)
 
@@ -189,6 +193,7 @@ WRONG = {
         "one merge and no more": bpe_one_merge_only,
         "each merge at one place only": bpe_each_merge_at_one_place,
         "no merge at all": bpe_characters,
+        "one text": bpe_as_one_text,
     },
     "longest_match": {
         "the shortest piece first": match_shortest,

@@ -146,6 +146,10 @@ def smooth_counting_padding_as_token_0(logits, targets, eps):
     return smooth(logits, targets.clamp(min=0), eps)
 
 
+def smooth_by_the_library(logits, targets, eps):
+    return torch.nn.functional.cross_entropy(logits, targets, label_smoothing=eps)
+
+
 def smooth_probabilities_instead_of_logs(logits, targets, eps):
     counts = targets != -100
     p = logits[counts].softmax(-1)
@@ -262,6 +266,7 @@ WRONG = {
         "divided by all rows": smooth_divided_by_all_rows,
         "padding counted as token 0": smooth_counting_padding_as_token_0,
         "probabilities, no logs": smooth_probabilities_instead_of_logs,
+        "the library's own": smooth_by_the_library,
     },
     "count": {
         "no biases": count_without_biases,

@@ -19,7 +19,12 @@ def bpe(answer):
     ]
     cases[0] = ("lower", ["lower"])
     for word, want in cases:
-        got = list(call(answer, word, merges))
+        got = call(answer, word, merges)
+        if isinstance(got, str):
+            raise NotYet(
+                f"A list of tokens is expected, and for {word!r} this is a text: {got!r}."
+            )
+        got = list(got)
         if "".join(map(str, got)) != word:
             raise NotYet(f"The tokens of {word!r} must join to {word!r} again: got {got}.")
         if got != want:

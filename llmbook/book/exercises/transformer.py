@@ -1,5 +1,7 @@
 """Checks of the exercises on the encoder–decoder Transformer: small odd-sized inputs."""
 
+from unittest import mock
+
 import torch
 import torch.nn.functional as F
 
@@ -39,13 +41,18 @@ def decoder_inputs(answer):
     return "Right: at each place it has read what stands before."
 
 
+def _written_out(*_, **__):
+    raise NotYet("F.cross_entropy has this built in: write it out, from log_softmax on.")
+
+
 @exercise("transformer/smooth", title="Not quite so sure", difficulty=2, minutes=20)
 def smooth(answer):
     (logits,) = _random(2, (9, 7))
     targets = torch.tensor([3, 0, 6, -100, 2, 2, -100, 5, 1])
     for eps in (0.0, 0.1, 0.45):
         want = F.cross_entropy(logits, targets, label_smoothing=eps)
-        got = call(answer, logits, targets, eps)
+        with mock.patch.object(F, "cross_entropy", _written_out):
+            got = call(answer, logits, targets, eps)
         other = F.cross_entropy(logits, targets, label_smoothing=eps * 7 / 6)
         if eps and torch.is_tensor(got) and got.ndim == 0 and torch.allclose(got.double(), other):
             raise NotYet(
