@@ -1,12 +1,15 @@
 """Calibration: what a chapter's trained claims measure over several seeds, recorded.
 
-`python -m llmbook calibrate CHAPTER` executes the chapter once per seed and writes
+`python -m llmbook calibrate CHAPTER` executes the chapter once per seed, again only where the last
+execution of that seed used something that changed (`--list` says which, and why), and writes
 `llmbook/book/recorded/<chapter>.json`: the values of every claim that has bounds, with hardware,
-versions, seeds, command, date and commit.
+versions, seeds, command, date and commit. A record whose values came out again stays as it is: the
+chapter reads it, and would be stale at once.
 """
 
 import argparse
 import datetime
+import json
 from pathlib import Path
 
 from llmbook import provenance
@@ -14,7 +17,8 @@ from llmbook.book.chapter import RUN_MIME
 from llmbook.book.claims import CLAIM_MIME, is_record, parse_bound
 from llmbook.book.copies import job_of
 from llmbook.book.execute import ExecutionFailed, execute_jobs
-from llmbook.book.root import find_chapter, find_root, outputs_with, read_notebook
+from llmbook.book.root import chapters, find_chapter, find_root, outputs_with, read_notebook
+from llmbook.book.run import listed
 from llmbook.data.folders import write_json
 
 LEAST_SEEDS = 5
@@ -55,7 +59,10 @@ def collect(executed):
 
 
 def calibrate(notebook, seeds, profile="quick"):
-    """Execute a chapter once per seed, write the record; its path, and the margin problems."""
+    """Execute a chapter once per seed, write the record where a value changed.
+
+    Returns its path, whether it was written, and the margin problems.
+    """
     if len(set(seeds)) < LEAST_SEEDS:
         raise ValueError(f"seeds must be at least {LEAST_SEEDS} different ones: got {seeds}")
     root, notebook = find_root(Path(notebook).parent), Path(notebook)
@@ -78,15 +85,32 @@ def calibrate(notebook, seeds, profile="quick"):
         },
         **values,
     }
-    target = root / "llmbook" / "book" / "recorded" / f"{notebook.stem}.json"
-    write_json(target, record)
+    target = record_of(root, notebook)
+    before = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
+    told = before.get("_run", {})
+    same = {**before, "_run": 0} == {**record, "_run": 0} and (
+        told.get("seeds"),
+        told.get("profile"),
+    ) == (list(seeds), profile)
+    if not same:
+        write_json(target, record)
     problems = [
         f"{id}, {name}: {problem}"
         for id, named in bounds.items()
         for name, bound in named.items()
         if (problem := margin_problem(values[id][name], bound))
     ]
-    return target, problems
+    return target, not same, problems
+
+
+def record_of(root, notebook):
+    """Where a chapter's spread is recorded."""
+    return root / "llmbook" / "book" / "recorded" / f"{notebook.stem}.json"
+
+
+def calibrated():
+    """The chapters that have a record."""
+    return [path for path in chapters() if record_of(find_root(), path).is_file()]
 
 
 def main(argv=None):
@@ -96,7 +120,9 @@ def main(argv=None):
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("chapter", help="a chapter's name")
+    parser.add_argument(
+        "chapter", nargs="*", help="chapters' names (default: all that have a record)"
+    )
     parser.add_argument(
         "--seeds",
         type=int,
@@ -105,16 +131,26 @@ def main(argv=None):
         help=f"at least {LEAST_SEEDS}, which run side by side (default: 1 to {LEAST_SEEDS})",
     )
     parser.add_argument("--profile", default="quick", choices=["smoke", "quick", "gpu", "full"])
+    parser.add_argument(
+        "--list", action="store_true", help="execute nothing: say which seeds would run, and why"
+    )
     args = parser.parse_args(argv)
+    status = 0
     try:
-        target, problems = calibrate(find_chapter(args.chapter), args.seeds, args.profile)
+        notebooks = [find_chapter(name) for name in args.chapter] or calibrated()
+        if args.list:
+            for seed in args.seeds:
+                print(f"seed {seed}:\n{listed(notebooks, args.profile, seed)}")
+            return 0
+        for notebook in notebooks:
+            target, written, problems = calibrate(notebook, args.seeds, args.profile)
+            print(f"recorded in {target}" if written else f"{target} came out again")
+            for line in problems or ["every bound lies outside the spread by at least its width"]:
+                print(f"  {line}")
+            status = 1 if problems else status
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     except ExecutionFailed as error:
         print(error)
         return 1
-    print(f"recorded in {target}")
-    print(
-        "\n".join(problems) or "every bound lies outside the recorded spread by at least its width"
-    )
-    return 1 if problems else 0
+    return status

@@ -313,10 +313,16 @@ def test_calibration_runs_each_seed_and_refuses_fewer_than_five(root, monkeypatc
     one = write_chapter(root, "one", body)
     with pytest.raises(ValueError, match="at least 5 different ones"):
         calibrate(one, [1, 1, 2, 3, 4])
-    target, problems = calibrate(one, [1, 2, 3, 4, 5])
+    target, written, problems = calibrate(one, [1, 2, 3, 4, 5])
+    assert written
     record = json.loads(target.read_text())
     assert record["rnn-bptt"]["x"] == [0.6, 0.7, 0.8, 0.9, 1.0]
     assert (
         record["_run"]["seeds"] == [1, 2, 3, 4, 5] and "calibrate one" in record["_run"]["command"]
     )
     assert len(problems) == 1 and "spread is 0.4" in problems[0]
+    before = target.read_bytes()  # what comes out again leaves the record, which chapters read
+    assert calibrate(one, [1, 2, 3, 4, 5]) == (target, False, problems)
+    assert target.read_bytes() == before
+    write_chapter(root, "one", body.replace("0.5 + seed", "0.6 + seed"))
+    assert calibrate(one, [1, 2, 3, 4, 5])[1] and target.read_bytes() != before
