@@ -21,6 +21,7 @@ from llmbook.alignment.rollouts import (
     answer_token_log_probs,
     check_reference,
     pad_right,
+    reference_log_probs,
     roll_out,
     scores,
 )
@@ -122,7 +123,10 @@ class OnlineDPO(DPO):
     """
 
     def __init__(self, model, reference, prompts_at, judge, *, n=2, beta=0.1, **settings):
-        """settings: max_new_tokens, temperature, eos_id of `roll_out`; seed, log, watch."""
+        """settings: max_new_tokens, temperature, eos_id of `roll_out`; seed, log, watch.
+
+        Noted of a step: reward, and kl, nats an answer, for which the reference reads all answers.
+        """
         self.seed = checks.whole("seed", settings.pop("seed", 0), least=0)
         self.watch = settings.pop("watch", None) or Watch()
         super().__init__(beta, log=settings.pop("log", None))
@@ -141,12 +145,16 @@ class OnlineDPO(DPO):
         except NotFinite as error:
             raise Collapsed(str(error), step) from error
         given = scores(self.judge, rollouts, step)
-        self.watch(step, rollouts, given)
+        reference = reference_log_probs(
+            self.reference, rollouts, self.settings.get("temperature", 1.0)
+        )
+        kl = (rollouts.log_probs - reference).sum(-1).mean().item()
+        self.watch(step, rollouts, given, kl)
         self.rollouts, groups = rollouts, given.view(-1, self.n)
         first = torch.arange(len(groups)) * self.n
         best, worst = first + groups.argmax(-1), first + groups.argmin(-1)
         if self.log is not None:
-            self.log.note(step, reward=given.mean().item())
+            self.log.note(step, reward=given.mean().item(), kl=kl)
         rows = torch.stack([best, worst], 1).flatten()
         ids, mask, answers = (t[rows.to(t.device)] for t in rollouts.batch())
         before = ids.shape[1] - answers.shape[1]

@@ -90,13 +90,17 @@ function render({ model, el }) {
     counted.node, end.node, special.node, h("div", { class: "walk" }, other));
   let talk = 0;
   const row = h("div", { role: "img", style: "display:flex;flex-wrap:wrap;gap:4px 3px;align-content:flex-start;min-height:7rem" });
-  ui.body.append(row);
+  const written = h("div", { "data-name": "text", style: "white-space:pre-wrap;overflow-wrap:anywhere;"
+    + "font-family:monospace;font-size:14px;min-height:3.2em;margin:0 0 .6rem" });
+  ui.body.append(written, row);
 
   function draw() {
     for (const [name, field] of inputs) if (document.activeElement !== field) field.value = get(name);
     counted.set(get("counted")); end.set(get("end")); special.set(get("special"));
     const { out, said } = encoded(get);
     const count = out.filter((t) => t.counts).length;
+    const text = said.map(([role, words]) => `<|${role}|>${words}<|end|>`).join("");
+    written.textContent = text;
     row.setAttribute("aria-label", `${out.length} tokens, ${count} of which count`);
     row.replaceChildren(...out.map((t) => h("span", { class: "tok", "data-id": t.id, "data-counts": t.counts ? 1 : 0,
       style: "display:inline-flex;flex-direction:column;align-items:center;padding:1px 4px;border-radius:4px;min-width:0;"

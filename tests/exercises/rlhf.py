@@ -3,17 +3,27 @@
 import torch
 
 
-def whiten(x, mask):
-    counted = x[mask]
-    white = (x - counted.mean()) / counted.std(correction=0)
-    return torch.where(mask, white, 0.0)
+@torch.no_grad()
+def advantages(final, log_p, log_ref, values, mask, beta, lam):
+    rewards = -beta * (log_p - log_ref)
+    rewards[torch.arange(len(mask)), mask.sum(1) - 1] += final
+    A = ahead = torch.zeros_like(final)
+    found = []
+    for t in reversed(range(mask.shape[1])):
+        delta = rewards[:, t] + ahead - values[:, t]
+        A = (delta + lam * A) * mask[:, t]
+        ahead = values[:, t] * mask[:, t]
+        found.insert(0, A)
+    A = torch.stack(found, 1)
+    white = (A - A[mask].mean()) / A[mask].std(correction=0)
+    return white * mask
 
 
-def dpo_pull(log_p, log_ref, beta):
-    implicit = beta * (log_p - log_ref)
+def dpo_pull(log_p, log_ref, mask, beta):
+    implicit = beta * ((log_p - log_ref) * mask).sum(-1)
     margin = implicit[:, 0] - implicit[:, 1]
     pull = beta * (1 - torch.sigmoid(margin)) / len(margin)
-    return torch.stack([-pull, pull], 1)
+    return torch.stack([-pull, pull], 1)[..., None] * mask
 
 
 def next_beta(beta, kl, target):
@@ -22,7 +32,7 @@ def next_beta(beta, kl, target):
 
 
 SOLUTIONS = {
-    "whiten": whiten,
+    "advantages": advantages,
     "dpo_pull": dpo_pull,
     "pulled_back": -1,
     "read_clip": -1.2,
@@ -33,61 +43,141 @@ SOLUTIONS = {
 # --- wrong answers
 
 
-def whiten_with_padding(x, mask):
-    return torch.where(mask, (x - x.mean()) / x.std(correction=0), 0.0)
+def rewards_of(final, log_p, log_ref, mask, beta):
+    rewards = -beta * (log_p - log_ref)
+    rewards[torch.arange(len(mask)), mask.sum(1) - 1] += final
+    return rewards
 
 
-def whiten_row_by_row(x, mask):
-    rows = []
-    for row, m in zip(x, mask, strict=True):
-        rows.append((row - row[m].mean()) / row[m].std(correction=0))
-    return torch.where(mask, torch.stack(rows), 0.0)
+def gae_of(rewards, values, mask, lam, behind=0.0):
+    A, ahead = torch.zeros_like(values[:, 0]), torch.zeros_like(values[:, 0]) + behind
+    found = []
+    for t in reversed(range(mask.shape[1])):
+        A = (rewards[:, t] + ahead - values[:, t] + lam * A) * mask[:, t]
+        ahead = values[:, t] * mask[:, t]
+        found.insert(0, A)
+    return torch.stack(found, 1)
 
 
-def whiten_that_keeps_the_mean(x, mask):
-    return torch.where(mask, x / x[mask].std(correction=0), 0.0)
+def white(A, mask):
+    return (A - A[mask].mean()) / A[mask].std(correction=0) * mask
 
 
-def whiten_by_the_variance(x, mask):
-    counted = x[mask]
-    return torch.where(mask, (x - counted.mean()) / counted.var(correction=0), 0.0)
+def advantages_with_gradients(final, log_p, log_ref, values, mask, beta, lam):
+    rewards = rewards_of(final, log_p, log_ref, mask, beta)
+    return white(gae_of(rewards, values, mask, lam), mask)
 
 
-def whiten_that_fills_padding(x, mask):
-    counted = x[mask]
-    return (x - counted.mean()) / counted.std(correction=0)
+def advantages_with_gradients_into_the_values(final, log_p, log_ref, values, mask, beta, lam):
+    rewards = rewards_of(final, log_p.detach(), log_ref, mask, beta)
+    return white(gae_of(rewards, values, mask, lam), mask)
 
 
-def whiten_that_only_centres(x, mask):
-    return torch.where(mask, x - x[mask].mean(), 0.0)
+@torch.no_grad()
+def advantages_paid_for_distance(final, log_p, log_ref, values, mask, beta, lam):
+    return advantages(final, log_p, log_ref, values, mask, -beta, lam)
 
 
-def pull_of_the_sum(log_p, log_ref, beta):
-    return dpo_pull(log_p, log_ref, beta) * len(log_p)
+@torch.no_grad()
+def advantages_by_its_own_value(final, log_p, log_ref, values, mask, beta, lam):
+    rewards = rewards_of(final, log_p, log_ref, mask, beta)
+    A = torch.zeros_like(final)
+    found = []
+    for t in reversed(range(mask.shape[1])):
+        A = (rewards[:, t] + values[:, t] - values[:, t] + lam * A) * mask[:, t]
+        found.insert(0, A)
+    return white(torch.stack(found, 1), mask)
 
 
-def pull_upwards(log_p, log_ref, beta):
-    return -dpo_pull(log_p, log_ref, beta)
+@torch.no_grad()
+def advantages_with_a_value_behind_the_end(final, log_p, log_ref, values, mask, beta, lam):
+    rewards = rewards_of(final, log_p, log_ref, mask, beta)
+    last = mask.sum(1) - 1
+    rewards[torch.arange(len(mask)), last] += values[torch.arange(len(mask)), last]
+    return white(gae_of(rewards, values, mask, lam), mask)
 
 
-def pull_without_a_reference(log_p, log_ref, beta):
-    return dpo_pull(log_p, torch.zeros_like(log_ref), beta)
+@torch.no_grad()
+def advantages_one_token_late(final, log_p, log_ref, values, mask, beta, lam):
+    rewards = rewards_of(final, log_p, log_ref, mask, beta)
+    return white(gae_of(rewards.roll(1, 1), values, mask, lam), mask)
 
 
-def pull_without_beta_before_it(log_p, log_ref, beta):
-    return dpo_pull(log_p, log_ref, beta) / beta
+@torch.no_grad()
+def advantages_with_the_reward_in_the_last_column(
+    final, log_p, log_ref, values, mask, beta, lam
+):
+    rewards = -beta * (log_p - log_ref)
+    rewards[:, -1] += final
+    return white(gae_of(rewards, values, mask, lam), mask)
 
 
-def pull_by_sigma(log_p, log_ref, beta):
-    implicit = beta * (log_p - log_ref)
+@torch.no_grad()
+def advantages_with_the_reward_everywhere(final, log_p, log_ref, values, mask, beta, lam):
+    rewards = -beta * (log_p - log_ref) + final[:, None]
+    return white(gae_of(rewards, values, mask, lam), mask)
+
+
+@torch.no_grad()
+def advantages_not_centred(final, log_p, log_ref, values, mask, beta, lam):
+    A = gae_of(rewards_of(final, log_p, log_ref, mask, beta), values, mask, lam)
+    return A / A[mask].std(correction=0)
+
+
+@torch.no_grad()
+def advantages_whitened_with_padding(final, log_p, log_ref, values, mask, beta, lam):
+    A = gae_of(rewards_of(final, log_p, log_ref, mask, beta), values, mask, lam)
+    return (A - A.mean()) / A.std(correction=0) * mask
+
+
+@torch.no_grad()
+def advantages_that_fill_padding(final, log_p, log_ref, values, mask, beta, lam):
+    A = gae_of(rewards_of(final, log_p, log_ref, mask, beta), values, mask, lam)
+    return (A - A[mask].mean()) / A[mask].std(correction=0)
+
+
+def pull_of_the_sum(log_p, log_ref, mask, beta):
+    return dpo_pull(log_p, log_ref, mask, beta) * len(log_p)
+
+
+def pull_upwards(log_p, log_ref, mask, beta):
+    return -dpo_pull(log_p, log_ref, mask, beta)
+
+
+def pull_without_a_reference(log_p, log_ref, mask, beta):
+    return dpo_pull(log_p, torch.zeros_like(log_ref), mask, beta)
+
+
+def pull_without_beta_before_it(log_p, log_ref, mask, beta):
+    return dpo_pull(log_p, log_ref, mask, beta) / beta
+
+
+def pull_by_sigma(log_p, log_ref, mask, beta):
+    implicit = beta * ((log_p - log_ref) * mask).sum(-1)
     pull = beta * torch.sigmoid(implicit[:, 0] - implicit[:, 1]) / len(log_p)
-    return torch.stack([-pull, pull], 1)
+    return torch.stack([-pull, pull], 1)[..., None] * mask
 
 
-def pull_on_the_chosen_alone(log_p, log_ref, beta):
-    found = dpo_pull(log_p, log_ref, beta)
+def pull_on_the_chosen_alone(log_p, log_ref, mask, beta):
+    found = dpo_pull(log_p, log_ref, mask, beta)
     found[:, 1] = 0
     return found
+
+
+def pull_of_the_mean_token(log_p, log_ref, mask, beta):
+    implicit = beta * ((log_p - log_ref) * mask).sum(-1) / mask.sum(-1)
+    margin = implicit[:, 0] - implicit[:, 1]
+    pull = beta * (1 - torch.sigmoid(margin)) / len(margin)
+    return (torch.stack([-pull, pull], 1) / mask.sum(-1))[..., None] * mask
+
+
+def pull_that_reads_padding(log_p, log_ref, mask, beta):
+    return dpo_pull(log_p, log_ref, torch.ones_like(mask), beta) * mask
+
+
+def pull_on_padding(log_p, log_ref, mask, beta):
+    found = dpo_pull(log_p, log_ref, mask, beta)
+    return torch.where(mask, found, found[..., :1])
 
 
 def beta_the_wrong_way(beta, kl, target):
@@ -120,13 +210,18 @@ def beta_in_full_steps(beta, kl, target):
 
 
 WRONG = {
-    "whiten": {
-        "padding counts": whiten_with_padding,
-        "each row for itself": whiten_row_by_row,
-        "the mean stays": whiten_that_keeps_the_mean,
-        "over the variance": whiten_by_the_variance,
-        "padding is filled": whiten_that_fills_padding,
-        "centred only": whiten_that_only_centres,
+    "advantages": {
+        "no detach": advantages_with_gradients,
+        "no detach of the values": advantages_with_gradients_into_the_values,
+        "the KL's sign": advantages_paid_for_distance,
+        "off by one: its own value": advantages_by_its_own_value,
+        "off by one: a value behind the end": advantages_with_a_value_behind_the_end,
+        "off by one: a token late": advantages_one_token_late,
+        "the reward in the last column": advantages_with_the_reward_in_the_last_column,
+        "the reward everywhere": advantages_with_the_reward_everywhere,
+        "not centred": advantages_not_centred,
+        "padding counts": advantages_whitened_with_padding,
+        "padding is filled": advantages_that_fill_padding,
     },
     "dpo_pull": {
         "a sum, not a mean": pull_of_the_sum,
@@ -135,6 +230,9 @@ WRONG = {
         "β inside only": pull_without_beta_before_it,
         "σ in place of 1 − σ": pull_by_sigma,
         "the chosen answer alone": pull_on_the_chosen_alone,
+        "a mean over an answer's tokens": pull_of_the_mean_token,
+        "padding is read": pull_that_reads_padding,
+        "padding is pulled": pull_on_padding,
     },
     "pulled_back": {
         "clipped": 0,

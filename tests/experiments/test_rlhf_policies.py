@@ -125,6 +125,14 @@ def test_the_two_kinds_of_rounds_spend_the_same(monkeypatch, proxy):
     assert found[0] == found[1] == {"names": limits.NAMES, "steps": 2 * limits.ROUND}
 
 
+def test_a_recorded_run_tells_how_far_it_is(monkeypatch, capsys, rows):
+    monkeypatch.setattr(policies, "steps_of", lambda method: 1)
+    monkeypatch.setattr(runs, "compared", lambda: rows)
+    for method in runs.METHODS[2:]:
+        runs.make_policy(method, 1)
+        assert "/1  loss" in (told := capsys.readouterr().out) or "/2  loss" in told, method
+
+
 def test_the_record_can_be_made_in_parts():
     parts = [part for part, _, _ in runs.points()]
     assert set(parts) == set(runs.PARTS)

@@ -1,6 +1,7 @@
 """RLHF's experiment: the true reward by hand, labellers who are the ratings, what ships."""
 
 import itertools
+import math
 import statistics
 
 import pytest
@@ -125,6 +126,48 @@ def test_the_record_has_every_run_and_begins_from_what_ships():
     assert held == {(part, key) for part, key, _ in runs.points()}
     found = rewards.accuracy(rewards.reward_model(), rewards.compared("validation"))[0]
     assert found == pytest.approx(recorded["start"]["weights"]["accuracy"], abs=0.05)
+
+
+@pytest.mark.parametrize("method", runs.METHODS[2:])
+def test_each_method_beats_the_fine_tuned_model_in_four_of_five_recorded_seeds(method):
+    true = {m: runs.over_seeds("policy", m, "true") for m in ("sft", method)}
+    assert len(true["sft"]) == len(true[method]) == 5
+    assert sum(b > a for a, b in zip(true["sft"], true[method], strict=True)) >= 4
+
+
+@pytest.fixture
+def fresh_weights(tmp_path, monkeypatch):
+    """Where the chain's models are written and read: an empty folder, no comparisons kept."""
+    monkeypatch.setattr(rewards, "WEIGHTS", tmp_path / "rlhf")
+    rewards.compared.cache_clear()
+    yield tmp_path / "rlhf"
+    rewards.compared.cache_clear()
+
+
+@pytest.mark.slow
+def test_the_chain_from_the_base_model_to_policies(fresh_weights):
+    """Step 1, step 2, a few updates of step 3, each from what the one before has just made."""
+    found = rewards.start_run()
+    assert found["loss"][-1] < 0.7 * found["loss"][0]
+    assert found["accuracy"] > 0.6
+    assert {f.name for f in fresh_weights.iterdir()} == {"sft.safetensors", "reward.safetensors"}
+
+    def true(policy):
+        return measured.measure(policy, proxy, 1)[0]["true"]
+
+    proxy, tuned = rewards.reward_model(), rewards.sft_model()
+    worth = true(tuned)
+    assert worth > true(runs.make_policy("base", 1)[0]) + 1
+    made = {
+        "ppo": policies.ppo(proxy, 1, 3),
+        "dpo": policies.dpo(rewards.compared(), 1, 8),
+        "grpo": policies.grpo(proxy, 1, 6),
+    }
+    for method, (policy, history) in made.items():
+        assert all(math.isfinite(loss) for loss in history.losses), method
+        assert true(policy) > worth - 0.5, method  # a few updates: moved, and not broken
+        same = zip(policy.parameters(), tuned.parameters(), strict=True)
+        assert not all(torch.equal(a, b) for a, b in same), method
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import pytest
 from helpers.browser import browser, open_widget  # noqa: F401 - fixtures
 
+from llmbook.alignment.chat import render
 from llmbook.figures.templates import LoRARank, TemplateExplorer
 from llmbook.models.pretrained import SHIPPED
 from llmbook.tokenization import BPETokenizer
@@ -87,6 +88,8 @@ def test_the_browser_cuts_and_counts_as_python_does(open_widget, tokenizer):
         drawn = page.page.eval_on_selector_all(
             "span.tok", "e => e.map(t => [+t.dataset.id, t.dataset.counts === '1'])"
         )
+        written = page.page.locator('[data-name="text"]').text_content()
+        assert written == render(figure.messages())[0]
         want = figure.reading()
         assert [i for i, _ in drawn] == want.ids, state
         assert [c for _, c in drawn] == want.counts, state

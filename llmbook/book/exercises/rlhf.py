@@ -1,25 +1,39 @@
-"""Checks of the exercises on policies: padding, odd sizes, both sides of every clip."""
+"""Checks of the exercises on policies: padding, odd sizes, gradients, both sides of a clip."""
 
 import torch
 
 from llmbook.alignment.dpo import dpo_loss
+from llmbook.alignment.ppo import gae, token_rewards
 from llmbook.alignment.ppo import whiten as library_whiten
 from llmbook.book.check import NotYet, agree, call, exercise, number
 
 
-@exercise("rlhf/whiten", title="Whitened advantages", difficulty=1, minutes=10)
-def whiten(answer):
+@exercise("rlhf/advantages", title="A verdict for each token", difficulty=3, minutes=25)
+def advantages(answer):
     g = torch.Generator().manual_seed(0)
-    for rows, tokens in ((3, 7), (1, 5)):
-        x = 2 + 3 * torch.randn(rows, tokens, generator=g, dtype=torch.float64)
+    for rows, tokens, beta, lam in ((3, 7, 0.3, 0.95), (1, 5, 0.1, 1.0), (4, 6, 0.2, 0.0)):
+        final = 3 * torch.randn(rows, generator=g, dtype=torch.float64)
         lengths = torch.randint(2, tokens + 1, (rows, 1), generator=g)
+        lengths[0] = tokens - 1  # what padding holds must not matter
         mask = torch.arange(tokens) < lengths
-        x = torch.where(mask, x, 99.0)  # what padding holds must not matter
+        given = torch.randn(3, rows, tokens, generator=g, dtype=torch.float64)
+        log_p, log_ref, values = torch.where(mask, given, 9.0).unbind()
+        rewards = token_rewards(final, log_p, log_ref, mask, beta)
+        want = library_whiten(gae(rewards, values, mask, 1.0, lam)[0], mask)
+        log_p, values = log_p.clone().requires_grad_(), values.clone().requires_grad_()
+        got = call(answer, final.clone(), log_p, log_ref.clone(), values, mask, beta, lam)
+        if isinstance(got, torch.Tensor) and got.requires_grad:
+            raise NotYet(
+                "An advantage is given: no gradient may flow through it into the policy or the "
+                "values. Detach it, or compute it under torch.no_grad()."
+            )
         agree(
-            call(answer, x, mask),
-            library_whiten(x, mask),
-            "Mean and deviation are those of all counted tokens of the batch together, the "
-            "deviation divided by their number; where the mask is False the result is 0.",
+            got,
+            want,
+            "The reward of a token is −β (log π − log ρ), and at the last that counts the final "
+            "one is added. δ = reward + the next token's value − its own value; behind the last "
+            "token both value and advantage are 0. At the end take away the mean of all counted "
+            "tokens and divide by their deviation; 0 where the mask is False.",
             tolerance=1e-4,
         )
     return "Right. A reward counted in cents would now give the same update."
@@ -28,16 +42,20 @@ def whiten(answer):
 @exercise("rlhf/dpo_pull", title="The pull of a pair, in DPO", difficulty=2, minutes=15)
 def dpo_pull(answer):
     g = torch.Generator().manual_seed(1)
-    for pairs, beta in ((5, 0.1), (3, 2.0)):
-        ours = -20 * torch.rand(pairs, 2, generator=g, dtype=torch.float64)
-        reference = ours + torch.randn(pairs, 2, generator=g, dtype=torch.float64)
+    for pairs, tokens, beta in ((5, 4, 0.1), (3, 6, 2.0)):
+        mask = torch.arange(tokens) < torch.randint(1, tokens + 1, (pairs, 2, 1), generator=g)
+        ours = -5 * torch.rand(pairs, 2, tokens, generator=g, dtype=torch.float64)
+        reference = ours + 0.5 * torch.randn(ours.shape, generator=g, dtype=torch.float64)
+        reference = torch.where(mask, reference, -7.0)  # what padding holds must not matter
         ours.requires_grad_()
-        (want,) = torch.autograd.grad(dpo_loss(ours, reference, beta)[0], ours)
+        sums = ((x * mask).sum(-1) for x in (ours, reference))
+        (want,) = torch.autograd.grad(dpo_loss(*sums, beta)[0], ours)
         agree(
-            call(answer, ours.detach(), reference, beta),
+            call(answer, ours.detach(), reference, mask, beta),
             want,
-            "The slope of −log σ(m) is −(1 − σ(m)); m grows by β for each nat of the chosen "
-            "answer and falls by β for each of the rejected one; the mean is over pairs.",
+            "An answer's log-probability is the sum over its tokens, the mask's alone. The slope "
+            "of −log σ(m) is −(1 − σ(m)); m grows by β for each nat of the chosen answer and "
+            "falls by β for each of the rejected one; the mean is over pairs.",
         )
     return "Right. Pairs that the policy orders well already hardly pull any more."
 

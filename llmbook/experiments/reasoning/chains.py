@@ -87,7 +87,17 @@ def written_run(arm, seed, steps=hops.STEPS):
 
 
 def learn(
-    model, seed, reward, config, steps=RL_STEPS, *, style="free", make=GRPO, lr=RATE, see=None
+    model,
+    seed,
+    reward,
+    config,
+    steps=RL_STEPS,
+    *,
+    style="free",
+    make=GRPO,
+    lr=RATE,
+    see=None,
+    log=None,
 ):
     """GRPO on the model, changed in place: the history of it. see(step): called before a step.
 
@@ -107,7 +117,7 @@ def learn(
         lambda rollouts, step: judged(rollouts, reward),
         config,
         reference=reference,
-        log=Log(progress=False),
+        log=log or Log(progress=False),
     )
     return by_reward(grpo, steps, PROMPTS * config.group, lr)
 
@@ -122,7 +132,7 @@ def grpo_config(seed, form="grpo", beta=0.0, passes=1):
 def grpo_run(reward, beta, seed, steps=RL_STEPS):
     """One run of reinforcement learning: curves, and the exam afterwards."""
     model = copy.deepcopy(base_model(seed))
-    history = learn(model, seed, REWARDS[reward], grpo_config(seed, beta=beta), steps)
+    history = learn(model, seed, REWARDS[reward], grpo_config(seed, beta=beta), steps, log=Log())
     noted = curves(history, ("reward", "length", "kl_answer", "entropy", "equal"))
     noted["loss"] = [round(value, 5) for value in history.losses]
     return {"after": standing(model), "curves": noted}
@@ -132,7 +142,7 @@ def form_run(form, seed, steps=FORM_STEPS, passes=FORM_PASSES):
     """One of the four forms, several updates on each sample: only there do all of them differ."""
     model = copy.deepcopy(base_model(seed))
     config = grpo_config(seed, form, passes=passes)
-    history = learn(model, seed, right, config, steps)
+    history = learn(model, seed, right, config, steps, log=Log())
     noted = curves(history, ("reward", "length", "kl_answer", "entropy", "clipped"))
     return {"after": standing(model, n=50, samples=16), "curves": noted}
 

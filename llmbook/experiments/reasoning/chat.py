@@ -81,7 +81,7 @@ def from_rewards(model, shown, seed, shuffled):
         return dealt_anew(given, rollouts.n, dice) if shuffled else given
 
     config = GRPOConfig(group=GROUP, max_new_tokens=LONGEST, seed=seed)
-    log = Log(progress=False)
+    log = Log()
     grpo = GRPO(model, lambda step: asked_as(shown[step]), reward, config, log=log)
     try:
         history = by_reward(grpo, len(shown), len(shown[0]) * GROUP, RATE)
@@ -93,7 +93,7 @@ def from_rewards(model, shown, seed, shuffled):
 
 def from_answers(model, shown):
     """Supervised tuning on the same questions, with their right answers: curves."""
-    settings, log = constant(len(shown), len(shown[0]), RATE), Log(progress=False)
+    settings, log = constant(len(shown), len(shown[0]), RATE), Log()
 
     def batch_at(step):
         return sft.collate(sft.encode_examples(its_tokenizer(), shown[step]))

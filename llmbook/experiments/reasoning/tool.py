@@ -15,6 +15,7 @@ from llmbook.experiments.reasoning.judges import judged, right
 from llmbook.experiments.reasoning.learning import curves
 from llmbook.losses import IGNORED
 from llmbook.seeds import generator
+from llmbook.training import Log
 
 TIGHT = 6  # tokens, the end among them, that an answer with a tool may have
 
@@ -102,7 +103,7 @@ def tool_run(masked, seed, steps=RL_STEPS):
     found = {"before": tool_standing(model)}
     make = ToolGRPO if masked else UnmaskedToolGRPO
     config = dataclasses.replace(grpo_config(seed), max_new_tokens=TIGHT)
-    history = learn(model, seed, right, config, steps, style="tool", make=make)
+    history = learn(model, seed, right, config, steps, style="tool", make=make, log=Log())
     found["after"] = tool_standing(model)
     found["curves"] = curves(history, ("reward", "length", "kl_answer"))
     return found

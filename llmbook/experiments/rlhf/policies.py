@@ -3,9 +3,10 @@
 Like the models they start from, policies and the value network are trained in their last two
 blocks. What a method costs is counted in passes of the small model over an answer: writing one,
 judging it, or reading it with the reference is one each; an update is one and, backward through
-two blocks of six, two thirds. All methods get the same number of passes, so a method that reads
-its answers more often sees fewer. The rates were tried with seed 101: two for PPO, one for each of
-the others; nothing else was tuned.
+two blocks of six, two thirds. What is only measured, a true reward or a divergence that no loss
+reads, isn't counted. All methods get the same number of passes, so a method that reads its answers
+more often sees fewer. The rates were tried with seed 101: two for PPO, one for each of the others;
+nothing else was tuned.
 """
 
 import statistics

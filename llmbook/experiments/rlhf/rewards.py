@@ -173,9 +173,9 @@ def compared(split="train"):
 def start_run():
     """Steps 1 and 2, whose weights ship: losses, and pairs in the right order on new names."""
     WEIGHTS.mkdir(exist_ok=True)
-    model, history = fine_tune()
+    model, history = fine_tune(log=Log())
     save_file(trained_part(model), WEIGHTS / "sft.safetensors")
-    reward = learn_reward(compared())
+    reward = learn_reward(compared(), log=Log())
     centre(reward, [[*p, *a] for p, answers, _ in compared()[:60] for a in answers])
     save_file(trained_part(reward), WEIGHTS / "reward.safetensors")
     n = len(demonstrations())
@@ -197,7 +197,7 @@ def reward_run(start, seed):
     else:
         decoder = load("small") if start == "base" else None
         decoder = decoder if decoder is None else tuned(decoder)
-    model = learn_reward(rows, decoder, seed, steps=REWARD.steps // 3)
+    model = learn_reward(rows, decoder, seed, steps=REWARD.steps // 3, log=Log())
     return {
         "seen": accuracy(model, rows[:60])[0],
         "new": accuracy(model, compared("validation"))[0],

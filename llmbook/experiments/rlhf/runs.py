@@ -17,6 +17,7 @@ from llmbook.experiments.rlhf.rewards import (
     start_run,
 )
 from llmbook.models import load
+from llmbook.training import Log
 
 OUT, GOES_ON = RECORDED / "rlhf_runs.json", True
 SEEDS = (1, 2, 3, 4, 5)
@@ -52,11 +53,11 @@ def make_policy(method, seed):
     return {
         "base": lambda: (load("small"), None),
         "sft": lambda: (sft_model(), None),
-        "dpo": lambda: policies.dpo(compared(), seed),
-        "online": lambda: policies.online_dpo(proxy, seed),
-        "grpo": lambda: policies.grpo(proxy, seed),
-        "ppo": lambda: policies.ppo(proxy, seed),
-        "ppo, KL in the loss": lambda: policies.ppo(proxy, seed, kl_in="loss", kl="k3"),
+        "dpo": lambda: policies.dpo(compared(), seed, log=Log()),
+        "online": lambda: policies.online_dpo(proxy, seed, log=Log()),
+        "grpo": lambda: policies.grpo(proxy, seed, log=Log()),
+        "ppo": lambda: policies.ppo(proxy, seed, log=Log()),
+        "ppo, KL in the loss": lambda: policies.ppo(proxy, seed, log=Log(), kl_in="loss", kl="k3"),
     }[method]()
 
 
@@ -76,7 +77,7 @@ def policy_run(method, seed):
 
 def beta_run(beta, seed):
     """DPO at another β, with the same comparisons, steps and rate."""
-    policy, history = policies.dpo(compared(), seed, beta=beta)
+    policy, history = policies.dpo(compared(), seed, beta=beta, log=Log())
     found, _ = measure(policy, reward_model(), seed, opponent())
     return {**found, "curves": policies.curves(history)}
 
