@@ -1,10 +1,8 @@
 """Solutions of the exercises on supervised fine-tuning, and wrong answers of students."""
 
-import math
-
 import torch
 
-from llmbook.data.verifiable import examples, mixture
+from llmbook.data.verifiable import examples
 
 
 def labels(ids, counts):
@@ -82,7 +80,7 @@ def adapted_by_alpha(W, A, B, alpha):
 
 
 def adapted_by_the_root(W, A, B, alpha):
-    return W + alpha / math.sqrt(A.shape[0]) * B @ A
+    return W + alpha / A.shape[0] ** 0.5 * B @ A
 
 
 def adapted_by_the_width(W, A, B, alpha):
@@ -125,6 +123,8 @@ def apart_first_only(lengths):
 
 
 def one_wording_of_three(kinds, n):
+    from llmbook.data.verifiable import mixture
+
     return mixture(kinds, n)
 
 
