@@ -10,6 +10,7 @@ from llmbook.book.root import read_notebook
 
 SHARED = {"common", "decoder", "encoder_decoder", "pretrained"}  # of models: what others stand on
 COMPLETE = ("models", "alignment", "decoding", "ssm")  # packages whose every module has a row
+COMMON = {"and", "the", "with", "from", "layer", "layers", "model", "models", "for", "one", "its"}
 ROWS = [row for group in systems().values() for row in group]
 
 
@@ -36,19 +37,38 @@ def problems(row, root):
         path = root / "chapters" / f"{notebook}.ipynb"
         if not path.is_file():
             found.append(f"{row.name}: there is no chapter {notebook}")
-        elif heading and heading not in headings(path):
+        elif heading and heading not in sections(path):
             found.append(f"{row.name}: {notebook} has no heading {heading!r}")
+        else:
+            there = sections(path)
+            text = there[heading] if heading else "\n".join(there.values())
+            if not any(word.lower() in text.lower() for word in [*names, *words(row.name)]):
+                found.append(f"{row.name}: {entry} says nothing of it")
     return found
 
 
-def headings(notebook):
-    """The headings of a notebook, in order."""
-    text = "\n".join(
-        "".join(cell["source"])
-        for cell in read_notebook(notebook)["cells"]
-        if cell["cell_type"] == "markdown"
-    )
-    return [line.strip("# ") for line in re.findall(r"^#{1,4} .+$", text, re.MULTILINE)]
+def words(name):
+    """What a text that teaches a system would name: the words of its name, plurals apart."""
+    found = re.findall(r"[A-Za-z][\w'’-]{2,}|\w+\d", name)
+    return [word.removesuffix("s") for word in found if word.lower() not in COMMON]
+
+
+def sections(notebook):
+    """{heading: its text and code, down to the next one of its level}."""
+    lines, found = [], {}
+    for cell in read_notebook(notebook)["cells"]:
+        text, prose = "".join(cell["source"]), cell["cell_type"] == "markdown"
+        lines += [(line, prose) for line in text.splitlines()]
+    at = [
+        (i, len(line) - len(line.lstrip("#")), line.strip("# "))
+        for i, (line, prose) in enumerate(lines)
+        if prose and re.match(r"#{1,4} .", line)
+    ]
+    for n, (first, level, heading) in enumerate(at):
+        after = [i for i, other, _ in at[n + 1 :] if other <= level]
+        end = after[0] if after else len(lines)
+        found[heading] = "\n".join(line for line, _ in lines[first:end])
+    return found
 
 
 def missing(listed=ROWS):
