@@ -90,6 +90,12 @@ def mixtral(library):
     return library.MixtralForCausalLM(library.MixtralConfig(**{**LLAMA, **sizes}))
 
 
+def qwen2_moe(library):
+    sizes = {"num_key_value_heads": 2, "num_experts": 6, "num_experts_per_tok": 3}
+    sizes |= {"moe_intermediate_size": 12, "shared_expert_intermediate_size": 28}
+    return library.Qwen2MoeForCausalLM(library.Qwen2MoeConfig(**{**LLAMA, **sizes}))
+
+
 def mistral(library):
     config = library.MistralConfig(**LLAMA, num_key_value_heads=2, sliding_window=4)
     return library.MistralForCausalLM(config)
@@ -134,6 +140,7 @@ EVERY = {
     "Mamba-2, tied, clamped, odd sizes": odd_mamba2,
     "Mamba-2, one group": one_group_mamba2,
     "Mixtral, with a window": mixtral,
+    "Qwen2-MoE, with a shared expert": qwen2_moe,
 }
 every_decoder = pytest.mark.parametrize("name", EVERY)
 
