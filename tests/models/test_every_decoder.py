@@ -3,6 +3,8 @@
 A decoder is entered with a small model of `transformers`; what is its own stands in its own file.
 """
 
+import copy
+
 import pytest
 import torch
 from helpers.model_oracles import (
@@ -167,6 +169,8 @@ def test_logits_equal_theirs_and_survive_the_way_back(pair, tmp_path):
     close(ours(ids), theirs(ids).logits)
     close(ours(ids, mask), theirs(ids, attention_mask=mask).logits, where=mask)
     back = returned(ours, type(theirs), tmp_path / "ours")
+    # copied: in a mapped file a weight may begin at an odd place, where sums take another order
+    back = copy.deepcopy(back)
     assert torch.equal(back(ids).logits, theirs(ids).logits)
 
 
