@@ -20,7 +20,7 @@ from llmbook.decoding.generate import evaluating
 from llmbook.decoding.generation_config import end_ids
 from llmbook.decoding.writer import Writer
 from llmbook.losses import IGNORED, log_probs
-from llmbook.models.pretrained.files import read_json
+from llmbook.models.pretrained.vocabulary import check_vocabulary
 from llmbook.native import one_thread
 from llmbook.ragged import Texts
 from llmbook.seeds import as_generator
@@ -214,37 +214,10 @@ def reference_log_probs(reference, rollouts, temperature=1.0):
 def check_reference(policy, reference):
     """Raise ValueError unless the reference reads the policy's tokens as the policy does.
 
-    A reference with another tokenizer would score other words under the same ids. Every model
-    knows how many tokens it has; what they are is compared where both were loaded from folders
-    with a tokenizer.json that are still there, or are copies of such models.
+    A reference with another tokenizer would score other words under the same ids; what is
+    compared stands in models/pretrained/vocabulary.py.
     """
-    models = [unwrapped(model) for model in (policy, reference)]
-    ours, theirs = (model.config.vocab_size for model in models)
-    if ours != theirs:
-        raise ValueError(
-            f"reference must have the policy's tokenizer: got vocab_size {theirs}, the policy's "
-            f"is {ours}"
-        )
-    files = [getattr(model, "tokenizer_file", None) for model in models]
-    if None in files or files[0] == files[1] or not all(file.is_file() for file in files):
-        return
-    ours, theirs = map(_words, files)
-    for token in sorted(ours.keys() | theirs.keys()):
-        if ours.get(token) != theirs.get(token):
-            raise ValueError(
-                f"reference must have the policy's tokenizer: id {token} is "
-                f"{theirs.get(token)!r} in {files[1]}, {ours.get(token)!r} in {files[0]}"
-            )
-
-
-def _words(path):
-    """{id: token} of a tokenizer.json; a Unigram's vocabulary is a list of (token, score)."""
-    content = read_json(path)
-    vocab = content.get("model", {}).get("vocab", {})
-    if isinstance(vocab, list):
-        vocab = {token: i for i, (token, _) in enumerate(vocab)}
-    added = {token["id"]: token["content"] for token in content.get("added_tokens", ())}
-    return {i: token for token, i in vocab.items()} | added
+    check_vocabulary(unwrapped(policy), unwrapped(reference), "reference", "policy")
 
 
 def scores(reward, rollouts, step):

@@ -5,11 +5,11 @@ and without an end token. The peer runs as it does by default (SDPA, a cache tha
 warnings and checks are part of its call, as ours are of ours. Ours runs twice: by the short step
 through PyTorch ("step"), nothing compiled, and by the step in C ("compiled"), which is built
 before the clock starts. Models: GPT-2's form ("small", "medium", "gpt2" with the 124 M shape) and
-Llama's ("llama").
+Llama's ("llama", and "1b" with 1.1 billion weights, for a GPU: 4.6 GB each in float32).
 
-For one row and a model of GPT's form two more: our 8 bits against our 32 ("int8"), and against
-llama.cpp's Q8_0 of the same weights, where that is installed. Then the bytes of weights that a
-token reads, in units of what this process reads from memory meanwhile.
+For one row and a model of GPT's form on a CPU two more: our 8 bits against our 32 ("int8"), and
+against llama.cpp's Q8_0 of the same weights, where that is installed. Then, for one row on any
+device, the bytes of weights that a token reads, in units of what its memory gives meanwhile.
 
 The gate: over the peer's text, the logits of our step by step and of the peer are compared with
 ours in float64 without a cache; and both texts are the same up to a place where the two likeliest
@@ -57,6 +57,7 @@ SIZES = {
     "llama": Size(6, 256, 4, 2048, "llama"),
     "medium": Size(8, 512, 8, 8192),
     "gpt2": Size(12, 768, 12, 50257),
+    "1b": Size(22, 2048, 32, 32000, "llama"),
 }
 USUAL = ("small", "llama", "medium")
 
@@ -87,23 +88,15 @@ def run(options, report):
         for batch in options.batches or ([2] if options.quick else [1, 8]):
             case = f"{name}, {batch} × {options.prompt} + {options.tokens}"
             report(case, _race, case, ours, theirs, batch, options)
-            if batch == 1 and isinstance(ours, GPT) and options.device.type == "cpu":
+            if batch == 1:
                 report(case, _race_bytes, case, ours, options)
 
 
 def contestants(transformers, size, options):
     """Our model and theirs with the same weights, on the device."""
     torch.manual_seed(options.seed)
-    room = options.prompt + options.tokens
-    sizes = {"d_model": size.d_model, "n_layers": size.n_layers, "n_heads": size.n_heads}
-    if size.family == "gpt":
-        ours = GPT(GPTConfig(size.vocab_size, room, **sizes))
-        cls = transformers.GPT2LMHeadModel
-    else:
-        d_ff = 8 * math.ceil(size.d_model / 3)
-        heads = max(1, size.n_heads // 2)
-        ours = Llama(LlamaConfig(size.vocab_size, room, **sizes, n_kv_heads=heads, d_ff=d_ff))
-        cls = transformers.LlamaForCausalLM
+    ours = our_model(size, options.prompt + options.tokens)
+    cls = transformers.GPT2LMHeadModel if size.family == "gpt" else transformers.LlamaForCausalLM
     with torch.no_grad():
         for block in ours.blocks:  # fresh weights would say the same after every prompt
             for weight in block.into_stream:
@@ -113,6 +106,16 @@ def contestants(transformers, size, options):
         ours.save(path)
         theirs = cls.from_pretrained(path, dtype=torch.float32)
     return ours.to(options.device).eval(), theirs.to(options.device).eval()
+
+
+def our_model(size, room):
+    """A model of these sizes with room for so many tokens, its weights drawn at random."""
+    sizes = {"d_model": size.d_model, "n_layers": size.n_layers, "n_heads": size.n_heads}
+    if size.family == "gpt":
+        return GPT(GPTConfig(size.vocab_size, room, **sizes))
+    d_ff = 8 * math.ceil(size.d_model / 3)
+    heads = max(1, size.n_heads // 2)
+    return Llama(LlamaConfig(size.vocab_size, room, **sizes, n_kv_heads=heads, d_ff=d_ff))
 
 
 def _race(case, ours, theirs, batch, options):
@@ -168,9 +171,27 @@ def _writer(model, ids, new, backend):
 
 
 def _race_bytes(case, ours, options):
-    """8 bits against 32 and, where it is there, against llama.cpp; and the shares of bandwidth."""
+    """The share of bandwidth; for a GPT on a CPU also 8 bits against 32 and llama.cpp."""
     ids, new = prompts(ours, 1, options), options.tokens
-    small = quantize(copy.deepcopy(ours), 8)
+    models, outcomes = {"float32": ours}, []
+    if isinstance(ours, GPT) and options.device.type == "cpu":
+        models["int8"] = quantize(copy.deepcopy(ours), 8)
+        outcomes = _race_int8(case, ours, models["int8"], ids, options)
+    reads = peers.bandwidth(size=2**20 if options.quick else 2**28, device=options.device)
+    for name, model in models.items():
+        run = _writer(model, ids, new, "auto")
+        seconds = peers.median_seconds(run, 1 if options.quick else 5, options.device) / new
+        share = bytes_read(model) / seconds / reads
+        print(f"{case:34} {name}: {share:.0%} of {reads / 1e9:.1f} GB/s read", flush=True)
+    if case.startswith("gpt2") and options.device.type == "cpu":
+        taken = memory.peak(SIZES["gpt2"], options.prompt, new) or math.nan
+        print(f"{case:34} peak of memory {taken:.2f} × weights and cache", flush=True)
+    return outcomes
+
+
+def _race_int8(case, ours, small, ids, options):
+    """8 bits against 32 and, where it is there, against llama.cpp."""
+    new = options.tokens
     runs = {"int8": _writer(small, ids, new, "auto"), "float32": _writer(ours, ids, new, "auto")}
     errors = {
         "int8": stepwise_error(small, runs["int8"](), options.prompt, exact=dequantized(small)),
@@ -179,27 +200,18 @@ def _race_bytes(case, ours, options):
     outcomes = [_pair(case, runs, errors, ("int8", "float32"), options)]
     if not peers.installed():
         print(f"{case:34} {peers.NOT_INSTALLED}", flush=True)
-    else:
-        write = peers.llama_cpp(ours, torch.get_num_threads())
-        runs["llama.cpp"] = lambda: write(ids[0].tolist(), new)
-        text = torch.cat([ids, torch.tensor([runs["llama.cpp"]()])], 1)
-        errors["llama.cpp"] = less_likely(ours, runs["int8"](), text, options.prompt)
-        outcomes.append(_pair(case, runs, errors, ("int8", "llama.cpp"), options, LIKELY))
-    reads = peers.bandwidth(size=2**20 if options.quick else 2**28)
-    for name, model in (("float32", ours), ("int8", small)):
-        seconds = peers.median_seconds(runs[name], 1 if options.quick else 5) / new
-        share = bytes_read(model) / seconds / reads
-        print(f"{case:34} {name}: {share:.0%} of {reads / 1e9:.1f} GB/s read", flush=True)
-    if case.startswith("gpt2"):
-        taken = memory.peak(SIZES["gpt2"], options.prompt, new) or math.nan
-        print(f"{case:34} peak of memory {taken:.2f} × weights and cache", flush=True)
-    return outcomes
+        return outcomes
+    write = peers.llama_cpp(ours, torch.get_num_threads())
+    runs["llama.cpp"] = lambda: write(ids[0].tolist(), new)
+    text = torch.cat([ids, torch.tensor([runs["llama.cpp"]()])], 1)
+    errors["llama.cpp"] = less_likely(ours, runs["int8"](), text, options.prompt)
+    return [*outcomes, _pair(case, runs, errors, ("int8", "llama.cpp"), options, LIKELY)]
 
 
 def bytes_read(model):
     """Bytes of weights that a step reads: all but the tables of tokens and of places."""
     held = {t.data_ptr(): t.numel() * t.element_size() for t in model.state_dict().values()}
-    tables = [model.tokens.weight, model.positions.weight]
+    tables = [m.weight for m in (model.tokens, getattr(model, "positions", None)) if m is not None]
     kept = getattr(model.head, "weight", None)
     lookups = [t for t in tables if kept is None or t.data_ptr() != kept.data_ptr()]
     return sum(held.values()) - sum(held[t.data_ptr()] for t in lookups)

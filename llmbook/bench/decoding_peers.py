@@ -102,16 +102,21 @@ def gguf_tensors(model):
             yield f"blk.{i}.{name}.bias", layer.bias
 
 
-def bandwidth(repeats=5, size=2**28):
-    """Bytes a second that this process reads: the sum of a gigabyte, the median of some times."""
-    return 4 * size / median_seconds(torch.ones(size).sum, repeats)
+def bandwidth(repeats=5, size=2**28, device="cpu"):
+    """Bytes a second that are read here: the sum of `size` float32, the median of some times."""
+    ones = torch.ones(size, device=device)
+    median_seconds(ones.sum, 1, device)  # a GPU's first call loads what it runs
+    return ones.nbytes / median_seconds(ones.sum, repeats, device)
 
 
-def median_seconds(run, repeats):
-    """Seconds of a call: the median of some."""
+def median_seconds(run, repeats, device="cpu"):
+    """Seconds of a call until its work on the device is done: the median of some."""
+    done = torch.get_device_module(device).synchronize
     seconds = []
     for _ in range(repeats):
+        done()
         began = time.perf_counter()
         run()
+        done()
         seconds.append(time.perf_counter() - began)
     return sorted(seconds)[repeats // 2]

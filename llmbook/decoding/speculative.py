@@ -23,6 +23,7 @@ from llmbook.decoding.backends import unwrapped
 from llmbook.decoding.generate import evaluating
 from llmbook.decoding.generation_config import end_ids
 from llmbook.decoding.writer import Writer
+from llmbook.models.pretrained.vocabulary import check_vocabulary
 from llmbook.seeds import as_generator
 
 
@@ -57,7 +58,8 @@ def speculate(
     Sampling as in `generate`; temperature 0 gives the model's greedy text. The draws differ from
     `generate`'s at the same seed, their distribution doesn't.
 
-    Raises ValueError for another vocabulary, for more than one row, for an encoder–decoder, and
+    Raises ValueError for another vocabulary, in size or, where both models know their
+    tokenizer.json, in any token; for more than one row, for an encoder–decoder, and
     for models whose cache cannot be cropped (a recurrent state). Source: see above.
     """
     whole("guesses", guesses, least=1)
@@ -136,11 +138,6 @@ def _check_pair(model, draft, input_ids):
             raise ValueError(
                 f"{name} must be a decoder: got {type(one).__name__}, which reads a source"
             )
-    sizes = [getattr(getattr(one, "config", None), "vocab_size", None) for one in (model, draft)]
-    if sizes[0] != sizes[1]:
-        raise ValueError(
-            f"draft must have the model's vocabulary: got vocab_size={sizes[1]}, the model has "
-            f"{sizes[0]}"
-        )
+    check_vocabulary(model, draft, "draft", "model")
     if getattr(input_ids, "ndim", 2) == 2 and len(input_ids) != 1:
         raise ValueError(f"input_ids must be one row: got {len(input_ids)}")

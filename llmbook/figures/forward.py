@@ -7,7 +7,8 @@
 
 In a notebook the packed bytes travel with the figure. On a page they would weigh it down, so there
 they lie once in `_static/weights/NAME.js`, a script rather than a file to fetch, as a page that
-was opened from a disk may fetch nothing; the figure loads it when it first wants it.
+was opened from a disk may fetch nothing; the figure loads it when it first wants it. Base64 adds a
+third to float16's bytes, 3.4 MB for the 2.5 of `small`; a server that compresses takes it off.
 """
 
 import base64

@@ -1,17 +1,19 @@
 """The decoding race: it runs, records, and shows no speed for a wrong text."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from llmbook import native
+from llmbook.bench import decoding, main
 from llmbook.bench import decoding_memory as memory
 from llmbook.bench import decoding_peers as peers
-from llmbook.bench import main
 from llmbook.bench.decoding import SIZES, bytes_read, compared, dequantized, less_likely
 from llmbook.decoding import generate, step
 from llmbook.models.gpt import GPT, GPTConfig
+from llmbook.models.llama import Llama, LlamaConfig
 from llmbook.quantization import quantize
 
 TINY = ["decoding", "--quick", "--device", "cpu", "--threads", "1"]
@@ -34,6 +36,7 @@ def test_it_runs_and_records(tmp_path, capsys):
     assert found["tiny, 1 × 16 + 6"][: len(pairs) + 1] == [*pairs, ("int8", "float32")]
     printed = capsys.readouterr().out
     assert "WRONG" not in printed and "int8: " in printed
+    assert re.search(r"tiny llama, 1 × 16 \+ 6 +float32: \d+% of [\d.]+ GB/s read", printed)
     assert peers.installed() or peers.NOT_INSTALLED in printed
 
 
@@ -69,6 +72,15 @@ def test_a_step_s_bytes_are_all_weights_but_the_looked_up():
     model = GPT(GPTConfig(31, 30, 16, 2, 2, tied=False))
     held = 4 * sum(p.numel() for p in model.parameters())
     assert bytes_read(model) == held - 4 * (30 + 31) * 16
+
+    llama = Llama(LlamaConfig(31, 30, 16, 2, 2, d_ff=40))  # its places are turns, no table
+    assert bytes_read(llama) == 4 * sum(p.numel() for p in llama.parameters()) - 4 * 31 * 16
+
+
+def test_the_billion_is_one():
+    with torch.device("meta"):
+        model = decoding.our_model(SIZES["1b"], 144)
+    assert isinstance(model, Llama) and 1.0e9 < model.n_parameters < 1.2e9
 
 
 @pytest.mark.parametrize("tied", [True, False])

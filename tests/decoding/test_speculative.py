@@ -1,6 +1,8 @@
 """Speculative decoding: the model's own distribution, whatever the draft guesses."""
 
+import copy
 import itertools
+import json
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from helpers.decoding_subject import Table, chi_squared, sharpened
 
 from llmbook.decoding import generate
 from llmbook.decoding.speculative import acceptance, residual, speculate
+from llmbook.models import load
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.transformer import Transformer, TransformerConfig
 
@@ -112,7 +115,7 @@ def test_the_same_seed_gives_the_same_text_and_modes_stay():
 def test_what_cannot_be_is_refused():
     prompt = torch.tensor([[5, 9, 3]])
     with pytest.raises(
-        ValueError, match="draft must have the model's vocabulary: got .*=16, .* 17"
+        ValueError, match="draft must have the model's tokenizer: got .* 16, .* is 17"
     ):
         speculate(gpt(0), gpt(1, vocab_size=16), prompt)
     with pytest.raises(ValueError, match="input_ids must be one row: got 2"):
@@ -124,3 +127,22 @@ def test_what_cannot_be_is_refused():
     source = Transformer(TransformerConfig(17, 24, 3, n_encoder_layers=1, n_decoder_layers=1))
     with pytest.raises(ValueError, match="draft must be a decoder: got Transformer"):
         speculate(gpt(0), source, prompt)
+
+
+def from_folder(folder, words):
+    """A model of 17 tokens, loaded from a folder whose tokenizer.json has these words."""
+    gpt(0).save(folder)
+    content = {"model": {"type": "BPE", "vocab": {word: i for i, word in enumerate(words)}}}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return load(folder)
+
+
+def test_a_draft_of_another_tokenizer_is_refused_where_both_are_known(tmp_path):
+    words = "abcdefghijklmnopq"
+    model = from_folder(tmp_path / "a", words)
+    for draft in (model, copy.deepcopy(model), from_folder(tmp_path / "b", words), gpt(1)):
+        speculate(model, draft, PROMPT, max_new_tokens=2)
+    other = from_folder(tmp_path / "c", words.replace("d", "z"))
+    wanted = "draft must have the model's tokenizer: id 3 is 'z' in .*c.tokenizer.json, 'd' in"
+    with pytest.raises(ValueError, match=wanted):
+        speculate(model, other, PROMPT, max_new_tokens=2)

@@ -1,6 +1,7 @@
 """The small model that comes with the book is as good as later chapters need it."""
 
 import dataclasses
+import gzip
 import json
 import statistics
 
@@ -11,6 +12,7 @@ from helpers.small_model_subject import copied_share, known_share, words, writte
 
 from llmbook.data.packing import Windows
 from llmbook.decoding import generate
+from llmbook.figures.forward import gpt_parts, pack, page_script
 from llmbook.models import load
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.pretrained import SHIPPED
@@ -90,6 +92,17 @@ def test_its_size_and_its_card(card):
         assert card[key], key
     assert len(card["data"]["train"]["sha256"]) == 64 and card["seconds"] < 2.5 * 3600
     assert "dirty" not in card["commit"]
+
+
+def test_its_weights_are_at_most_3_mb_and_so_is_what_a_server_that_compresses_sends():
+    """In float16; the script around them is base64, a third more where nothing compresses it."""
+    weights, _ = gpt_parts(load("small"))
+    shapes, packed = pack(weights)
+    script = page_script("small", shapes, packed).encode()
+    assert len(packed) == 2 * load("small").n_parameters <= 3e6
+    assert (FOLDER / "model.safetensors").stat().st_size <= 3e6
+    assert 1.3 < len(script) / len(packed) < 1.35
+    assert len(gzip.compress(script, 6)) <= 3e6
 
 
 def test_its_loss_is_15_percent_below_the_counting_model(card):

@@ -190,10 +190,35 @@ def test_the_reader_s_text_is_read_as_by_pytorch_and_shown_as_text(open_widget, 
 
 
 @pytest.mark.browser
-def test_it_writes_the_same_greedy_text_and_stops_when_told(open_widget, small, tokenizer):
+def test_its_logits_in_chromium_are_pytorch_s_within_a_thousandth(open_widget, small, tokenizer):
+    page = live(open_widget, small, tokenizer)
+    for name in ("forward.js", "language.js"):  # the figure keeps its own copy to itself
+        page.page.add_script_tag(content=(_HERE / name).read_text("utf-8"))
+    ids = [0, *tokenizer.encode(TEXTS[0] + TEXTS[1], ())]
+    got = page.page.evaluate(
+        """async (ids) => {
+          const gpt = makeGPT(await weightsOf(model), model.get("model_config"));
+          return ids.map((id) => [...gpt.read([id]).logits]);
+        }""",
+        ids,
+    )
+    with torch.no_grad():
+        want = small(torch.tensor([ids]))[0].numpy()
+    assert np.array(got).shape == want.shape and np.ptp(want) > 10
+    assert np.abs(np.array(got) - want).max() < 1e-3
+
+
+@pytest.mark.browser
+def test_it_writes_the_same_greedy_text_and_stops_when_told(
+    open_widget, small, tokenizer, record_property
+):
     page = live(open_widget, small, tokenizer, top_k=1)
     page.control("write").click()
     page.page.wait_for_function("document.querySelector('.note').dataset.wrote === '40'")
+    # told, not judged: time is the machine's
+    seconds = page.page.evaluate("Number(document.querySelector('.note').dataset.seconds)")
+    record_property("tokens_per_second_in_chromium", round(40 / seconds, 1))
+    print(f"in Chromium: {40 / seconds:.0f} tokens/s, computing alone")
     ids = torch.tensor([[0, *tokenizer.encode(TEXTS[0], ())]])
     want = generate(small, ids, max_new_tokens=40, eos_id=())[0].tolist()
     names = token_names(tokenizer)

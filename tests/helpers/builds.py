@@ -785,6 +785,33 @@ def _min_p(build):
     _cuts(build, "min_p", (0.01, 0.2, 0.9))
 
 
+@compares("inference/penalised")
+def _penalised(build):
+    from llmbook.decoding.samplers import repetition_penalty
+
+    logits = 2 * torch.randn(50, generator=torch.Generator().manual_seed(0))
+    for seen in ([3], [0, 7, 7, 49], list(range(50))):
+        seen = torch.tensor(seen)
+        for penalty in (0.8, 1.0, 1.3):
+            want = repetition_penalty(logits[None], seen[None], penalty)[0]
+            close(build(logits, seen, penalty), want, 1e-6)
+
+
+@compares("inference/beam")
+def _beam(build):
+    from llmbook.decoding import generate
+    from llmbook.models import load
+
+    model, ids = load("small").eval(), torch.tensor([[0, 40, 41]])
+    with torch.no_grad():
+        for width in (1, 2, 5):
+            text, log_p = build(model, ids, 8, width)
+            want = generate(model, ids, max_new_tokens=8, beams=width, eos_id=())
+            assert text.tolist() == want.tolist()
+            nats = model(text)[0, 2:-1].log_softmax(-1).gather(1, text[0, 3:, None])
+            assert abs(nats.sum().item() - log_p) < 1e-4
+
+
 @compares("inference/write")
 def _write(build):
     from llmbook.decoding import generate

@@ -3,7 +3,7 @@
 A checkpoint is a folder with config.json and safetensors, as on the Hugging Face hub. The class is
 chosen by config.json's `architectures`, or by its `model_type` where that is missing
 (architectures.py). How each class's weights are named there is its `layout` (layout.py); how
-folders are read, files.py.
+folders are read, files.py; whether two read the same tokens, vocabulary.py.
 """
 
 import re
