@@ -203,13 +203,15 @@ def _memory(n_experts, tokens, routing, passes, options):
     print(f"memory above the inputs, {_name(*case)}: {told}", flush=True)
 
 
+# What is freed goes back to the system at once: else a run would begin in what the first use left.
+_ALONE = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 _KEPT = ("k", "d_model", "d_expert", "dtype", "seed", "quick", "backend")
 
 
 def _peak(who, case, options):
     """MB that one run adds to what a fresh process holds."""
     sizes = {name: getattr(options, name) for name in _KEPT}
-    return memory.in_fresh_process(measured, who, case, sizes, OMP_NUM_THREADS="1") / 2**20
+    return memory.in_fresh_process(measured, who, case, sizes, **_ALONE) / 2**20
 
 
 def measured(who, case, sizes):
