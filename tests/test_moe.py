@@ -95,6 +95,7 @@ def test_reference_and_sorted_equal_the_token_loop_with_every_gradient(
     n, k, n_experts, extra = CASES[case]
     monkeypatch.setattr(sorted_module, "CPU_ROWS", 16)  # several blocks an expert
     monkeypatch.setattr(sorted_module, "CPU_BENT", 5)  # several pieces a block
+    monkeypatch.setattr(sorted_module, "CPU_JOINED", 40)  # several groups of several blocks
     chosen, leaves = make(n, k, n_experts, **extra)
     if n > 3:
         chosen[3, 0] = -1  # a dropped slot

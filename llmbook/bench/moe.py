@@ -5,10 +5,16 @@ the routing weights and of every expert, for tokens whose experts are chosen alr
 by expert and back is counted. Peers get the same weights and choices. `dense` is a gated
 feed-forward layer of width k · F, which does as many operations for each token. Routing is
 balanced, or Zipf: expert i is wanted with a probability in proportion to 1/i.
+
+Then the peak of the memory of one such run above its inputs, ours beside every peer's, each in a
+process of its own (Linux, on a CPU), for the first routing and the last pass.
 """
+
+import argparse
 
 import torch
 
+from llmbook.bench import memory
 from llmbook.bench.race import WrongResultError, positive, relative_error, run_pair
 from llmbook.layers import GatedFeedForward
 from llmbook.moe import run_experts
@@ -18,6 +24,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1, "float16": 2e-2}
 PEERS = ("eager", "batched_mm", "grouped_mm", "F.grouped_mm", "dense")
 # transformers' batched experts copy a matrix for each slot; above this many bytes: left out
 BATCHED_BYTES = 4 * 2**30
+PARTS = ("race", "memory")
 
 
 def add_arguments(parser):
@@ -33,23 +40,40 @@ def add_arguments(parser):
     add("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="default: all")
     add("--backend", default="auto", help="ours: auto, sorted, grouped, triton (default auto)")
     add("--dtype", choices=list(DTYPES), default="float32", help="default float32")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="which (default: all)")
 
 
 def run(options, report):
     """Race every number of experts, of tokens, routing and pass; `report` prints and records."""
-    for n_experts in options.experts or ([4] if options.quick else [8, 64, 128]):
-        for tokens in options.tokens or ([16] if options.quick else [512, 4096]):
-            for routing in options.routing:
-                for passes in options.passes:
-                    case = f"E={n_experts} N={tokens} {routing} {passes}"
-                    report(case, _race, case, n_experts, tokens, routing, passes, options)
+    cases = [
+        (n_experts, tokens, routing, passes)
+        for n_experts in options.experts or ([4] if options.quick else [8, 64, 128])
+        for tokens in options.tokens or ([16] if options.quick else [512, 4096])
+        for routing in options.routing
+        for passes in options.passes
+    ]
+    for case in cases if "race" in options.parts else ():
+        report(_name(*case), _race, *case, options)
+    if "memory" in options.parts and memory.is_told() and options.device.type == "cpu":
+        for n_experts, tokens, *kind in cases:
+            if kind == [options.routing[0], options.passes[-1]]:
+                _memory(n_experts, tokens, *kind, options)
 
 
-def _race(case, n_experts, tokens, routing, passes, options):
-    """Ours against every peer, on one input, one set of experts and one routing."""
+def _name(n_experts, tokens, routing, passes):
+    return f"E={n_experts} N={tokens} {routing} {passes}"
+
+
+def _sizes(options):
+    """(d_model, d_expert)."""
+    usual = (16, 32) if options.quick else (256, 512)
+    return options.d_model or usual[0], options.d_expert or usual[1]
+
+
+def _inputs(n_experts, tokens, routing, options):
+    """The choices; [x, weights, in_weight, down_weight]; the gradient of the output."""
     dtype, device, k = DTYPES[options.dtype], options.device, options.k
-    d_model = options.d_model or (16 if options.quick else 256)
-    d_expert = options.d_expert or (32 if options.quick else 512)
+    d_model, d_expert = _sizes(options)
     torch.manual_seed(options.seed)
     wanted = torch.ones(n_experts)
     if routing == "zipf":
@@ -61,52 +85,64 @@ def _race(case, n_experts, tokens, routing, passes, options):
     scale = d_model**-0.5
     in_weight = (torch.randn(n_experts, 2 * d_expert, d_model) * scale).to(device, dtype)
     down_weight = (torch.randn(n_experts, d_model, d_expert) * scale).to(device, dtype)
-    leaves = [x, weights, in_weight, down_weight]
+    return chosen, [x, weights, in_weight, down_weight], upstream
 
-    def measured(function, leaves=leaves, upstream=upstream):
-        if passes == "forward":
-            with torch.no_grad():
-                return [function(*leaves)]
-        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
-        out = function(*leaves)
-        return [out.detach(), *torch.autograd.grad(out, leaves, upstream)]
 
-    def ours(backend):
-        return lambda x, weights, up, down: run_experts(
-            x, chosen, weights, up, down, backend=backend
-        )
+def _step(function, leaves, upstream, passes):
+    """One run: [the output], and every gradient where `passes` is "both"."""
+    if passes == "forward":
+        with torch.no_grad():
+            return [function(*leaves)]
+    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+    out = function(*leaves)
+    return [out.detach(), *torch.autograd.grad(out, leaves, upstream)]
 
+
+def _ours(chosen, backend):
+    return lambda x, weights, up, down: run_experts(x, chosen, weights, up, down, backend=backend)
+
+
+def _dense(options, x):
+    """A gated layer of as many operations as a function of x and its parameters; these."""
+    d_model, d_expert = _sizes(options)
+    layer = GatedFeedForward(d_model, options.k * d_expert).to(x)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def dense(x, *parameters):
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), x)
+
+    return dense, [x, *layer.parameters()]
+
+
+def _race(n_experts, tokens, routing, passes, options):
+    """Ours against every peer, on one input, one set of experts and one routing."""
+    case = _name(n_experts, tokens, routing, passes)
+    chosen, leaves, upstream = _inputs(n_experts, tokens, routing, options)
     high = [leaf.double() for leaf in leaves]
-    truth = measured(ours("reference"), high, upstream.double())
-    us = lambda: measured(ours(options.backend))
-    functions = _theirs(options, n_experts, d_model, d_expert, tokens, k, chosen, dtype)
+    truth = _step(_ours(chosen, "reference"), high, upstream.double(), passes)
+    us = lambda: _step(_ours(chosen, options.backend), leaves, upstream, passes)
+    functions, why = _theirs(options, n_experts, chosen)
     outcomes = []
     for peer in options.peers:
         if peer == "dense":
             # Another function, of as many operations: it is its own truth.
-            layer = GatedFeedForward(d_model, k * d_expert).to(device, dtype)
-            names = [name for name, _ in layer.named_parameters()]
-            own = [x, *layer.parameters()]
-
-            def dense(x, *parameters, layer=layer, names=names):
-                return torch.func.functional_call(layer, dict(zip(names, parameters)), x)
-
-            run_peer = lambda: measured(dense, own)
+            function, own = _dense(options, leaves[0])
             errors = {"ours": relative_error(us(), truth), peer: 0.0}
         elif peer in functions:
-            run_peer = lambda function=functions[peer]: measured(function)
+            function, own = functions[peer], leaves
             errors = {"ours": relative_error(us(), truth)}
-            errors[peer] = relative_error(run_peer(), truth)
+            errors[peer] = relative_error(_step(function, own, upstream, passes), truth)
         else:
-            print(f"{case:34} {peer}: {functions['why'].get(peer, 'not installed')}")
+            print(f"{case:34} {peer}: {why.get(peer, 'not installed')}")
             continue
+        run_peer = lambda function=function, own=own: _step(function, own, upstream, passes)
         outcomes.append(
             run_pair(
                 case,
                 {"ours": us, peer: run_peer},
                 errors,
                 tolerance=TOLERANCE[options.dtype],
-                device=device,
+                device=options.device,
                 repeats=options.repeats,
                 warmup=options.warmup,
             )
@@ -116,18 +152,17 @@ def _race(case, n_experts, tokens, routing, passes, options):
     return outcomes
 
 
-def _theirs(options, n_experts, d_model, d_expert, tokens, k, chosen, dtype):
-    """{peer: function of (x, weights, in_weight, down_weight)}; under "why" what is missing."""
+def _theirs(options, n_experts, chosen):
+    """{peer: function of (x, weights, in_weight, down_weight)}; {peer: why it is missing}."""
+    (tokens, k), (d_model, d_expert) = chosen.shape, _sizes(options)
     found, why = {}, {}
     if hasattr(torch.nn.functional, "grouped_mm"):
-        found["F.grouped_mm"] = lambda x, weights, up, down: run_experts(
-            x, chosen, weights, up, down, backend="grouped"
-        )
+        found["F.grouped_mm"] = _ours(chosen, "grouped")
     try:
         from transformers import MixtralConfig
         from transformers.models.mixtral.modeling_mixtral import MixtralExperts
     except ImportError:
-        return found | {"why": why}
+        return found, why
     config = MixtralConfig(
         hidden_size=d_model, intermediate_size=d_expert, num_local_experts=n_experts
     )
@@ -144,9 +179,59 @@ def _theirs(options, n_experts, d_model, d_expert, tokens, k, chosen, dtype):
 
     found["eager"] = theirs("eager")
     found["grouped_mm"] = theirs("grouped_mm")
-    size = tokens * k * 3 * d_model * d_expert * torch.empty((), dtype=dtype).element_size()
+    size = tokens * k * 3 * d_model * d_expert * DTYPES[options.dtype].itemsize
     if size <= BATCHED_BYTES:
         found["batched_mm"] = theirs("batched_mm")
     else:
         why["batched_mm"] = f"left out: it would copy {size / 2**30:.1f} GB of weights"
-    return found | {"why": why}
+    return found, why
+
+
+# --- memory
+
+
+def _memory(n_experts, tokens, routing, passes, options):
+    """Print the peak of ours and of each peer, and the best peer's in units of ours."""
+    case = (n_experts, tokens, routing, passes)
+    chosen, *_ = _inputs(*case[:3], options)
+    theirs = [*_theirs(options, n_experts, chosen)[0], "dense"]
+    sizes = {
+        who: _peak(who, case, options)
+        for who in ("ours", *(peer for peer in options.peers if peer in theirs))
+    }
+    told = ", ".join(f"{who} {size:.1f} MB" for who, size in sizes.items())
+    print(f"memory above the inputs, {_name(*case)}: {told}", flush=True)
+
+
+# What is freed goes back to the system at once: else a run would begin in what the first use left.
+_ALONE = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+_KEPT = ("k", "d_model", "d_expert", "dtype", "seed", "quick", "backend")
+
+
+def _peak(who, case, options):
+    """MB that one run adds to what a fresh process holds."""
+    sizes = {name: getattr(options, name) for name in _KEPT}
+    return memory.in_fresh_process(measured, who, case, sizes, **_ALONE) / 2**20
+
+
+def measured(who, case, sizes):
+    """Bytes that one run takes above its inputs; to be called in a fresh process."""
+    torch.set_num_threads(1)
+    options = argparse.Namespace(**sizes, device=torch.device("cpu"))
+    n_experts, tokens, routing, passes = case
+
+    def run(tokens):
+        chosen, leaves, upstream = _inputs(n_experts, tokens, routing, options)
+        if who == "dense":
+            function, leaves = _dense(options, leaves[0])
+        elif who == "ours":
+            function = _ours(chosen, options.backend)
+        else:
+            function = _theirs(options, n_experts, chosen)[0][who]
+        return lambda: _step(function, leaves, upstream, passes)
+
+    run(4)()  # what is imported and built on first use
+    work = run(tokens)
+    with memory.Peak() as peak:
+        work()
+    return peak.bytes

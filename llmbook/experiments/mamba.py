@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmbook.experiments.fit import fit
 from llmbook.experiments.record import RECORDED, recorded
@@ -35,6 +36,33 @@ from llmbook.ssm import S4D, gated_delta_rule, selective_scan
 ARMS = ("fixed", "selective", "delta", "attention")
 SEEDS = (1, 2, 3, 4, 5)
 OUT, GOES_ON = RECORDED / "mamba_runs.json", True
+
+# --- how much a computation does
+
+
+class Arithmetic(TorchDispatchMode):
+    """Counts arithmetic operations as they are done: `with Arithmetic() as done: …; done.count`.
+
+    A product of matrices (n, k) and (k, m) counts 2 n k m; an operation number by number counts
+    one for each number of its result, a sum or a softmax one for each that it reads. Copies,
+    views, fresh tensors and comparisons count nothing.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        if name in ("mm", "bmm"):
+            self.count += 2 * out.numel() * args[0].shape[-1]
+        elif name in ("sum", "_softmax"):
+            self.count += args[0].numel()
+        elif torch.Tag.pointwise in function.tags and name not in ("clone", "masked_fill"):
+            self.count += out.numel() if out.is_floating_point() else 0
+        return out
+
 
 # --- the parts that mix the tokens: (batch, tokens, width) → the same
 

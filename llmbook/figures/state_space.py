@@ -11,19 +11,21 @@ LONGEST = 32
 
 
 class StateExplorer(Interactive):
-    """A text, a step Δ for each of its characters, and what the state holds of each at the end.
+    """A text, a step Δ, B and C for each of its characters, and what the state holds of each.
 
-    One state with A = −rate and C = 1. A character that the rule lets through has the step `large`
-    and B = 1, every other one the step `small` and B = 1 too, or 0 with `mute`. Character j is
-    left in the state with weight exp(−rate · Σ_(s>j) Δ_s) Δ_j B_j. Raises ValueError for a text
-    that is empty or longer than 32 characters, and for an unknown rule.
+    One state with A = −rate. A character that the rule lets through has the step `large` and
+    B = C = 1, every other one the step `small` and B = 1 too, or 0 with `mute`, and C = 1, or 0
+    with `skip`. Character j is left in the state after character t with weight
+    exp(−rate · Σ_(j<s≤t) Δ_s) Δ_j B_j. Raises ValueError for a text that is empty or longer than
+    32 characters, and for an unknown rule.
     """
 
     script = "state_space.js"
     alt = traitlets.Unicode(
-        "A text that the reader can change, with the step size of each character as a bar above "
-        "and what the state still holds of it as a bar below; sliders set the steps for what "
-        "counts and for the rest, and how fast the state forgets."
+        "A text that the reader can change. For each character: its step size as a bar above; "
+        "below, in shades, what part of the state it keeps, whether it writes, whether it reads "
+        "and what it reads; and as a bar what the state holds of it at the end. Sliders set the "
+        "steps for what counts and for the rest, and how fast the state forgets."
     ).tag(sync=True)
     text = traitlets.Unicode("").tag(sync=True)
     rule = traitlets.Unicode("capitals").tag(sync=True)
@@ -31,6 +33,7 @@ class StateExplorer(Interactive):
     small = traitlets.Float(0.0).tag(sync=True)
     rate = traitlets.Float(0.5).tag(sync=True)
     mute = traitlets.Bool(False).tag(sync=True)
+    skip = traitlets.Bool(False).tag(sync=True)
 
     def __init__(
         self,
@@ -65,14 +68,26 @@ class StateExplorer(Interactive):
         }
         return [rules[self.rule](i) for i in range(len(text))]
 
-    def held(self):
-        """What the state holds of each character after the last one."""
+    def terms(self):
+        """Δ, exp(ΔA), B and C of each character: four lists."""
         through = self.counts()
         steps = [self.large if yes else self.small for yes in through]
-        fed = [0.0 if self.mute and not yes else 1.0 for yes in through]
-        later = [sum(steps[j + 1 :]) for j in range(len(steps))]
-        parts = zip(steps, fed, later, strict=True)
-        return [math.exp(-self.rate * after) * dt * b for dt, b, after in parts]
+        kept = [math.exp(-self.rate * step) for step in steps]
+        fed, read = ([float(yes or not off) for yes in through] for off in (self.mute, self.skip))
+        return steps, kept, fed, read
+
+    def held(self, after=None):
+        """What the state holds of each character after character `after`, the last when None."""
+        steps, kept, fed, _ = self.terms()
+        after = len(steps) - 1 if after is None else after
+        return [
+            math.prod(kept[j + 1 : after + 1]) * steps[j] * fed[j] if j <= after else 0.0
+            for j in range(len(steps))
+        ]
+
+    def outputs(self):
+        """y = C h at each character, where every character puts in 1."""
+        return [c * sum(self.held(t)) for t, c in enumerate(self.terms()[3])]
 
 
 class ScanTree(Interactive):

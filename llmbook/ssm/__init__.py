@@ -2,13 +2,13 @@
 
 selective_scan, selective_step   Mamba's scan, and one token of it
 ssd, ssd_step, semiseparable     Mamba-2's, and its matrix written out
-gated_delta_rule                 a matrix memory that corrects itself
+gated_delta_rule, …_step         a matrix memory that corrects itself, and one token of it
 S4D, hippo_legs, …               time-invariant ones: a layer that is a convolution
 explain_backend, explain_…       which way each of the three would be computed, and why
 discretise, zero_order_hold      from h' = A h + B x to steps
 """
 
-from llmbook.ssm.delta import explain_delta_backend, gated_delta_rule
+from llmbook.ssm.delta import explain_delta_backend, gated_delta_rule, gated_delta_step
 from llmbook.ssm.discretise import discretise, run_linear, zero_order_hold
 from llmbook.ssm.s4d import S4D, hippo_legs, hippo_memory, hippo_reconstruct
 from llmbook.ssm.scan import explain_backend, selective_scan, selective_step
@@ -21,6 +21,7 @@ __all__ = [
     "explain_delta_backend",
     "explain_ssd_backend",
     "gated_delta_rule",
+    "gated_delta_step",
     "hippo_legs",
     "hippo_memory",
     "hippo_reconstruct",

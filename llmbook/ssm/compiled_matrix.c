@@ -9,6 +9,26 @@
    stretch of `keep` tokens (batch, heads, stretches, blocks, K, W) are what the backward pass
    starts again from. A unit is one head of one sequence: first <= unit < end are done. */
 
+/* W numbers are two vectors. Sums over a vector's numbers are taken as a tree of halves: written
+   as a loop, C would have each addition wait for the one before. */
+typedef REAL NAME(vec) __attribute__((vector_size(W / 2 * sizeof(REAL))));
+typedef NAME(vec) NAME(row) __attribute__((may_alias, aligned(sizeof(REAL))));
+typedef REAL NAME(half) __attribute__((vector_size(W / 4 * sizeof(REAL))));
+typedef REAL NAME(quarter) __attribute__((vector_size(W / 8 * sizeof(REAL))));
+
+static inline REAL NAME(sum)(NAME(vec) x) {
+  union {
+    NAME(vec) whole;
+    NAME(half) part[2];
+  } a = {x};
+  union {
+    NAME(half) whole;
+    NAME(quarter) part[2];
+  } b = {a.part[0] + a.part[1]};
+  NAME(quarter) c = b.part[0] + b.part[1];
+  return (c[0] + c[1]) + (c[2] + c[3]);
+}
+
 static void NAME(load)(REAL *to, const REAL *from, long n) {
   for (long i = 0; i < W; i++) to[i] = i < n ? from[i] : (REAL)0;
 }
@@ -23,10 +43,13 @@ static void NAME(rest)(REAL *restrict r, const REAL *v, long width, const REAL *
                        const REAL *k, REAL a, long K, long correct) {
   NAME(load)(r, v, width);
   if (!correct) return;
-  REAL held[W] = {0};
-  for (long n = 0; n < K; n++)
-    for (long i = 0; i < W; i++) held[i] += k[n] * S[n * W + i];
-  for (long i = 0; i < W; i++) r[i] -= a * held[i];
+  NAME(vec) held0 = {0}, held1 = {0};
+  for (long n = 0; n < K; n++) {
+    const NAME(row) *Sn = (const NAME(row) *)(S + n * W);
+    held0 += k[n] * Sn[0], held1 += k[n] * Sn[1];
+  }
+  NAME(row) *rest = (NAME(row) *)r;
+  rest[0] -= a * held0, rest[1] -= a * held1;
 }
 
 int NAME(forward)(const REAL *q, const REAL *k, const REAL *v, const REAL *beta,
@@ -106,54 +129,41 @@ int NAME(backward)(const REAL *q, const REAL *k, const REAL *v, const REAL *beta
           long at = (b * L + t) * H + h, at_key = ((b * L + t) * G + g) * K;
           const REAL *qt = q + at_key, *kt = k + at_key, *r = rests + (t - from) * W;
           REAL a = alpha[at], bt = beta ? beta[at] : (REAL)1;
-          REAL up[W], w[W], e[W], dw[W] = {0}, rate[W] = {0};
-          NAME(load)(up, dout + at * V + d, width);
-          for (long i = 0; i < W; i++) w[i] = bt * r[i];
+          REAL given[W];
+          NAME(load)(given, dout + at * V + d, width);
+          const NAME(row) *rest = (const NAME(row) *)r, *dot = (const NAME(row) *)given;
+          NAME(vec) up[2] = {dot[0], dot[1]}, w[2] = {bt * rest[0], bt * rest[1]};
+          NAME(vec) dw[2] = {0}, rate[2] = {0};
           for (long n = 0; n < K; n++) {
-            REAL *restrict Gn = grad + n * W;
-            const REAL *restrict was = states + (t - from) * size + n * W;
-            const REAL *restrict now = was + size;
-            REAL qn = qt[n], kn = kt[n], sumq = 0, sumk = 0;
-#pragma omp simd reduction(+ : sumq, sumk)
-            for (long i = 0; i < W; i++) {
-              REAL gradient = Gn[i] + qn * up[i];
-              sumq += now[i] * up[i];
-              sumk += gradient * w[i];
-              dw[i] += gradient * kn;
-              rate[i] += gradient * was[i];
-              Gn[i] = a * gradient;
-            }
-            dq[at_key + n] += sumq;
-            dk[at_key + n] += sumk;
+            NAME(row) *Gn = (NAME(row) *)(grad + n * W);
+            const NAME(row) *was = (const NAME(row) *)(states + (t - from) * size + n * W);
+            const NAME(row) *now = was + 2 * K;
+            REAL qn = qt[n], kn = kt[n];
+            NAME(vec) g0 = Gn[0] + qn * up[0], g1 = Gn[1] + qn * up[1];
+            dq[at_key + n] += NAME(sum)(now[0] * up[0] + now[1] * up[1]);
+            dk[at_key + n] += NAME(sum)(g0 * w[0] + g1 * w[1]);
+            dw[0] += g0 * kn, dw[1] += g1 * kn;
+            rate[0] += g0 * was[0], rate[1] += g1 * was[1];
+            Gn[0] = a * g0, Gn[1] = a * g1;
           }
           if (correct) {
-            for (long i = 0; i < W; i++) e[i] = -a * bt * dw[i];
+            NAME(vec) held[2] = {0}, e[2] = {-a * bt * dw[0], -a * bt * dw[1]};
             for (long n = 0; n < K; n++) {
-              REAL *restrict Gn = grad + n * W;
-              const REAL *restrict was = states + (t - from) * size + n * W;
-              REAL kn = kt[n], sumk = 0;
-#pragma omp simd reduction(+ : sumk)
-              for (long i = 0; i < W; i++) {
-                sumk += was[i] * e[i];
-                Gn[i] += kn * e[i];
-              }
-              dk[at_key + n] += sumk;
+              NAME(row) *Gn = (NAME(row) *)(grad + n * W);
+              const NAME(row) *was = (const NAME(row) *)(states + (t - from) * size + n * W);
+              REAL kn = kt[n];
+              dk[at_key + n] += NAME(sum)(was[0] * e[0] + was[1] * e[1]);
+              held[0] += kn * was[0], held[1] += kn * was[1];
+              Gn[0] += kn * e[0], Gn[1] += kn * e[1];
             }
             /* S_(t-1)^T e, by k: what is missing in rate, a factor a apart */
-            REAL held[W] = {0};
-            const REAL *restrict was = states + (t - from) * size;
-            for (long n = 0; n < K; n++)
-              for (long i = 0; i < W; i++) held[i] += kt[n] * was[n * W + i];
-            for (long i = 0; i < W; i++) rate[i] -= bt * dw[i] * held[i];
+            for (long j = 0; j < 2; j++) rate[j] -= bt * dw[j] * held[j];
           }
-          REAL sumb = 0, suma = 0;
-          for (long i = 0; i < W; i++) {
-            sumb += dw[i] * r[i];
-            suma += rate[i];
-          }
-          for (long i = 0; i < width; i++) dv[at * V + d + i] = bt * dw[i];
-          if (beta) dbeta[at] += sumb;
-          dlog[at] += a == 0 ? 0 : a * suma; /* nothing came through: not 0 times infinity */
+          for (long i = 0; i < width; i++)
+            dv[at * V + d + i] = bt * dw[i / (W / 2)][i % (W / 2)];
+          if (beta) dbeta[at] += NAME(sum)(dw[0] * rest[0] + dw[1] * rest[1]);
+          /* where nothing came through: not 0 times infinity */
+          dlog[at] += a == 0 ? 0 : a * NAME(sum)(rate[0] + rate[1]);
         }
       }
       for (long n = 0; n < K; n++)

@@ -81,6 +81,16 @@ def gated_delta_rule(
     return (o, state) if return_state else o
 
 
+def gated_delta_step(q, k, v, beta, log_alpha, state):
+    """One token: q, k (batch, heads, key_dim), v (batch, heads, value_dim), beta (batch, heads).
+
+    log_alpha: (batch, heads), None keeps all. → o (batch, heads, value_dim), the state after it.
+    """
+    one = [None if x is None else x.unsqueeze(1) for x in (q, k, v, beta, log_alpha)]
+    o, state = gated_delta_rule(*one, initial_state=state, return_state=True, backend="reference")
+    return o.squeeze(1), state
+
+
 def explain_delta_backend(q, v, backend="auto"):
     """Say which backend `gated_delta_rule` would run for q and v: a `BackendChoice`."""
     return _backends(q, v).explain(backend)

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from llmbook.bench import main
+from llmbook.bench import main, memory
 from llmbook.bench import moe as race
 
-TINY = ["moe", "--quick", "--device", "cpu", "--repeats", "1"]
+TINY = ["moe", "--quick", "--device", "cpu", "--repeats", "1", "--parts", "race"]
 
 
 def test_every_peer_runs_and_is_recorded(tmp_path):
@@ -54,3 +54,26 @@ def test_a_peer_that_would_not_fit_is_named(monkeypatch, capsys):
 def test_half_precision_races_too(dtype):
     assert main([*TINY, "--peers", "dense", "--dtype", dtype, "--routing", "balanced"]) == 0
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.skipif(not memory.is_told(), reason="this system does not tell a process's peak")
+def test_the_memory_of_ours_and_of_every_peer_is_told(capsys):
+    pytest.importorskip("transformers")
+    more = ["--parts", "memory", "--passes", "both", "--routing", "balanced"]
+    assert main([*TINY, *more, "--peers", "eager", "dense"]) == 0
+    told = capsys.readouterr().out
+    assert "memory above the inputs, E=4 N=16 balanced both: ours " in told
+    assert "MB, eager " in told and "MB, dense " in told
+    assert "vs eager" not in told  # no race
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not memory.is_told(), reason="this system does not tell a process's peak")
+def test_the_peak_counts_what_a_run_makes_and_not_its_inputs():
+    sizes = {"k": 2, "d_model": 256, "d_expert": 512, "dtype": "float32", "seed": 0}
+    sizes |= {"quick": False, "backend": "auto"}
+    for who in ("ours", "eager"):
+        case = (8, 512, "balanced", "both")
+        taken = memory.in_fresh_process(race.measured, who, case, sizes, **race._ALONE)
+        gradients = 4 * 8 * 3 * 512 * 256  # of the experts alone: 12.6 MB
+        assert gradients < taken < 6 * gradients

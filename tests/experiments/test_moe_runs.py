@@ -143,3 +143,13 @@ def test_the_record_is_whole():
         for key, run in past["text"].items()
     )
     assert len(past["upcycle"]) == 6 and len(past["more experts"]) == 5
+
+
+def test_without_a_remedy_the_recorded_routers_stay_collapsed_and_with_one_they_do_not():
+    """E Σ f P is 1 at balance and 8 at collapse; the load of the busiest is 1/8 and 1."""
+    ends = moe.recorded()["balance"]
+    load = {arm: moe.spread(ends, arm, "largest load") for arm in moe.BALANCE_ARMS}
+    loss = {arm: moe.spread(ends, arm, "balance loss") for arm in moe.BALANCE_ARMS}
+    assert min(load["none"]) > 0.6 and min(loss["none"]) > 3
+    for arm in ("bias", "loss 0.1"):
+        assert max(load[arm]) < 0.3 and max(loss[arm]) < 1.5

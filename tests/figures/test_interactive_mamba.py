@@ -16,20 +16,27 @@ in_browser = pytest.mark.browser
 # --- in Python
 
 
-@pytest.mark.parametrize("mute", [False, True])
+@pytest.mark.parametrize(("mute", "skip"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("rule", RULES)
-def test_the_state_holds_of_each_character_what_the_scan_leaves_of_it(rule, mute):
-    figure = StateExplorer("Ada met 2 of 7 Bears", rule, 1.5, 0.2, 0.7, mute=mute)
+def test_state_and_outputs_are_the_scan_s_at_every_character(rule, mute, skip):
+    figure = StateExplorer("Ada met 2 of 7 Bears", rule, 1.5, 0.2, 0.7, mute=mute, skip=skip)
     through = torch.tensor(figure.counts())
     steps = torch.where(through, 1.5, 0.2).double()[None, :, None]
-    fed = torch.where(through, 1.0, 0.0 if mute else 1.0).double()
-    n = len(figure.text)
+    fed, read = (
+        torch.where(through, 1.0, 0.0 if off else 1.0).double()[None, :, None]
+        for off in (mute, skip)
+    )
+    n, one = len(figure.text), torch.ones(1, len(figure.text), 1).double()
     rate = torch.full((1, 1), -0.7, dtype=torch.float64)
+    assert figure.terms()[1] == pytest.approx((steps * rate).exp().flatten().tolist())
+    y = selective_scan(one, steps, rate, fed, read)
+    assert figure.outputs() == pytest.approx(y.flatten().tolist())
     for j in range(n):  # what one character alone leaves: the input is 1 there, 0 elsewhere
         u = torch.zeros(1, n, 1).double()
         u[0, j] = 1.0
-        y = selective_scan(u, steps, rate, fed[None, :, None], torch.ones(1, n, 1).double())
-        assert figure.held()[j] == pytest.approx(y[0, -1, 0].item(), abs=1e-6)
+        left = selective_scan(u, steps, rate, fed, one).flatten().tolist()
+        assert [figure.held(t)[j] for t in range(n)] == pytest.approx(left, abs=1e-6)
+        assert figure.held()[j] == pytest.approx(left[-1], abs=1e-6)
 
 
 def test_rules_choose_what_they_say():
@@ -72,8 +79,10 @@ def test_the_explorer_draws_what_python_computes_for_the_reader_s_text(open_widg
     page = open_widget(StateExplorer())
     page.page.locator('input[data-name="text"]').fill("Only Bob and 3 Cats")
     page.set("small", 0.3)
+    page.set("skip", True)
     page.resize(1400)
-    want = StateExplorer("Only Bob and 3 Cats").held()
+    figure = StateExplorer("Only Bob and 3 Cats", skip=True)
+    want = figure.held()
     drawn = page.page.eval_on_selector_all(
         "rect.held", "els => els.map(e => [Number(e.dataset.held), e.height.baseVal.value])"
     )
@@ -82,6 +91,14 @@ def test_the_explorer_draws_what_python_computes_for_the_reader_s_text(open_widg
     assert [h / max(heights) for h in heights] == pytest.approx(
         [w / max(want) for w in want], abs=0.01
     )
+    rows = page.page.eval_on_selector_all(
+        "rect[data-row]", "els => els.map(e => [e.dataset.row, Number(e.dataset.value)])"
+    )
+    _, kept, fed, read = figure.terms()
+    for name, values in zip(
+        ("exp(ΔA)", "B", "C", "y"), (kept, fed, read, figure.outputs()), strict=True
+    ):
+        assert [v for row, v in rows if row == name] == pytest.approx(values), name
 
 
 @in_browser

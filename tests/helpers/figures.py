@@ -271,7 +271,13 @@ FIGURES = {
     "scan_tree": (lambda: ScanTree(n=13), [{"round": r} for r in (0, 2, 4)]),
     "state_space": (
         lambda: StateExplorer(),
-        [{"rule": "digits"}, {"mute": True}, {"small": 0.0, "large": 4.0}, {"small": 0.5}],
+        [
+            {"rule": "digits"},
+            {"mute": True},
+            {"skip": True},
+            {"small": 0.0, "large": 4.0},
+            {"small": 0.5},
+        ],
     ),
     "splits": (
         lambda: TokenizerSplits(

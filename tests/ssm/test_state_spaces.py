@@ -10,6 +10,7 @@ from llmbook.ssm import (
     S4D,
     discretise,
     gated_delta_rule,
+    gated_delta_step,
     hippo_legs,
     hippo_memory,
     hippo_reconstruct,
@@ -300,6 +301,40 @@ def test_delta_rule_is_cut_anywhere_and_carried_on():
     )
     rest = gated_delta_rule(*[x[:, 5:] for x in parts], initial_state=s, chunk=8)
     torch.testing.assert_close(torch.cat([one, rest], 1), whole)
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_single_steps_of_the_delta_rule_equal_the_scan_with_every_gradient(forgets):
+    torch.manual_seed(3)
+    *parts, state = delta_inputs(2, 9, 3, 4, 5)
+    if not forgets:
+        parts[4] = None
+    leaves = [x for x in (*parts, state) if x is not None]
+    whole, last = gated_delta_rule(
+        *parts, initial_state=state, return_state=True, backend="reference"
+    )
+    s, outs = state, []
+    for t in range(9):
+        o, s = gated_delta_step(*[None if x is None else x[:, t] for x in parts], s)
+        outs.append(o)
+    torch.testing.assert_close(torch.stack(outs, 1), whole)
+    torch.testing.assert_close(s, last)
+    up = torch.randn(whole.shape, dtype=torch.float64)
+    ours, truth = (
+        torch.autograd.grad((o * up).sum(), leaves) for o in (torch.stack(outs, 1), whole)
+    )
+    for a, b in zip(ours, truth, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_step_of_the_delta_rule_refuses_a_state_of_another_size_or_precision():
+    q, v, one = torch.zeros(2, 3, 4), torch.zeros(2, 3, 5), torch.ones(2, 3)
+    for state, error in (
+        (torch.zeros(2, 3, 4, 5), ValueError),
+        (torch.zeros(2, 3, 5, 4).half(), TypeError),
+    ):
+        with pytest.raises(error, match="initial_state"):
+            gated_delta_step(q, q, v, one, None, state)
 
 
 X, STEP, BN = torch.zeros(2, 7, 4, 3), torch.ones(2, 7, 4), torch.zeros(2, 7, 2, 5)
