@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from llmbook.experiments.mamba import KEPT, SPREAD, SYMBOLS, copying
+from llmbook.experiments.mamba import KEPT, SPREAD, SYMBOLS
 
 
 def scan(u, delta, A, B, C):
@@ -126,6 +126,8 @@ def join_returning_the_input_alone(first, then):
 
 
 def places_left_to_chance(n, gen):
+    from llmbook.experiments.mamba import copying
+
     return copying(n, gen)
 
 

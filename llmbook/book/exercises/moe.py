@@ -10,11 +10,7 @@ from llmbook.experiments import moe as runs
 
 
 @exercise(
-    "moe/networks_run",
-    title="Predict: how many networks run?",
-    difficulty=1,
-    minutes=5,
-    kind="predict",
+    "moe/networks_run", title="How many networks run?", difficulty=1, minutes=5, kind="predict"
 )
 def networks_run(answer):
     said = number(answer)
@@ -27,13 +23,7 @@ def networks_run(answer):
     return "Right: 2 in each of 32 layers, out of 256."
 
 
-@exercise(
-    "moe/batch_for_seven",
-    title="Read the figure: seven of eight",
-    difficulty=1,
-    minutes=5,
-    kind="figure",
-)
+@exercise("moe/batch_for_seven", title="Seven of eight", difficulty=1, minutes=5, kind="figure")
 def batch_for_seven(answer):
     said = number(answer)
     if said != int(said) or said < 1:
@@ -135,13 +125,7 @@ def tokens_lost(answer):
     return "Right. In a model nothing tells you about them: count them."
 
 
-@exercise(
-    "moe/more_experts",
-    title="Change the experiment: more experts",
-    difficulty=2,
-    minutes=10,
-    kind="experiment",
-)
+@exercise("moe/more_experts", title="More experts", difficulty=2, minutes=10, kind="experiment")
 def more_experts(answer):
     said = number(answer)
     found = runs.spread(runs.recorded()["more experts"], "mixture 32", "known")
