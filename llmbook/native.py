@@ -10,6 +10,7 @@ a plain twin in torch.
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import platform
 import shutil
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+SHARE = 6  # milliseconds of work for each thread; two were slower than one below about twice that
 LANES = 32  # numbers of a block: whole vectors on every machine
 _FLAGS = "-O3 -march=native -fPIC -std=gnu11 -fopenmp-simd -fno-math-errno -fno-trapping-math"
 
@@ -95,9 +97,13 @@ class Loops:
             raise MemoryError(f"{self.what} could not get its working memory in {name}")
 
 
-def shares_of(n):
-    """How many threads share n pieces of work: at least one."""
-    return max(1, min(torch.get_num_threads(), n))
+def shares_of(n, milliseconds=math.inf):
+    """How many threads share n pieces of work: at least one.
+
+    milliseconds: about what one thread would take for all. For less than SHARE a second one is not
+    worth waking: PyTorch's own wait awake on the same cores for a while after each operation.
+    """
+    return int(max(1, min(torch.get_num_threads(), n, milliseconds // SHARE)))
 
 
 def in_shares(run, n, shares=None, pool=None):

@@ -107,10 +107,10 @@ def roll_out(model, prompts, n=1, *, max_new_tokens, temperature=1.0, eos_id=Non
             if step == 0:  # the n answers begin alike: a prompt is read once
                 logits = logits[rows]
                 writer.reorder(rows)
-            elif (
-                step == 1 and writer.backend == "compiled"
-            ):  # made by now, with threads of its own
-                calm.enter_context(one_thread())
+            elif step == 1 and writer.backend == "compiled":
+                calm.enter_context(
+                    one_thread()
+                )  # the step is made by now, with threads of its own
             log_p = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
             if log_p[:, 0].isnan().any():  # one nan among the logits makes the whole row nan
                 raise NotFinite(f"the policy's logits are not finite at token {step} of an answer")

@@ -16,7 +16,7 @@ from llmbook.layers import ACTIVATIONS
 
 # Rows of an expert that are multiplied together on a CPU, and that are bent together. At width 256
 # products took least time with 1,024 rows, and the rest with 64 to 512. A GPU wants all at once.
-# Experts with few rows are joined up to CPU_JOINED: more took 0 to 4% less time, and the room for
+# Experts with few rows are joined up to CPU_JOINED: more took 0 to 6% less time, and the room for
 # a group grows with it.
 CPU_ROWS, CPU_BENT, CPU_JOINED = 1024, 128, 256
 

@@ -14,6 +14,7 @@ import torch
 from llmbook.native import LANES, Loops, in_shares, shares_of
 
 STRETCH = 16  # tokens between two kept states of the loop: a stretch of them stays in cache
+COST = 0.25e-6  # milliseconds of the loop for a number of the state at a token, about
 LARGEST_KEY = 128  # of the Triton kernel
 LOOPS = Loops(Path(__file__).with_name("compiled_matrix.c"), "the compiled scan")
 
@@ -67,7 +68,7 @@ def _forward(q, k, v, beta, alpha, initial, correct):
         tensors = (q, k, v, beta, alpha, initial, o, kept, last)
         LOOPS.call("forward", v.dtype, tensors, (*sizes, first, end))
 
-    in_shares(run, batch * heads)
+    in_shares(run, batch * heads, shares_of(batch * heads, COST * v.numel() * keys))
     return o, last, kept
 
 
@@ -76,7 +77,8 @@ def _backward(q, k, v, beta, alpha, kept, do, dlast, correct):
     (batch, tokens, heads, values), (groups, keys) = v.shape, q.shape[2:]
     dv, dinitial, dlog = torch.empty_like(v), torch.empty_like(dlast), torch.zeros_like(alpha)
     dbeta = None if beta is None else torch.zeros_like(beta)
-    shares = shares_of(batch * heads)  # a group's heads may fall into several
+    # a group's heads may fall into several
+    shares = shares_of(batch * heads, COST * v.numel() * keys)
     dq, dk = (torch.zeros(shares, *q.shape, dtype=q.dtype) for _ in range(2))
     sizes = (batch, tokens, heads, groups, keys, values, STRETCH, int(correct))
 
