@@ -138,7 +138,10 @@ class Iteration:
         config = GRPOConfig(group=size.group, max_new_tokens=size.tokens, seed=seed)
 
         def reward(rollouts, step):
-            return share_of_vowels([tokenizer.decode(answer) for answer in rollouts.answers])
+            known = len(tokenizer)  # a model of GPT-2's shape has more ids: trl, too, skips these
+            return share_of_vowels(
+                [tokenizer.decode([i for i in a if i < known]) for a in rollouts.answers]
+            )
 
         self.grpo = GRPO(model, lambda step: prompts, reward, config)
         self.update = Update(model.train(), _settings(size.rows), self.grpo.loss, self.grpo.count)

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from llmbook.bench import alignment, main, trl_peer
+from llmbook.bench.memory import is_told
 from llmbook.bench.race import WrongResultError
+from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.pretrained import SHIPPED
 from llmbook.tokenization import BPETokenizer
 
@@ -65,6 +67,16 @@ def test_a_dpo_update_reads_the_reference_and_learns():
     alignment.DPOUpdate(model, reference, batch, 2)()
     assert not torch.equal(model.head.weight, before)
     assert torch.equal(reference.head.weight, before)
+
+
+@pytest.mark.skipif(not is_told(), reason="this system tells no peak of a process's memory")
+def test_peaks_of_memory_are_told_for_a_model_of_more_ids_than_the_tokenizer_has(monkeypatch):
+    def small():
+        shape = {"max_len": 128, "d_model": 16, "n_layers": 1, "n_heads": 2}
+        return GPT(GPTConfig(vocab_size=5000, **shape)), BPETokenizer.load(SHIPPED / "small")
+
+    monkeypatch.setattr(alignment, "_gpt2", small)
+    assert alignment.peak_of_grpo("ours") >= 0 and alignment.peak_of_dpo("ours") >= 0
 
 
 @pytest.mark.slow
