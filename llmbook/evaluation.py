@@ -95,7 +95,7 @@ def questions(kinds=SEEN, n=EXAMINED, *, level=None, wording=None, seed=0):
     ]
 
 
-def examine(model, tokenizer, asked, *, before=(), **settings):
+def evaluate(model, tokenizer, asked, *, before=(), **settings):
     """Ask a model questions, `Example`s, and keep the replies: a `Report`.
 
     before: messages that stand before each question, a system's words or worked examples.

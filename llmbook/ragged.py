@@ -7,6 +7,9 @@ which stands behind every token. So nothing is computed between two texts.
 
 Texts that begin alike, several answers to one prompt, can share those tokens: `Texts.of_answers`
 leaves a repeated prompt out of the row, and gives attention its keys and values in every text.
+
+Shape legend: T tokens of all texts, in one row; h heads, d numbers of a head; x (1, h, T, d); of a
+group of texts, padded to its longest: (texts, h, longest, d).
 """
 
 import torch

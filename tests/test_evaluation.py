@@ -100,11 +100,11 @@ def test_a_paired_interval_holds_the_truth_in_about_95_of_100_cases():
 
 def test_an_examination_asks_and_keeps_what_was_replied(untuned):
     asked = ev.questions(("swap", "count"), 3)
-    found = ev.examine(*untuned, asked, max_new_tokens=5)
+    found = ev.evaluate(*untuned, asked, max_new_tokens=5)
     assert [a.example for a in found.answers] == asked
     assert found.exact() <= 1 and found.kinds == ["swap", "count"]
     before = [{"role": "system", "content": "Be brief."}]
-    other = ev.examine(*untuned, asked, before=before, max_new_tokens=5)
+    other = ev.evaluate(*untuned, asked, before=before, max_new_tokens=5)
     assert [a.text for a in other.answers] != [a.text for a in found.answers]
 
 

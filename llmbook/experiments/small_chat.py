@@ -13,7 +13,7 @@ import torch
 from llmbook.alignment import chat, sft
 from llmbook.data.folders import write_json
 from llmbook.data.verifiable import GRADED, LEVELS, SEEN, TRAINED_LEVELS, UNSEEN, mixture
-from llmbook.evaluation import base_nats, base_text, examine, questions
+from llmbook.evaluation import base_nats, base_text, evaluate, questions
 from llmbook.models import load
 from llmbook.models.pretrained import SHIPPED
 from llmbook.tokenization import BPETokenizer
@@ -111,10 +111,10 @@ def run(options, record):
 
 def quality(model, tokenizer):
     """What the card says: exact answers by kind on held-out inputs, and forgetting."""
-    seen = examine(model, tokenizer, questions(SEEN))
-    other = examine(model, tokenizer, questions(UNSEEN))
+    seen = evaluate(model, tokenizer, questions(SEEN))
+    other = evaluate(model, tokenizer, questions(UNSEEN))
     levels = {
-        str(level): examine(model, tokenizer, questions(GRADED, level=level)).by_kind()
+        str(level): evaluate(model, tokenizer, questions(GRADED, level=level)).by_kind()
         for level in range(1, LEVELS + 1)
     }
     text = base_text(tokenizer)

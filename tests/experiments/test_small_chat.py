@@ -7,7 +7,7 @@ import torch
 
 from llmbook.alignment import chat
 from llmbook.data.verifiable import GRADED, LEVELS, SEEN, TRAINED_LEVELS, UNSEEN
-from llmbook.evaluation import examine, questions
+from llmbook.evaluation import evaluate, questions
 from llmbook.models import load
 from llmbook.models.pretrained import SHIPPED
 from llmbook.tokenization import BPETokenizer
@@ -37,9 +37,9 @@ def test_graded_kinds_leave_something_to_learn():
 
 
 def test_it_answers_as_its_card_says(subject):
-    report = examine(*subject, questions(SEEN, 8))
+    report = evaluate(*subject, questions(SEEN, 8))
     assert report.exact() >= 0.85
-    unseen = examine(*subject, questions(UNSEEN, 8))
+    unseen = evaluate(*subject, questions(UNSEEN, 8))
     assert abs(unseen.exact() - CARD["quality"]["unseen"]["mean"]) < 0.2
 
 

@@ -96,4 +96,4 @@ def one_wording(answer):
         raise NotYet("Every example must have the first wording of its kind: wording=0.")
     if any(side_of(e.kind, "", e.input) != "train" for e in got):
         raise NotYet("Train on the training side, not on what is held out.")
-    return "Right. Tune on it and examine with wording=3: how much of it was the wording?"
+    return "Right. Tune on it and evaluate with wording=3: how much of it was the wording?"

@@ -171,7 +171,7 @@ def store(after, seed):
     return [texts[i] for i in order], [facts[i] for i in order]
 
 
-def examine(model, before, after, gen):
+def evaluate(model, before, after, gen):
     """All that is asked of a model, as shares."""
     every = torch.arange(N_CITIES)
     new = before != after
@@ -223,7 +223,7 @@ def retrieval_run(seed, steps=STEPS, later=LATER):
     model, seconds = raise_model(seed, steps)
     model.eval()
     gen = generator(0, "retrieval test")
-    found = {**examine(model, before, after, gen), "seconds": seconds}
+    found = {**evaluate(model, before, after, gen), "seconds": seconds}
     found["by place"] = {str(k): by_place(model, k, gen) for k in (MOST, LONG)}
     texts, facts = store(after, seed)
     search, new = Search(texts), (before != after).nonzero()[:, 0].tolist()
@@ -236,5 +236,5 @@ def retrieval_run(seed, steps=STEPS, later=LATER):
         model.load_state_dict(start)
         train_further(model, before, after, seed, keep, later)
         test = generator(0, "retrieval test")
-        found[f"after training on {name}"] = examine(model, before, after, test)
+        found[f"after training on {name}"] = evaluate(model, before, after, test)
     return found

@@ -20,7 +20,7 @@ from llmbook.alignment.collapse import Collapsed
 from llmbook.alignment.grpo import GRPO, GRPOConfig
 from llmbook.alignment.rollouts import roll_out
 from llmbook.data.verifiable import SEEN, examples
-from llmbook.evaluation import examine, questions
+from llmbook.evaluation import evaluate, questions
 from llmbook.experiments.reasoning.learning import by_reward, constant, curves
 from llmbook.models import load
 from llmbook.models.pretrained import SHIPPED
@@ -112,9 +112,9 @@ def standing(model, n=EXAM, samples=SAMPLES):
             model, asked_as(asked), samples, max_new_tokens=LONGEST, seed=generator(0, "chat")
         )
         counts = torch.tensor(exact(rollouts, asked)).view(n, samples).sum(-1)
-        greedy = examine(model, its_tokenizer(), asked).exact()
+        greedy = evaluate(model, its_tokenizer(), asked).exact()
         found[f"{kind} {level}"] = {"exact": greedy, "counts": counts.int().tolist()}
-    found["seen"] = examine(model, its_tokenizer(), questions(SEEN, 4)).exact()
+    found["seen"] = evaluate(model, its_tokenizer(), questions(SEEN, 4)).exact()
     return found
 
 

@@ -8,7 +8,7 @@ import torch
 from llmbook.alignment import sft
 from llmbook.data.verifiable import SEEN, UNSEEN, examples, mixture
 from llmbook.decoding import generate
-from llmbook.evaluation import examine, questions
+from llmbook.evaluation import evaluate, questions
 from llmbook.experiments.sft.recipe import ASKED, BATCH, fit
 from llmbook.experiments.small_chat import start
 from llmbook.models import load
@@ -69,8 +69,8 @@ def kinds_run(size, seed, steps=150):
     model, tokenizer = start(seed)
     encoded = sft.encode_examples(tokenizer, mixture(kinds, steps * BATCH, seed=seed))
     loss = fit(model, encoded, steps, seed)
-    seen = examine(model, tokenizer, questions(kinds, ASKED))
-    unseen = examine(model, tokenizer, questions(UNSEEN, ASKED))
+    seen = evaluate(model, tokenizer, questions(kinds, ASKED))
+    unseen = evaluate(model, tokenizer, questions(UNSEEN, ASKED))
     return {
         "kinds": kinds,
         "loss": loss,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from llmbook.alignment import chat, sft
 from llmbook.data.verifiable import SEEN, mixture
-from llmbook.evaluation import examine, questions
+from llmbook.evaluation import evaluate, questions
 from llmbook.experiments.sft.recipe import ASKED, BATCH, fit
 from llmbook.experiments.small_chat import start
 from llmbook.seeds import number
@@ -30,7 +30,7 @@ def labels_run(which, seed, steps=80):
         for e in shown
     ]
     loss = fit(model, sft.encode_examples(tokenizer, shown), steps, seed)
-    report = examine(model, tokenizer, questions(SEEN, ASKED))
+    report = evaluate(model, tokenizer, questions(SEEN, ASKED))
     return {"seen": report.exact(), "errors of form": report.errors_of_form(), "loss": loss}
 
 
@@ -52,7 +52,7 @@ def masks_run(which, seed, steps=150):
         ]
     fit(model, encoded, steps, seed)
     asked = questions(SEEN, ASKED)
-    report = examine(model, tokenizer, asked)
+    report = evaluate(model, tokenizer, asked)
     begins = statistics.fmean(a.text.strip().startswith(a.example.answer) for a in report.answers)
     return {
         "seen": report.exact(),
@@ -78,8 +78,8 @@ def manner_run(share, seed, steps=70):
     ]
     fit(model, sft.encode_examples(tokenizer, shown), steps, seed)
     asked = questions(kinds, 64)
-    sampled = examine(model, tokenizer, asked, temperature=1.0, seed=seed)
-    greedy = examine(model, tokenizer, asked)
+    sampled = evaluate(model, tokenizer, asked, temperature=1.0, seed=seed)
+    greedy = evaluate(model, tokenizer, asked)
     polite = [a.text.startswith(COURTESY) for a in sampled.answers]
     right = [a.example.check(a.text.removeprefix(COURTESY)) and a.ended for a in greedy.answers]
     return {

@@ -7,7 +7,7 @@ from llmbook.alignment.lora import LoRA, LoRAConfig
 from llmbook.data.corpus import documentation
 from llmbook.data.packing import pack
 from llmbook.data.verifiable import SEEN, mixture
-from llmbook.evaluation import base_nats, base_text, examine, questions
+from llmbook.evaluation import base_nats, base_text, evaluate, questions
 from llmbook.experiments.sft.recipe import ASKED, BATCH, fit
 from llmbook.experiments.small_chat import start
 
@@ -51,7 +51,7 @@ def _tuned(config, seed, steps):
     return {
         "trained weights": trained,
         "loss": loss,
-        "seen": examine(model, tokenizer, questions(SEEN, ASKED)).exact(),
+        "seen": evaluate(model, tokenizer, questions(SEEN, ASKED)).exact(),
         "blocks moved by": (moved / size) ** 0.5,
         "nats of old text": base_nats(model, base_text(tokenizer, 8000)),
     }
@@ -72,6 +72,6 @@ def mixing_run(share, seed, steps=150):
     text = pack((tokenizer.encode(document.text, ()) for document in old), end)
     fit(model, encoded, steps, seed, text=text, share=share)
     return {
-        "seen": examine(model, tokenizer, questions(SEEN, ASKED)).exact(),
+        "seen": evaluate(model, tokenizer, questions(SEEN, ASKED)).exact(),
         "nats of old text": base_nats(model, base_text(tokenizer, 8000)),
     }
