@@ -234,7 +234,7 @@ def test_pages_are_complete_and_ask_for_nothing_outside(book, browser, how, them
     with served(book) as server:
         base = server if how == "server" else book.resolve().as_uri() + "/"
         context = browser.new_context(viewport=sizes[0], color_scheme=theme)
-        for path in [*written(book), book / "search.html", book / "genindex.html"]:
+        for path in [*written(book), book / "search.html"]:
             page, wrong = watched(context, base)
             page.goto(base + path.relative_to(book).as_posix())
             look(page, wrong, sizes, theme)
