@@ -143,7 +143,8 @@ def test_every_step_has_a_name_of_its_own_and_the_most_valuable_come_first():
     kinds = [name.split(":")[0] for name in names]
     assert list(dict.fromkeys(kinds)) == ["tests", "race", "train", "chapter"]
     files = [word for word in gpu.steps()[0].command if word.startswith("tests")]
-    assert "tests/kernels/test_kernels_on_gpu.py" in files and "tests/recurrent/test_recurrent.py" in files
+    assert "tests/kernels/test_kernels_on_gpu.py" in files
+    assert "tests/recurrent/test_recurrent.py" in files
 
 
 def test_the_list_tells_steps_minutes_and_what_is_missing(capsys):
