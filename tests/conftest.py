@@ -11,13 +11,15 @@ resolve_folders()  # nbval runs a chapter in its own folder
 os.environ.setdefault("LLMBOOK_PROFILE", "quick")  # what profile = "auto" means in nbval's kernels
 os.environ.setdefault("MPLBACKEND", "agg")
 
-from helpers.answers_in_notebooks import Answers  # noqa: E402
 from helpers.built_book import book  # noqa: E402, F401 - a fixture
 
 
 def pytest_configure(config):
-    """For files outside this folder, too: the chapters."""
-    config.pluginmanager.register(Answers())
+    """For files outside this folder, too: the chapters, where there is nbval to run them."""
+    if config.pluginmanager.hasplugin("nbval"):
+        from helpers.answers_in_notebooks import Answers
+
+        config.pluginmanager.register(Answers())
 
 
 @pytest.hookimpl(trylast=True)
