@@ -145,9 +145,8 @@ class OnlineDPO(DPO):
         except NotFinite as error:
             raise Collapsed(str(error), step) from error
         given = scores(self.judge, rollouts, step)
-        reference = reference_log_probs(
-            self.reference, rollouts, self.settings.get("temperature", 1.0)
-        )
+        temperature = self.settings.get("temperature", 1.0)
+        reference = reference_log_probs(self.reference, rollouts, temperature)
         kl = (rollouts.log_probs - reference).sum(-1).mean().item()
         self.watch(step, rollouts, given, kl)
         self.rollouts, groups = rollouts, given.view(-1, self.n)
@@ -155,10 +154,12 @@ class OnlineDPO(DPO):
         best, worst = first + groups.argmax(-1), first + groups.argmin(-1)
         if self.log is not None:
             self.log.note(step, reward=given.mean().item(), kl=kl)
-        rows = torch.stack([best, worst], 1).flatten()
-        ids, mask, answers = (t[rows.to(t.device)] for t in rollouts.batch())
+        rows = torch.stack([best, worst], 1).flatten().to(reference.device)
+        ids, mask, answers = (t[rows] for t in rollouts.batch())
         before = ids.shape[1] - answers.shape[1]
         targets = F.pad(answers, (before, 0), value=IGNORED)
         batch = tuple(t.unflatten(0, (-1, 2)) for t in (ids, targets, mask))
         weights = (groups.amax(-1) > groups.amin(-1)).to(rollouts.log_probs)
-        return *with_reference(self.reference, batch), weights
+        if temperature != 1:  # the loss is that of the models as they are
+            return *with_reference(self.reference, batch), weights
+        return *batch, reference.sum(-1)[rows].unflatten(0, (-1, 2)), weights

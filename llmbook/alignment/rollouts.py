@@ -198,7 +198,10 @@ def _over(logits, temperature):
 
 
 def _shares_prompts(model):
-    """Does it, below DistributedDataParallel's wrapper? Compiled, a model keeps its shapes."""
+    """Does it, below DistributedDataParallel's wrapper? What doesn't say, any callable, does not.
+
+    Nor does a compiled model, which keeps its shapes.
+    """
     if hasattr(model, "_orig_mod"):
         return False
     return getattr(getattr(model, "module", model), "shares_prompts", False)

@@ -87,11 +87,8 @@ def calibrate(notebook, seeds, profile="quick"):
     }
     target = record_of(root, notebook)
     before = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
-    told = before.get("_run", {})
-    same = {**before, "_run": 0} == {**record, "_run": 0} and (
-        told.get("seeds"),
-        told.get("profile"),
-    ) == (list(seeds), profile)
+    told = before.pop("_run", {})
+    same = before == values and all(told.get(k) == record["_run"][k] for k in ("seeds", "profile"))
     if not same:
         write_json(target, record)
     problems = [

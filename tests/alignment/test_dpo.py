@@ -149,9 +149,10 @@ def online(model, **changes):
     )
 
 
-def test_online_pairs_are_the_best_and_the_worst_of_what_was_written():
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_online_pairs_are_the_best_and_the_worst_of_what_was_written(temperature):
     model = tiny_policy(2)
-    dpo = online(model)
+    dpo = online(model, temperature=temperature)
     ids, targets, mask, reference, weights = dpo.batch_at(0)
     assert ids.shape[:2] == (3, 2) and reference.shape == (3, 2)
     fives = (targets == 5).sum(-1)
@@ -159,7 +160,7 @@ def test_online_pairs_are_the_best_and_the_worst_of_what_was_written():
         group = [a.count(5) for a in dpo.rollouts.answers[4 * row : 4 * row + 4]]
         assert fives[row].tolist() == [max(group), min(group)]
         assert weights[row] == (max(group) > min(group))
-    # the reference is the policy still: the log-probs are those of sampling
+    # the reference is the policy still, and both are read at temperature 1
     assert torch.allclose(pair_log_probs(model, ids, targets, mask), reference, atol=1e-5)
 
 
