@@ -11,6 +11,7 @@ import dataclasses
 import functools
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from llmbook.alignment.reward import centre, pairwise_accuracy, ranked_batch, reward_loss
@@ -70,9 +71,9 @@ def sft_batch(step, rows=SFT.batch_size, seed=0):
     return ids, targets
 
 
-def fine_tune(steps=SFT.steps, seed=0, log=None):
-    """Step 1: the base model learns to answer a name with a summary, and to stop."""
-    model, config = tuned(load("small")), dataclasses.replace(SFT, steps=steps, seed=seed)
+def fine_tune(steps=SFT.steps, seed=0, log=None, start="small"):
+    """Step 1: a model learns to answer a name with a summary, and to stop."""
+    model, config = tuned(load(start)), dataclasses.replace(SFT, steps=steps, seed=seed)
     log = log or Log(progress=False)
     history = train(model, lambda step: sft_batch(step, seed=seed), config, log=log)
     return model.eval(), history
@@ -185,6 +186,23 @@ def start_run():
         "names compared": len(compared()),
         "accuracy": accuracy(reward_model(), compared("validation"))[0],
     }
+
+
+@torch.no_grad()
+def held_out_nats(model):
+    """What a token of a documented summary costs, on names never trained on, in nats."""
+    nats = []
+    for prompt, answer in demonstrations("validation"):
+        ids = torch.tensor([*prompt, *answer, END])
+        logits = model(ids[None])[0, len(prompt) - 1 : -1]
+        nats.append(F.cross_entropy(logits, ids[len(prompt) :], reduction="none"))
+    return torch.cat(nats).mean().item()
+
+
+def beginning_run(start, seed):
+    """Step 1 from another model, all else equal: nats a token of new summaries."""
+    model, _ = fine_tune(seed=seed, start=start)
+    return {"before": held_out_nats(load(start)), "after": held_out_nats(model)}
 
 
 def reward_run(start, seed):

@@ -10,6 +10,7 @@ from llmbook.experiments.record import RECORDED, by_seed, recorded
 from llmbook.experiments.rlhf import limits, policies
 from llmbook.experiments.rlhf.measured import best_of, measure, prefilled
 from llmbook.experiments.rlhf.rewards import (
+    beginning_run,
     compared,
     reward_model,
     reward_run,
@@ -23,7 +24,8 @@ OUT, GOES_ON = RECORDED / "rlhf_runs.json", True
 SEEDS = (1, 2, 3, 4, 5)
 STARTS = ("fresh", "base", "sft")  # of a reward model
 METHODS = ("base", "sft", "dpo", "online", "grpo", "ppo", "ppo, KL in the loss")
-PARTS = ("start", "reward", "policy", "best", "pressed", "rounds", "beta")
+BEGINNINGS = ("small", "small-chat")  # of the fine-tuning
+PARTS = ("start", "beginning", "reward", "policy", "best", "pressed", "rounds", "beta")
 BETAS = (0.0, 0.1)  # of the runs under pressure
 DPO_BETAS = (0.02, 0.5)  # beside the one of the table
 
@@ -90,6 +92,9 @@ def best_run(seed):
 def points():
     """Every run of the record: (part, key, function and arguments)."""
     yield "start", "weights", (start_run,)
+    for seed in SEEDS:
+        for start in BEGINNINGS:
+            yield "beginning", f"{start}/{seed}", (beginning_run, start, seed)
     for seed in SEEDS[:4]:
         for start in STARTS:
             yield "reward", f"{start}/{seed}", (reward_run, start, seed)
