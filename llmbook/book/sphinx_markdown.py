@@ -5,6 +5,8 @@ A notebook's markdown holds nothing that only this program reads:
 * a citation is a link to the paper whose title is its key in the bibliography:
   `[Vaswani et al. 2017](https://arxiv.org/abs/1706.03762 "vaswani2017attention")`. On the page it
   leads to the entry among the references;
+* a link to another chapter whose title is a row of the ledger leads to that claim's box there:
+  `[judged there](scaling.ipynb "scale-few-shot")`;
 * a box is a block quote that begins with bold words, which become its title;
 * `[set the base to 100](#figure:rotary?base=100)` sets a figure, `[this](#claim-ID)` opens the
   claim with that id: see static/llmbook.js.
@@ -15,6 +17,7 @@ The other links, and `<details>`, are what the parser makes of them.
 import re
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
@@ -23,6 +26,8 @@ from sphinxcontrib.bibtex.roles import CitationRef
 
 logger = logging.getLogger(__name__)
 KEY = re.compile(r"[a-z][a-z0-9]*\d{4}[a-z0-9]*")  # bahdanau2015neural
+ROW = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")  # tok-skip-gram
+LEADS_TO = "leads-to-claim-"
 KINDS = {"predict first": "tip", "how far does this go?": "warning", "beware": "warning"}
 
 
@@ -30,6 +35,7 @@ def setup(app):
     """Connect the transforms; `llmbook.book.sphinx` calls this."""
     app.add_transform(PlainMarkdown)
     app.add_post_transform(CitationsToReferences)
+    app.add_post_transform(LinksToClaims)
 
 
 class PlainMarkdown(SphinxTransform):
@@ -41,6 +47,8 @@ class PlainMarkdown(SphinxTransform):
         for link in list(self.document.findall(nodes.reference)):
             self.citation(link)
             self.button(link)
+        for link in list(self.document.findall(addnodes.pending_xref)):
+            self.claim(link)
         for quote in list(self.document.findall(nodes.block_quote)):
             self.box(quote)
 
@@ -63,6 +71,13 @@ class PlainMarkdown(SphinxTransform):
                 link.attributes.pop("id_link", None)  # there is no such place for the parser
                 link["classes"].append(name)
                 link["internal"] = True
+
+    def claim(self, link):
+        row = link.get("title", "")
+        if ROW.fullmatch(row):  # around it: once its page is known another stands in its place
+            around = nodes.inline(classes=[LEADS_TO + row])
+            link.replace_self(around)
+            around += link
 
     def box(self, quote):
         first = quote.children[0] if quote.children else None
@@ -104,3 +119,17 @@ class CitationsToReferences(SphinxPostTransform):
             link["internal"] = True
             link["reftitle"] = re.sub(r"[{}]", "", entry.entry.fields.get("title", ""))
             link["classes"].append("citation")
+
+
+class LinksToClaims(SphinxPostTransform):
+    """A link to another chapter leads to the claim that it names, once it has an address."""
+
+    default_priority = 15  # behind Sphinx's own resolving of links
+
+    def run(self, **kwargs):
+        for around in list(self.document.findall(nodes.inline)):
+            name = next(iter(around["classes"]), "")
+            if name.startswith(LEADS_TO):
+                for link in around.findall(nodes.reference):
+                    link["refuri"] += "#claim-" + name.removeprefix(LEADS_TO)
+                around.parent.replace(around, around.children)

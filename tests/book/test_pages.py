@@ -95,6 +95,11 @@ def test_every_link_inside_the_book_arrives(book):
     assert not dead
 
 
+def test_a_link_to_another_chapter_s_claim_leads_to_its_box(book):
+    leads = {href for page in written(book) for href in Page(page).links if "#claim-" in href}
+    assert "scaling.html#claim-scale-post-training-methods" in leads
+
+
 def test_claims_page_links_each_settled_claim_to_its_one_cell(book):
     linked = re.findall(
         r'href="([\w-]+\.html)#claim-([\w-]+)"', (book / "chapters/claims.html").read_text()

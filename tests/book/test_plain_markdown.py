@@ -1,5 +1,6 @@
 """Notebooks' markdown is plain: any reader of CommonMark with formulas shows what is meant."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from helpers.plain_markdown import cells, links, parser, tokens
 
 from llmbook.book.root import chapters, find_root
-from llmbook.book.sphinx_markdown import KEY
+from llmbook.book.sphinx_markdown import KEY, ROW
 
 ROOT = find_root(Path(__file__).parent)
 CHAPTERS = chapters(ROOT)
@@ -70,6 +71,15 @@ def test_a_citation_is_a_link_to_the_paper_that_its_title_names(path):
     for href, key in cited:
         assert key in entries, key
         assert parser().normalizeLink(published(entries[key])) == href, key
+
+
+@each
+def test_a_link_to_a_claim_names_a_row_that_this_chapter_settles(path):
+    for href, title in links(path):
+        if ROW.fullmatch(title):
+            ledger = ROOT / "llmbook/book/ledger" / f"{Path(href).stem}.json"
+            rows = json.loads(ledger.read_text(encoding="utf-8"))
+            assert title in {row["id"] for row in rows}, href
 
 
 @each
