@@ -51,7 +51,7 @@ TEXT_ARMS = ("dense", "mixture", "dense longer", "wide", "hash", "random")
 PROBE_EVERY = 50  # steps between two points of a curve
 BALANCE_STEPS, BALANCE_ARMS = 120, ("none", "loss 0.01", "loss 0.1", "bias")
 FAVOUR = 4.0  # the mean logit that expert 0 starts with
-UPCYCLE_ARMS, UPCYCLE_SEEDS = ("dense", "upcycled"), SEEDS[:3]
+UPCYCLE_ARMS = ("dense", "upcycled")
 
 
 def schedule(step, steps):
@@ -404,7 +404,7 @@ def run(options, record):
         ),
         "balance": (BALANCE_ARMS, SEEDS, lambda *key: run_balance(text, *key)),
         "text": (TEXT_ARMS, SEEDS, lambda *key: run_text(text, *key)),
-        "upcycle": (UPCYCLE_ARMS, UPCYCLE_SEEDS, lambda *key: run_upcycle(text, *key)),
+        "upcycle": (UPCYCLE_ARMS, SEEDS, lambda *key: run_upcycle(text, *key)),
     }
     for part in options.only or PARTS:
         arms, seeds, function = make[part]

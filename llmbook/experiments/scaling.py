@@ -10,7 +10,7 @@
     students a small model taught by the text, and by the book's own model on the same text
     sums     widths 2 to 8 on sums of six digits without carry: one task, three measures
     public   published scores of base models by compute, summed up (where the tables are at hand)
-    again    the cheaper points of the sweep with two more seeds (where it is asked for)
+    again    the cheaper points of the sweep with four more seeds
 
 A token is a byte. In 384 subwords these models stay at the statistics of pairs of tokens, at 3.5
 nats, until they have read a million, and on the way from there to longer contexts their loss
@@ -49,10 +49,10 @@ CONTEXT, BATCH = 32, 32  # tokens of a window, windows of a batch
 SIZES = {16: 1, 24: 1, 32: 2, 48: 2, 64: 3, 96: 3}
 TOKENS = (500_000, 1_000_000, 2_000_000, 4_000_000)
 LONG, LONG_UP_TO = 4_000_000, 24  # the longest texts are read by sizes up to this width
-AGAIN, AGAIN_UP_TO = (1, 2), (48, 1_000_000)  # seeds; width and tokens of the points they repeat
+AGAIN, AGAIN_UP_TO = (1, 2, 3, 4), (48, 1_000_000)  # seeds; width and tokens of the points they repeat
 RATES = (0.01, 0.02, 0.04, 0.08)
 TUNED_ON = 500_000  # tokens on which the rates are compared
-SEEDS, FEW_SEEDS = (1, 2, 3, 4, 5), (1, 2, 3)
+SEEDS = (1, 2, 3, 4, 5)
 SEEDS_AT = (24, 500_000)
 WIDTHS = (16, 32, 64)
 WIDTH_RATES = tuple(2.0**k for k in range(-9, -4))
@@ -279,13 +279,12 @@ class OutOfTimeError(Exception):
     """The minutes of a recording are over; what it made so far is kept."""
 
 
-def record(done, save, text=None, subwords=None, say=print, until=math.inf, again=False):
+def record(done, save, text=None, subwords=None, say=print, until=math.inf):
     """Make what is missing of every part; `done` {part: {key: run}} is filled, `save()` keeps it.
 
     text, subwords: `read_text()` and `read_subwords()` when None. until: `time.monotonic()` after
-    which no further run begins. again: the part of that name, too. At the end `done` holds what
-    was asked for, in this order; runs of another key (a rate that was the best of fewer) are
-    dropped. Raises OutOfTimeError.
+    which no further run begins. At the end `done` holds what was asked for, in this order; runs
+    of another key (a rate that was the best of fewer) are dropped. Raises OutOfTimeError.
     """
     text = read_text() if text is None else text
     subwords = read_subwords() if subwords is None else subwords
@@ -328,16 +327,16 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf, agai
             where = (width, SIZES[width], REPEAT_TOKENS, rates[width])
             key = f"{width}/{length}/{rates[width]}"
             make("repeat", key, run_point, text, *where, source=text.train[:length])
-    for seed in FEW_SEEDS:
+    for seed in SEEDS:
         for distilled in (False, True):
             key = f"{seed}/{'model' if distilled else 'text'}"
             make("students", key, run_student, subwords, distilled, seed)
     for width in SUM_WIDTHS:
-        for seed in FEW_SEEDS:
+        for seed in SEEDS:
             make("sums", f"{width}/{seed}", run_sums, width, seed)
     if available("emergence"):
         make("public", "base models", public_scores)
-    for tokens in TOKENS if again or "again" in done else ():
+    for tokens in TOKENS:
         for width, layers in SIZES.items():
             if width > AGAIN_UP_TO[0] or tokens > AGAIN_UP_TO[1]:
                 continue
@@ -352,14 +351,13 @@ def record(done, save, text=None, subwords=None, say=print, until=math.inf, agai
 def add_arguments(parser):
     """The options of `python -m llmbook record scaling`."""
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after them")
-    parser.add_argument("--again", action="store_true", help="other seeds of the cheaper points")
 
 
 def run(options, recording):
     """Record all of it, going on where the file stops."""
     until = time.monotonic() + 60 * options.minutes
     try:
-        record(recording.content, recording.save, until=until, again=options.again)
+        record(recording.content, recording.save, until=until)
     except OutOfTimeError as stop:
         print(f"{options.minutes:g} minutes are over: {stop}")
 

@@ -7,7 +7,7 @@ import torch
 
 from llmbook.experiments import scaling
 
-PARTS = ("rates", "sweep", "seeds", "widths", "repeat", "students", "sums", "ngram")
+PARTS = ("rates", "sweep", "seeds", "widths", "repeat", "students", "sums", "ngram", "again")
 
 
 @pytest.fixture
@@ -88,7 +88,6 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
         "TUNED_ON": 2_048,
         "AGAIN": (1,),
         "SEEDS": (1,),
-        "FEW_SEEDS": (1,),
         "SEEDS_AT": (16, 2_048),
         "WIDTHS": (16,),
         "WIDTH_RATES": (4e-3,),
@@ -122,8 +121,7 @@ def test_a_recording_goes_on_where_it_was_stopped(text, monkeypatch):
     scaling.record(whole, lambda: None, text, text, say=lambda *_: None)
     strip = _without_seconds
     assert {p: strip(r) for p, r in parts.items()} == {p: strip(r) for p, r in whole.items()}
-    assert len(saved) == 3 + 9 + 1 and set(parts) == set(PARTS)
-    scaling.record(parts, lambda: None, text, text, say=lambda *_: None, again=True)
+    assert len(saved) == 3 + 10 + 1 and set(parts) == set(PARTS)
     again = strip(parts["again"])
     assert list(again) == ["16/2048/0.008/1"] or list(again) == ["16/2048/0.004/1"]
     assert again != strip(parts["sweep"])
@@ -158,7 +156,7 @@ def test_what_ships_is_the_recording_that_the_code_asks_for(monkeypatch):
     monkeypatch.setattr(scaling, "available", lambda name: False)
     empty = scaling.Text(torch.zeros(0), torch.zeros(0), 256, {})
     scaling.record(content, pytest.fail, empty, empty, until=0.0)
-    assert set(scaling.recorded()) - {"again"} == {*PARTS, "public", "_run"}
+    assert set(scaling.recorded()) == {*PARTS, "public", "_run"}
 
 
 def test_in_the_recording_more_text_and_more_parameters_are_better():
