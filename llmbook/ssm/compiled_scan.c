@@ -2,7 +2,9 @@
 
    Compiled once for float and once for double: REAL is the number, NAME(f) the function's name.
    Channels are walked in blocks of W lanes, so that every inner loop has a fixed length and no
-   branch, and the compiler turns it into vector instructions. Layouts, all contiguous:
+   branch, and the compiler turns it into vector instructions. All blocks do one stretch of tokens
+   before any begins the next: what they read lies together, and a long text costs no more a token
+   than a short one. Layouts, all contiguous:
    u, delta, y and their gradients (batch, tokens, channels); A (channels, states);
    B, C (batch, tokens, states); states at the start of each stretch of `keep` tokens
    (batch, stretches, blocks, states, W), which the backward pass starts again from.
@@ -11,6 +13,15 @@
 static void NAME(load)(REAL *to, const REAL *from, long n) {
   for (long i = 0; i < W; i++) to[i] = i < n ? from[i] : (REAL)0;
 }
+
+/* Fetch the rows that are needed `ahead` tokens from here: a block's numbers lie a row of D apart,
+   too far for the processor to foresee. */
+static inline void NAME(fetch)(const REAL *row, long ahead) {
+  const char *at = (const char *)(row + ahead);
+  for (unsigned long i = 0; i < W * sizeof(REAL); i += 64) __builtin_prefetch(at + i);
+}
+
+static long NAME(width)(long D, long block) { return D - block * W < W ? D - block * W : W; }
 
 static void NAME(columns)(REAL *to, const REAL *A, long d, long width, long N) {
   for (long n = 0; n < N; n++)
@@ -21,41 +32,52 @@ int NAME(forward)(const REAL *u, const REAL *delta, const REAL *A, const REAL *B
                   const REAL *initial, const unsigned char *starts, REAL *y, REAL *kept,
                   REAL *last, long batch, long L, long D, long N, long keep, long first,
                   long end) {
-  REAL *work = malloc(2 * N * W * sizeof(REAL));
+  long size = N * W, mine = (end - first) * size;
+  REAL *work = malloc((2 * mine + 1) * sizeof(REAL));
   if (!work) return 1;
-  REAL *At = work, *h = work + N * W;
+  REAL *As = work, *hs = As + mine;
   long stretches = (L + keep - 1) / keep, blocks = (D + W - 1) / W;
-  for (long b = 0; b < batch; b++)
-    for (long block = first; block < end; block++) {
-      long d = block * W, width = D - d < W ? D - d : W;
-      NAME(columns)(At, A, d, width, N);
-      NAME(columns)(h, initial + b * D * N, d, width, N);
-      for (long t = 0; t < L; t++) {
-        if (t % keep == 0)
-          memcpy(kept + (((b * stretches + t / keep) * blocks) + block) * N * W, h,
-                 N * W * sizeof(REAL));
-        if (starts && starts[b * L + t]) memset(h, 0, N * W * sizeof(REAL));
-        REAL dt[W], x[W], out[W] = {0};
-        long at = (b * L + t) * D + d;
-        NAME(load)(dt, delta + at, width);
-        NAME(load)(x, u + at, width);
-        for (long i = 0; i < W; i++) x[i] *= dt[i];
-        const REAL *Bt = B + (b * L + t) * N, *Ct = C + (b * L + t) * N;
-        for (long n = 0; n < N; n++) {
-          REAL *restrict hn = h + n * W;
-          const REAL *restrict an = At + n * W;
-          REAL bn = Bt[n], cn = Ct[n];
-          for (long i = 0; i < W; i++) {
-            REAL now = NAME(exponential)(dt[i] * an[i]) * hn[i] + x[i] * bn;
-            hn[i] = now;
-            out[i] += now * cn;
+  for (long block = first; block < end; block++)
+    NAME(columns)(As + (block - first) * size, A, block * W, NAME(width)(D, block), N);
+  for (long b = 0; b < batch; b++) {
+    for (long block = first; block < end; block++)
+      NAME(columns)(hs + (block - first) * size, initial + b * D * N, block * W,
+                    NAME(width)(D, block), N);
+    for (long s = 0; s < stretches; s++)
+      for (long block = first; block < end; block++) {
+        long d = block * W, width = NAME(width)(D, block);
+        long from = s * keep, to = from + keep < L ? from + keep : L;
+        REAL *h = hs + (block - first) * size;
+        const REAL *At = As + (block - first) * size;
+        memcpy(kept + ((b * stretches + s) * blocks + block) * size, h, size * sizeof(REAL));
+        for (long t = from; t < to; t++) {
+          if (starts && starts[b * L + t]) memset(h, 0, size * sizeof(REAL));
+          REAL dt[W], x[W], out[W] = {0};
+          long at = (b * L + t) * D + d;
+          NAME(fetch)(u + at, keep * D);
+          NAME(fetch)(delta + at, keep * D);
+          NAME(load)(dt, delta + at, width);
+          NAME(load)(x, u + at, width);
+          for (long i = 0; i < W; i++) x[i] *= dt[i];
+          const REAL *Bt = B + (b * L + t) * N, *Ct = C + (b * L + t) * N;
+          for (long n = 0; n < N; n++) {
+            REAL *restrict hn = h + n * W;
+            const REAL *restrict an = At + n * W;
+            REAL bn = Bt[n], cn = Ct[n];
+            for (long i = 0; i < W; i++) {
+              REAL now = NAME(exponential)(dt[i] * an[i]) * hn[i] + x[i] * bn;
+              hn[i] = now;
+              out[i] += now * cn;
+            }
           }
+          for (long i = 0; i < width; i++) y[at + i] = out[i];
         }
-        for (long i = 0; i < width; i++) y[at + i] = out[i];
       }
+    for (long block = first; block < end; block++)
       for (long n = 0; n < N; n++)
-        for (long i = 0; i < width; i++) last[(b * D + d + i) * N + n] = h[n * W + i];
-    }
+        for (long i = 0; i < NAME(width)(D, block); i++)
+          last[(b * D + block * W + i) * N + n] = hs[(block - first) * size + n * W + i];
+  }
   free(work);
   return 0;
 }
@@ -69,25 +91,32 @@ int NAME(backward)(const REAL *u, const REAL *delta, const REAL *A, const REAL *
                    const REAL *dy, const REAL *dlast, REAL *du, REAL *ddelta, REAL *dA, REAL *dB,
                    REAL *dC, REAL *dinitial, long batch, long L, long D, long N, long keep,
                    long first, long end) {
-  long size = N * W;
-  REAL *work = malloc(((2 * keep + 1) * size + 4 * size) * sizeof(REAL));
+  long size = N * W, mine = (end - first) * size;
+  REAL *work = malloc((3 * mine + (2 * keep + 2) * size) * sizeof(REAL));
   if (!work) return 1;
-  REAL *At = work, *g = At + size, *dAt = g + size, *part = dAt + size, *a = part + size,
+  REAL *As = work, *gs = As + mine, *dAs = gs + mine, *part = dAs + mine, *a = part + size,
        *h = a + keep * size;
   long stretches = (L + keep - 1) / keep, blocks = (D + W - 1) / W;
-  for (long b = 0; b < batch; b++)
-    for (long block = first; block < end; block++) {
-      long d = block * W, width = D - d < W ? D - d : W;
-      NAME(columns)(At, A, d, width, N);
-      NAME(columns)(g, dlast + b * D * N, d, width, N);
-      memset(dAt, 0, size * sizeof(REAL));
-      for (long s = stretches - 1; s >= 0; s--) {
-        long from = s * keep, to = from + keep < L ? from + keep : L;
+  for (long block = first; block < end; block++)
+    NAME(columns)(As + (block - first) * size, A, block * W, NAME(width)(D, block), N);
+  for (long b = 0; b < batch; b++) {
+    for (long block = first; block < end; block++)
+      NAME(columns)(gs + (block - first) * size, dlast + b * D * N, block * W,
+                    NAME(width)(D, block), N);
+    memset(dAs, 0, mine * sizeof(REAL));
+    for (long s = stretches - 1; s >= 0; s--)
+      for (long block = first; block < end; block++) {
+        long d = block * W, width = NAME(width)(D, block);
+        long from = s * keep, to = from + keep < L ? from + keep : L, own = (block - first) * size;
+        REAL *At = As + own, *g = gs + own, *dAt = dAs + own;
         REAL dt[W], x[W], xd[W], up[W];
         memcpy(h, kept + ((b * stretches + s) * blocks + block) * size, size * sizeof(REAL));
         for (long t = from; t < to; t++) {
           long at = (b * L + t) * D + d, k = t - from;
           int reset = starts && starts[b * L + t];
+          NAME(fetch)(dy + at, 0);
+          NAME(fetch)(du + at, 0);
+          NAME(fetch)(ddelta + at, 0);
           NAME(load)(dt, delta + at, width);
           NAME(load)(x, u + at, width);
           for (long i = 0; i < W; i++) x[i] *= dt[i];
@@ -110,6 +139,8 @@ int NAME(backward)(const REAL *u, const REAL *delta, const REAL *A, const REAL *
           NAME(load)(dt, delta + at, width);
           NAME(load)(x, u + at, width);
           NAME(load)(up, dy + at, width);
+          NAME(fetch)(u + at, -keep * D);
+          NAME(fetch)(delta + at, -keep * D);
           REAL into[W] = {0}, rate[W] = {0};
           for (long i = 0; i < W; i++) xd[i] = x[i] * dt[i];
           const REAL *Bt = B + (b * L + t) * N, *Ct = C + (b * L + t) * N;
@@ -140,12 +171,14 @@ int NAME(backward)(const REAL *u, const REAL *delta, const REAL *A, const REAL *
         }
         for (long i = 0; i < size; i++) dAt[i] += part[i];
       }
+    for (long block = first; block < end; block++)
       for (long n = 0; n < N; n++)
-        for (long i = 0; i < width; i++) {
-          dA[(d + i) * N + n] += dAt[n * W + i];
-          dinitial[(b * D + d + i) * N + n] = g[n * W + i];
+        for (long i = 0; i < NAME(width)(D, block); i++) {
+          long from = (block - first) * size + n * W + i, d = block * W + i;
+          dA[d * N + n] += dAs[from];
+          dinitial[(b * D + d) * N + n] = gs[from];
         }
-    }
+  }
   free(work);
   return 0;
 }
