@@ -9,7 +9,7 @@ import torch
 
 from llmbook.native import LANES, Loops, in_shares, shares_of
 
-STRETCH = 32  # tokens between two kept states
+STRETCH = 64  # tokens between two kept states
 COST = 0.7e-6  # milliseconds for a number of the state at a token, about
 LOOPS = Loops(Path(__file__).with_name("compiled_scan.c"), "the compiled scan")
 why_not = LOOPS.why_not
