@@ -46,6 +46,7 @@ EXPERIMENTS = {
     "inside": ("inside.runs", "a room read and edited, facts never told, a dictionary"),
     "outlook": ("outlook.runs", "pictures, retrieval, hybrids and diffusion in miniature"),
     "relatives": ("relatives", "three ways to cut words, trained alike"),
+    "skip_gram": ("skip_gram", "words that learn by guessing their neighbours"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
 
