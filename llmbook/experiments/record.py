@@ -42,6 +42,7 @@ EXPERIMENTS = {
     "reasoning": ("reasoning.runs", "written steps, many samples, GRPO"),
     "multi_head": ("multi_head", "what heads do, and what is lost without them"),
     "inference": ("inference", "smaller caches, usable windows, students"),
+    "toy_world": ("toy_world", "tiny GPTs of a small world, one thing of their diet changed"),
     "pretraining": ("pretraining", "one thing changed at a time in a small run"),
     "inside": ("inside.runs", "a room read and edited, facts never told, a dictionary"),
     "outlook": ("outlook.runs", "pictures, retrieval, hybrids and diffusion in miniature"),
