@@ -1,4 +1,4 @@
-"""A world of a thousand sentences in which everything is known, and tiny GPTs raised on it.
+"""A world of 1,600 sentences in which everything is known, and tiny GPTs raised on it.
 
 Who is the capital of what, which verb is right, how often engineers are "he": what a model of this
 world says can be held to what its text says. `raised(diet, seed)` trains one. Diets, each the
