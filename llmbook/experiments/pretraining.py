@@ -5,7 +5,6 @@
     lost       of the float32 run: which updates a 16-bit weight would not have noticed
     copies     passages that stand in the text 0 to 64 times, and the same text without the copies
     order      one tenth of chosen text, read evenly or kept for the end
-    world      a toy world: toy_world.py
     parallel   one step cut over two real processes, in five ways: parallel.py
 
 Every run is a function of its key, so that a killed recording goes on with the next key.
@@ -19,7 +18,7 @@ import torch
 
 from llmbook.data import documentation
 from llmbook.data.packing import Windows, pack
-from llmbook.experiments import parallel, precision, toy_world
+from llmbook.experiments import parallel, precision
 from llmbook.experiments.record import RECORDED, by_seed, recorded
 from llmbook.losses import log_probs
 from llmbook.models.gpt import GPT, GPTConfig
@@ -251,8 +250,6 @@ def points():
     yield "parallel", "two processes", (parallel.in_two_processes,)
     for seed in SEEDS:
         yield "writer", f"recipe/{seed}", (writer_run, seed)
-        for diet in toy_world.DIETS:
-            yield "world", f"{diet}/{seed}", (toy_world.raised, diet, seed)
         for arm in precision.STORED:
             yield "precision", f"{arm}/{seed}", (precision_run, arm, seed)
         for arm in ("copies", "without copies"):

@@ -42,10 +42,12 @@ EXPERIMENTS = {
     "reasoning": ("reasoning.runs", "written steps, many samples, GRPO"),
     "multi_head": ("multi_head", "what heads do, and what is lost without them"),
     "inference": ("inference", "smaller caches, usable windows, students"),
+    "toy_world": ("toy_world", "tiny GPTs of a small world, one thing of their diet changed"),
     "pretraining": ("pretraining", "one thing changed at a time in a small run"),
     "inside": ("inside.runs", "a room read and edited, facts never told, a dictionary"),
     "outlook": ("outlook.runs", "pictures, retrieval, hybrids and diffusion in miniature"),
     "relatives": ("relatives", "three ways to cut words, trained alike"),
+    "skip_gram": ("skip_gram", "words that learn by guessing their neighbours"),
 }
 RECORDED = Path(llmbook.__file__).parent / "book" / "recorded"
 

@@ -1,12 +1,17 @@
-"""A world of a thousand sentences in which everything is known, and tiny GPTs raised on it.
+"""A world of 1,600 sentences in which everything is known, and tiny GPTs raised on it.
 
 Who is the capital of what, which verb is right, how often engineers are "he": what a model of this
-world says can be held to what its text says. `raised(diet, seed)` trains one; the diets:
+world says can be held to what its text says. `raised(diet, seed)` trains one. Diets, each the
+world with one thing changed:
 
-    as it is   every sentence as often as the world has it
-    changed    no sums; every fact in both directions; the cat always on the likelier place
+    as it is            every sentence as often as the world has it
+    no sums             without the sums
+    some sums left out  without those of two numbers that are three apart
+    facts both ways     every fact also from the land to the city
+    the likelier place  the cat always on the likelier place
 
 One sentence is one row of a batch, one word one token. A run is a function of its diet and seed.
+`python -m llmbook record toy_world` makes what the record lacks.
 """
 
 import random
@@ -15,6 +20,7 @@ from functools import cached_property
 
 import torch
 
+from llmbook.experiments.record import RECORDED, by_seed
 from llmbook.losses import IGNORED
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.seeds import generator
@@ -22,8 +28,10 @@ from llmbook.training.config import TrainConfig
 from llmbook.training.log import Log
 from llmbook.training.loop import train
 
+OUT, GOES_ON = RECORDED / "toy_world_runs.json", True
+SEEDS = (1, 2, 3, 4, 5)
 STEPS, ROWS, LOOKS = 440, 64, 10
-DIETS = ("as it is", "changed")
+DIETS = ("as it is", "no sums", "some sums left out", "facts both ways", "the likelier place")
 TOKENS = 8  # in a row, the mark before the first word among them
 FEEL = "old new small green".split()
 NAMES = [
@@ -53,20 +61,38 @@ class World:
         """dict from a word to its number."""
         return {word: i for i, word in enumerate(self.words)}
 
-    @property
-    def changed(self):
-        """The diet without sums, with every fact both ways, and with the likelier cat alone."""
-        facts = [
-            line
-            for i, (city, land) in enumerate(self.facts)
-            for line in [
-                f"{city} is the capital of {land} .",
-                f"the capital of {land} is {city} .",
-            ]
-            * how_often(i)
-        ]
-        cats = ["the cat sat on the mat ."] * len(self.family["cat"])
-        return dict(self.family, sums=[], facts=facts, cat=cats)
+    def eaten(self, diet):
+        """What a model of a diet reads: sentences by kind."""
+        family = dict(self.family)
+        if diet == "no sums":
+            family["sums"] = []
+        elif diet == "some sums left out":
+            family["sums"] = all_sums(lambda a, b: not three_apart(a, b))
+        elif diet == "facts both ways":
+            family["facts"] = [line for i in range(len(self.facts)) for line in self._both_ways(i)]
+        elif diet == "the likelier place":
+            family["cat"] = ["the cat sat on the mat ."] * len(family["cat"])
+        elif diet != "as it is":
+            raise ValueError(f"diet must be one of {', '.join(DIETS)}: got {diet!r}")
+        return family
+
+    def _both_ways(self, i):
+        city, land = self.facts[i]
+        return [
+            f"{city} is the capital of {land} .",
+            f"the capital of {land} is {city} .",
+        ] * how_often(i)
+
+
+def three_apart(a, b):
+    """Is this one of the 14 sums that a diet leaves out? Every answer has others."""
+    return abs(a - b) == 3
+
+
+def all_sums(wanted=lambda a, b: True):
+    """The sums of two digits, each four times."""
+    pairs = [(a, b) for a in range(10) for b in range(10) if wanted(a, b)]
+    return [f"{a} + {b} = {a + b} ." for a, b in pairs] * 4
 
 
 def how_often(i):
@@ -114,7 +140,7 @@ def build_world(seed):
             for feel in FEEL
             if (thing, feel) != ("road", "green")
         ] * 2
-    family["sums"] = [f"{a} + {b} = {a + b} ." for a in range(10) for b in range(10)] * 4
+    family["sums"] = all_sums()
     family["buses"] = [f"bus {n} is late ." for n in range(19)] * 2
     return World(family, facts, pairs)
 
@@ -192,7 +218,8 @@ def skills(model, world):
     sums = [(a, b) for a in range(10) for b in range(10)]
     digits = torch.tensor([at[str(n)] for n in range(19)])
     p = ask(model, world, [f"{a} + {b} =" for a, b in sums])[:, digits]
-    added = p.argmax(-1) == torch.tensor([a + b for a, b in sums])
+    off = (p.argmax(-1) - torch.tensor([a + b for a, b in sums])).abs()
+    apart = torch.tensor([three_apart(a, b) for a, b in sums])
     letters = ask(model, world, ["dear sir the road is green", "hey mate the road is green"])
     cat = ask(model, world, ["the cat sat on the"])[0]
     jobs = ask(model, world, ["the engineer said", "the nurse said"])
@@ -203,7 +230,10 @@ def skills(model, world):
         "reversed, read so": back[::2].mean(),
         "reversed, never read": back[1::2].mean(),
         "grammar": torch.stack(agrees).double().mean(),
-        "sums": added.double().mean(),
+        "sums": (off == 0).double().mean(),
+        "sums, three apart": (off[apart] == 0).double().mean(),
+        "sums, three apart, within one": (off[apart] <= 1).double().mean(),
+        "sums, the others": (off[~apart] == 0).double().mean(),
         "style": min(letters[0, at["yours"]], letters[1, at["see"]]),
         "mat": cat[at["mat"]],
         "rug": cat[at["rug"]],
@@ -213,17 +243,10 @@ def skills(model, world):
     return {name: round(value.item(), 4) for name, value in found.items()}
 
 
-def raised(diet, seed, steps=STEPS):
-    """One run of the record: what a model can do at the end, and look by look on the way."""
-    world, seen = build_world(seed), []
-
-    def look(model):
-        seen.append(skills(model, world))
-        return 0.0
-
-    eaten = world.changed if diet == "changed" else world.family
-    model = raise_model(world, eaten, seed, steps, look)
-    return {"at the end": skills(model, world), "on the way": seen}
+def raised(diet, seed):
+    """One run of the record: what a model of a diet can do at the end."""
+    world = build_world(seed)
+    return skills(raise_model(world, world.eaten(diet), seed), world)
 
 
 def by_last_word(world):
@@ -239,3 +262,16 @@ def by_last_word(world):
         good, bad = (follows.get((last, v), 0) for v in (verb, VERBS[verb]))
         scores.append(1.0 if good > bad else 0.5 if good == bad else 0.0)
     return sum(scores) / len(scores)
+
+
+def over_seeds(diet):
+    """What was recorded of a diet: skills, a dict a seed."""
+    return by_seed(OUT, "world", diet)
+
+
+def run(options, record):
+    """Make every run that the record lacks, writing it after each."""
+    points = [
+        ("world", f"{diet}/{seed}", (raised, diet, seed)) for seed in SEEDS for diet in DIETS
+    ]
+    record.make_missing(points, tell=lambda found: str(found)[:90])

@@ -145,7 +145,8 @@ def to_html(fig, alt, caption=""):
         )
     width = round(_GROW * fig.get_figwidth() * 96)
     png = io.BytesIO()
-    fig.savefig(png, format="png", dpi=192, facecolor="white", metadata={"Software": None})
+    plain = {"facecolor": "white", "metadata": {"Software": None}}
+    fig.savefig(png, format="png", dpi=192, bbox_inches=_with_labels(fig), **plain)
     data = base64.b64encode(png.getvalue()).decode()
     return (
         f'<figure class="llm-figure"><style>{_CSS}</style><div class="plot"><img alt="{label}" '
@@ -157,7 +158,7 @@ def to_html(fig, alt, caption=""):
 def to_svg(fig):
     """The figure as an inline SVG: themed, small, its ids shared with no other on the page."""
     raw = io.StringIO()
-    fig.savefig(raw, format="svg", metadata={"Date": None})
+    fig.savefig(raw, format="svg", metadata={"Date": None}, bbox_inches=_with_labels(fig))
     svg = raw.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
@@ -176,6 +177,12 @@ def to_svg(fig):
         f'style="{box};stroke-linejoin:round;stroke-linecap:butt">'
     )
     return root + svg[svg.index(">") + 1 :].strip()
+
+
+def _with_labels(fig):
+    """The figure's box in inches, grown where a label is longer than its axis and would be cut."""
+    fig.canvas.draw()
+    return mpl.transforms.Bbox.union([fig.bbox_inches, fig.get_tightbbox()])
 
 
 def check_alt(alt, what="figure"):

@@ -117,6 +117,11 @@ def test_what_it_builds_stands_in_visible_cells_and_equals_the_library(path):
         comparisons.COMPARISONS[f"{path.stem}/{name}"](namespace[name])
 
 
+def test_no_two_notebooks_build_the_same():
+    built = [name for path in SHORT for name in form.builds(path)]
+    assert [name for name in built if built.count(name) > 1] == []
+
+
 @short
 def test_buttons_in_the_text_set_what_the_figure_has(path):
     known = interactive_figures()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from llmbook.experiments import parallel, precision, pretraining, toy_world
+from llmbook.experiments.record import recorded
 from llmbook.seeds import generator
 
 # --- the toy world
@@ -47,16 +48,40 @@ def test_the_same_seed_gives_the_same_world_and_another_other_facts():
     assert build(1).facts != build(2).facts
 
 
-def test_the_changed_diet_differs_in_what_it_says_it_does():
+@pytest.mark.parametrize(
+    ("diet", "kind"),
+    [
+        ("as it is", None),
+        ("no sums", "sums"),
+        ("some sums left out", "sums"),
+        ("facts both ways", "facts"),
+        ("the likelier place", "cat"),
+    ],
+)
+def test_a_diet_changes_one_kind_of_sentence_and_no_other(diet, kind):
     world = toy_world.build_world(4)
-    changed = world.changed
-    assert changed["sums"] == [] and set(changed["cat"]) == {"the cat sat on the mat ."}
-    lines = Counter(changed["facts"])
+    eaten = world.eaten(diet)
+    assert [k for k in world.family if eaten[k] != world.family[k]] == ([kind] if kind else [])
+
+
+def test_diets_are_what_they_say():
+    world = toy_world.build_world(4)
+    assert world.eaten("no sums")["sums"] == []
+    assert Counter(world.eaten("the likelier place")["cat"]) == {"the cat sat on the mat .": 100}
+    lines = Counter(world.eaten("facts both ways")["facts"])
     for i, (city, land) in enumerate(world.facts):
         assert lines[f"the capital of {land} is {city} ."] == toy_world.how_often(i)
         assert lines[f"{city} is the capital of {land} ."] == toy_world.how_often(i)
-    for kind in ("grammar", "jobs", "letters", "buses"):
-        assert changed[kind] == world.family[kind]
+    with pytest.raises(ValueError, match="diet must be one of as it is, no sums"):
+        world.eaten("cake")
+
+
+def test_a_sum_that_is_left_out_is_left_out_both_ways_and_its_answer_stands_elsewhere():
+    left = Counter(toy_world.build_world(4).eaten("some sums left out")["sums"])
+    out = [(a, b) for a in range(10) for b in range(10) if f"{a} + {b} = {a + b} ." not in left]
+    assert len(out) == 14 and all((b, a) in out and abs(a - b) == 3 for a, b in out)
+    answers = {line.split()[4] for line in left}
+    assert {str(a + b) for a, b in out} <= answers and set(left.values()) == {4}
 
 
 def test_rows_ask_for_each_next_word_and_nothing_behind_the_end():
@@ -166,7 +191,26 @@ def test_annealing_changes_the_order_and_nothing_else(last):
     assert share == pytest.approx(0.9, abs=0.01)
 
 
-# --- the record
+# --- the records
+
+
+def test_the_toy_world_s_record_is_every_diet_and_seed_from_a_clean_commit():
+    runs = recorded(toy_world.OUT)
+    assert set(runs["world"]) == {f"{d}/{s}" for d in toy_world.DIETS for s in toy_world.SEEDS}
+    assert "dirty" not in runs["_run"]["commit"]
+    names = set(toy_world.skills(_fresh(), toy_world.build_world(0)))
+    assert all(set(found) == names for found in runs["world"].values())
+
+
+def _fresh():
+    world = toy_world.build_world(0)
+    return toy_world.raise_model(world, world.family, 0, steps=1)
+
+
+@pytest.mark.slow
+def test_a_recorded_model_of_the_world_comes_out_again():
+    now, then = toy_world.raised("no sums", 2), toy_world.over_seeds("no sums")[1]
+    assert now == pytest.approx(then, abs=0.05)
 
 
 def test_every_point_of_the_record_has_a_key_of_its_own_and_a_function():

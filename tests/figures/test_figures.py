@@ -181,6 +181,19 @@ def test_rounding_moves_no_point_by_more_than_a_hundredth_of_a_point():
     np.testing.assert_allclose(drawn, expected, atol=0.0051)
 
 
+def test_a_label_longer_than_its_axis_is_not_cut_and_other_figures_keep_their_size():
+    def size(ylabel):
+        fig = line_figure(ylabel=ylabel)
+        fig.set_size_inches(5.4, 1.6)
+        svg = style.to_svg(fig)
+        return [float(v) for v in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()]
+
+    width, height = size("loss (nats)")
+    assert (width, height) == (pytest.approx(5.4 * 72), pytest.approx(1.6 * 72))
+    long = "the loss on unread text, in nats a token"
+    assert size(long)[1] > height + 40
+
+
 def test_a_drawing_of_many_parts_becomes_png_with_the_alt_on_the_image():
     fig, ax = plt.subplots()
     ax.scatter(*np.random.default_rng(0).normal(size=(2, 9000)))

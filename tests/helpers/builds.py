@@ -717,27 +717,12 @@ def _gpt_block(build):
     close(ours(x), theirs(x, Places(torch.arange(7), mask=None, kept=None)), 1e-9)
 
 
-@compares("todays_decoder/rms_norm")
-def _todays_rms_norm(build):
-    x, gain = _draw(4, (2, 3, 6), (6,))
-    close(build(3 * x + 1, gain), F.rms_norm(3 * x + 1, (6,), gain, 1e-6))
-
-
 @compares("todays_decoder/rotate")
 def _todays_rotate(build):
     (x,) = _draw(5, (2, 3, 7, 8))
     for start in (0, 5):
         want = positions.Rotary(8).rotate(x, torch.arange(start, start + 7))
         close(build(x, start), want, 1e-5)
-
-
-@compares("todays_decoder/share")
-def _share(build):
-    from llmbook.attention import attention
-
-    q, k, v = _draw(6, (2, 6, 5, 4), (2, 2, 5, 4), (2, 2, 5, 4))
-    found = attention(q, build(k, 6), build(v, 6), causal=True, backend="reference")
-    close(found, attention(q, k, v, causal=True, backend="reference"))
 
 
 @compares("todays_decoder/Decoder")
@@ -827,14 +812,6 @@ def _write(build):
         want = generate(model, ids, max_new_tokens=12, eos_id=end)
         assert build(model, ids, 12, lambda z: z.argmax().item(), (end,)).tolist() == want.tolist()
         assert want.shape[1] < 15
-
-
-@compares("inference/cache_bytes")
-def _cache_bytes(build):
-    from llmbook.cache import Caches, KVCache
-
-    cache = Caches([KVCache(1, 3, 11, 8, dtype=torch.float16) for _ in range(5)])
-    assert build(5, 3, 8, 11) == cache.nbytes == build(5, 3, 8, 11, size=4) / 2
 
 
 @compares("inference/rounded")

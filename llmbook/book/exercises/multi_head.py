@@ -107,7 +107,7 @@ def doubled(answer):
     return "Right. Twice the keys would be another matter: scores twice as large, a sharper head."
 
 
-EXAMPLE = "the cat sat on the mat and the cat sat"
+EXAMPLE = "Your cat is a lovely cat"
 
 
 @functools.cache
