@@ -73,6 +73,11 @@ def commit(folder=PACKAGE):
     return f"{head}-dirty" if changed or added else head
 
 
+def is_clean(commit):
+    """Can what was recorded there be repeated: a commit that is known, with nothing changed?"""
+    return commit != "unknown" and not commit.endswith("-dirty")
+
+
 def command_line(*words):
     """`python -m llmbook …` as a shell takes it."""
     return shlex.join(["python", "-m", "llmbook", *map(str, words)])

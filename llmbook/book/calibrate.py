@@ -4,7 +4,8 @@
 execution of that seed used something that changed (`--list` says which, and why), and writes
 `llmbook/book/recorded/<chapter>.json`: the values of every claim that has bounds, with hardware,
 versions, seeds, command, date and commit. A record whose values came out again stays as it is: the
-chapter reads it, and would be stale at once.
+chapter reads it, and would be stale at once. One that names a changed commit ("-dirty") is written
+again from a clean one.
 """
 
 import argparse
@@ -89,6 +90,8 @@ def calibrate(notebook, seeds, profile="quick"):
     before = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
     told = before.pop("_run", {})
     same = before == values and all(told.get(k) == record["_run"][k] for k in ("seeds", "profile"))
+    # From a clean commit it may be repeated by anyone: worth a chapter's being executed again.
+    same = same and (provenance.is_clean(told["commit"]) or not provenance.is_clean(commit))
     if not same:
         write_json(target, record)
     problems = [

@@ -324,5 +324,11 @@ def test_calibration_runs_each_seed_and_refuses_fewer_than_five(root, monkeypatc
     before = target.read_bytes()  # what comes out again leaves the record, which chapters read
     assert calibrate(one, [1, 2, 3, 4, 5]) == (target, False, problems)
     assert target.read_bytes() == before
+    for was, now, again in (("f00-dirty", "f00", True), ("f00-dirty", "f11-dirty", False)):
+        record["_run"]["commit"] = was
+        target.write_text(json.dumps(record))
+        monkeypatch.setattr("llmbook.provenance.commit", lambda folder, now=now: now)
+        assert calibrate(one, [1, 2, 3, 4, 5])[1] == again
+        assert json.loads(target.read_text())["_run"]["commit"] == (now if again else was)
     write_chapter(root, "one", body.replace("0.5 + seed", "0.6 + seed"))
     assert calibrate(one, [1, 2, 3, 4, 5])[1] and target.read_bytes() != before
