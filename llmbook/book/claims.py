@@ -16,6 +16,7 @@ from llmbook.book.records import ledger, papers_of, recorded, rows_of
 from llmbook.book.typeset import to_html
 
 CLAIM_MIME = "application/vnd.llmbook.claim+json"
+IN_A_LINE = 44  # characters of values that a row keeps together
 _RELATIONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
@@ -253,6 +254,12 @@ def _signs(text):
     return text.replace(">=", "≥").replace("<=", "≤")
 
 
+def _cells(texts):
+    """Cells of a row; the values of five seeds stay on one line where the page is wide."""
+    held = ' class="held"' if sum(map(len, texts)) <= IN_A_LINE else ""
+    return "".join(f"<td{held}>{html.escape(text)}</td>" for text in texts)
+
+
 def _measured(row, record):
     """What was measured, as a table: with bounds and recorded spreads where there are any."""
     lines = list(_evidence(row, record))
@@ -262,7 +269,7 @@ def _measured(row, record):
     head = "".join(f"<th scope='col'>{html.escape(heads[i])}</th>" for i in [0, *columns])
     body = "".join(
         f"<tr><th scope='row'>{html.escape(line[0])}</th>"
-        + "".join(f"<td>{html.escape(_signs(line[i]))}</td>" for i in columns)
+        + _cells([_signs(line[i]) for i in columns])
         + "</tr>"
         for line in lines
     )

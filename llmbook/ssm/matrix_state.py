@@ -126,7 +126,7 @@ REASONS = {
 }
 PASSED_OVER = {
     "reference": "the same result, slower: it keeps every state",
-    "associative": "the same result with log2(tokens) times the work, and every state kept",
+    "associative": "the same result, log2(tokens) times the work, every state kept",
     "matrix": "the same result with work and memory that grow as tokens²",
     "chunked": "the same result with more passes over memory",
     "compiled": "the same result; for a single token there is no loop to fuse",

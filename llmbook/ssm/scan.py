@@ -184,7 +184,7 @@ _REASONS = {
 }
 _PASSED_OVER = {
     "reference": "the same result, slower: it keeps every state",
-    "associative": "the same result with log2(tokens) times the work, and every state kept",
+    "associative": "the same result, log2(tokens) times the work, every state kept",
     "chunked": "the same result with more passes over memory",
     "loop": "the same result, step by step in Python",
     "compiled": "the same result; for a single token there is no loop to fuse",

@@ -20,6 +20,7 @@ from llmbook.figures import interactive_figures
 
 ROOT = find_root(Path(__file__).parent)
 CHAPTERS = chapters(ROOT)
+WIDTH = 84  # characters of a printed line that a wide page shows
 SHORT = [path for path in CHAPTERS if form.builds(path) is not None]
 every = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 short = pytest.mark.parametrize("path", SHORT, ids=lambda p: p.stem)
@@ -68,6 +69,18 @@ def test_it_is_short(path):
     assert form.visible_lines(path) <= form.LINES
     claims = [c for _, source in form.code_cells(path) for c in form.calls(source, "claim")]
     assert sum(map(form.boxed, claims)) <= form.BOXES
+
+
+@every
+def test_no_printed_line_is_wider_than_the_page(path):
+    wide = [
+        line
+        for cell in read_notebook(path)["cells"]
+        for output in cell.get("outputs", [])
+        for line in "".join(output.get("text", "")).splitlines()
+        if len(line) > WIDTH
+    ]
+    assert not wide
 
 
 @short
