@@ -338,6 +338,16 @@ def test_a_precompiled_table_replaces_as_in_the_library(parts):
     assert ours(text) == normalizers.Precompiled(table).normalize_str(text)
 
 
+def test_the_value_of_another_text_is_no_way_into_the_table():
+    units = [0] * 512
+    units[0] = 256 << 10  # "a" leads to place 256 ^ 97: a value, whose lowest byte is 97 as well
+    units[256 ^ ord("a")] = 1 << 31 | 1 << 8 | ord("a")
+    packed = b"".join(unit.to_bytes(4, "little") for unit in units)
+    table = len(packed).to_bytes(4, "little") + packed + b"x\0"
+    assert normalizers.Precompiled(table).normalize_str("a") == "a"
+    assert CharacterMap.from_base64(base64.b64encode(table).decode())("a") == "a"
+
+
 def t5(scores, pre_tokenizer, normalizer, unk_id=2, **model):
     scores = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *scores]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id, **model))
