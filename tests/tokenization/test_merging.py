@@ -169,3 +169,5 @@ def test_only_patterns_that_are_known_fall_apart():
     assert not falls_apart(split) and not falls_apart(digits | {"behavior": "Contiguous"})
     assert not falls_apart({"type": "Sequence", "pretokenizers": [split, byte_level]})
     assert not falls_apart(None) and not falls_apart({"type": "Metaspace"})
+    removed = digits | {"behavior": "Removed"}
+    assert falls_apart(removed | {"invert": True}) and not falls_apart(removed)

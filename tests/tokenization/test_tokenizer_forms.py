@@ -288,7 +288,9 @@ def test_ids_are_finished_as_by_the_library(name, direction):
         (5, {}),
         (6, {"pad_to_multiple_of": 4}),
         (9, {"length": 7}),
+        (None, {"length": 7}),
     ):
+        library.no_truncation()
         if length:
             library.enable_truncation(length, direction=direction)
         if pad is not None:

@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from llmbook.tokenization import BPETokenizer, load
 from llmbook.tokenization.charsmap import CharacterMap
 from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS
+from llmbook.tokenization.starts import Unknown, start_ids
 
 TEXTS = st.one_of(AWKWARD, st.text("Hé ▁猫<0x>\n\u0301", max_size=12))
 ROUGH = (
@@ -336,6 +337,14 @@ def test_a_precompiled_table_replaces_as_in_the_library(parts):
     ours = CharacterMap.from_base64(base64.b64encode(table).decode())
     text = "".join(parts)
     assert ours(text) == normalizers.Precompiled(table).normalize_str(text)
+
+
+def test_unless_told_each_unknown_character_is_one_unknown_token():
+    vocab = {"?": 0, "a": 1, "<0xC3>": 2, "<0xA9>": 3}
+    assert start_ids("éxa", vocab, Unknown("?")) == [0, 0, 1]
+    assert start_ids("xya", vocab, Unknown("?", fuse_unk=True)) == [0, 1]
+    assert start_ids("éa", vocab, Unknown("?", byte_fallback=True)) == [2, 3, 1]
+    assert start_ids("éa", vocab, Unknown()) == [1]
 
 
 def test_the_value_of_another_text_is_no_way_into_the_table():
