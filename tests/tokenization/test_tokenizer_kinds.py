@@ -265,6 +265,17 @@ def test_words_are_merged_apart_only_where_no_token_goes_on_with_a_mark(tmp_path
     agree(path, "hello hello  o▁o o")
 
 
+def test_what_a_bpe_of_characters_remembers_stays_small(tmp_path, monkeypatch):
+    path = written(llama2(), tmp_path)
+    texts, found = [f"hello {a}{b}" for a in "abcdefgh" for b in "ijklmnop"], []
+    for most in (1000, 20):
+        monkeypatch.setattr("llmbook.tokenization.text_bpe.KEPT_WORDS", most)
+        ours = load(path)
+        found.append([ours.encode(text) for text in texts])
+        assert ours.model._apart and (len(ours.model._words) < 30) == (most == 20)
+    assert found[0] == found[1]
+
+
 def test_a_new_mistral_keeps_the_space_for_the_beginning(tmp_path):
     def change(whole):
         whole["normalizer"] = None
