@@ -33,6 +33,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 QUIET = ("-n", "0", "-q", "--no-header", "--tb=no", "-rf", "-p", "no:cacheprovider")
 QUICK = 3  # seconds of the tests that come first
+FORMS = 8  # of a parametrized test, the quickest
 MEMORY = 12 * 2**30  # of a mutant, which may ask for anything
 UNSEEN = ("device", "encoding")  # arguments whose loss no test on a CPU in UTF-8 can see
 
@@ -218,15 +219,17 @@ def forked(work, seconds, output):
         finally:
             sys.stdout.flush()
             os._exit(status)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None
+    end, done = time.monotonic() + seconds, 0
+    try:
+        while time.monotonic() < end:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.02)
+    finally:
+        if not done:
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def chosen(tests, row):
@@ -238,14 +241,16 @@ def chosen(tests, row):
         if any(first <= line <= last for line in test["ran"].get(row["path"], ()))
     ]
     names.sort(key=lambda name: tests[name]["seconds"])
-    quick, forms, spent = [], Counter(), 0
+    quick, left, forms, spent = [], [], Counter(), 0
     for name in names:
         test = name.split("[")[0]
         forms[test] += 1
         if forms[test] <= 2 and spent + tests[name]["seconds"] <= QUICK:
             quick.append(name)
             spent += tests[name]["seconds"]
-    left = sorted(set(names) - set(quick))
+        elif forms[test] <= FORMS:
+            left.append(name)
+    left = sorted(left)
     return sorted(quick, key=lambda name: name.split("::")[0]), left
 
 
@@ -336,6 +341,7 @@ def main():
     parser.add_argument("--state", type=Path, required=True, help="JSON with what is known")
     parser.add_argument("--again", action="store_true", help="run survivors again")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # no fork stays behind
     state = options.state.resolve()
     known = json.loads(state.read_text()) if state.exists() else {}
     rows = []
