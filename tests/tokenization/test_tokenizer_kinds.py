@@ -265,6 +265,17 @@ def test_words_are_merged_apart_only_where_no_token_goes_on_with_a_mark(tmp_path
     agree(path, "hello hello  o▁o o")
 
 
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_token_that_no_merges_make_is_found_only_where_merges_are_ignored(tmp_path, ignore):
+    path = written(llama2(), tmp_path)
+    whole = json.loads(path.read_text("utf-8"))
+    whole["model"]["vocab"]["▁hehe"] = 900
+    whole["model"]["ignore_merges"] = ignore
+    path.write_text(json.dumps(whole), "utf-8")
+    ours = agree(path, "hehe")
+    assert (900 in ours.encode("hehe")) == ignore
+
+
 def test_what_a_bpe_of_characters_remembers_stays_small(tmp_path, monkeypatch):
     path = written(llama2(), tmp_path)
     texts, found = [f"hello {a}{b}" for a in "abcdefgh" for b in "ijklmnop"], []
