@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import repeat
 
 from llmbook.backends import Backends
-from llmbook.checks import flag, number, share
+from llmbook.checks import flag, number, on_device, share
 
 BACKENDS = ("reference", "sdpa", "triton")
 
@@ -309,5 +309,4 @@ def _check_broadcast(name, x, q, shape):
             f"{name} must broadcast to (batch, heads, queries, keys) = {shape}: "
             f"got {tuple(x.shape)}"
         )
-    if x.device != q.device:
-        raise ValueError(f"{name} must be on q's device {q.device}: got {x.device}")
+    on_device("q", q.device, **{name: x})

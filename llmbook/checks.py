@@ -89,7 +89,7 @@ def one_of(name, value, choices):
 
 def divides(name, value, of, total):
     """`value` divides `total`: heads a width, micro-batches a batch."""
-    if total % value:
+    if not value or total % value:
         raise ValueError(f"{name} must divide {of}: got {of}={total}, {name}={value}")
     return value
 
@@ -97,26 +97,37 @@ def divides(name, value, of, total):
 def tensor(name, value, axes, dtype=None, **sizes):
     """A tensor with these axes, a text such as "batch tokens d_model", `...` for any before.
 
-    dtype: what it must have, or several. sizes: how long an axis must be, by its name.
+    dtype: what it must have, or several, or `float` for any floating point. sizes: how long an
+    axis must be, by its name; those of other axes have no part in it.
     """
-    names, kinds = axes.split(), dtype if isinstance(dtype, tuple | list) else (dtype,)
-    legend = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in names)
-    legend += "," * (len(names) == 1)  # as Python writes a shape
-    words = "" if dtype is None else " or ".join(map(_plain, kinds)) + " "
+    names = axes.split()
     if not isinstance(value, torch.Tensor):
-        kind = type(value).__name__
-        raise TypeError(f"{name} must be a tensor, {words}({legend}): got {kind}")
-    got = f"{_plain(value.dtype)} {tuple(value.shape)}"
-    if dtype is not None and value.dtype not in kinds:
-        raise TypeError(f"{name} must be {words}({legend}): got {got}")
+        expected, got = _expected(names, dtype, sizes), type(value).__name__
+        raise TypeError(f"{name} must be a tensor, {expected}: got {got}")
+    if dtype is float:
+        right = value.is_floating_point()
+    else:
+        kinds = dtype if isinstance(dtype, tuple | list) else (dtype, None)
+        right = value.dtype in kinds or dtype is None
     any_before = names[0] == "..."
     own = names[1:] if any_before else names
-    fits = value.ndim >= len(own) if any_before else value.ndim == len(own)
-    last = value.shape[value.ndim - len(own) :] if fits else ()
-    pairs = zip(own, last, strict=True) if fits else ()
-    if not fits or any(sizes.get(axis, size) != size for axis, size in pairs):
-        raise ValueError(f"{name} must be {words}({legend}): got {got}")
+    shape = (*value.shape,)
+    fits = right and (any_before or len(shape) == len(own)) and len(shape) >= len(own)
+    if fits and sizes:
+        for axis, size in zip(reversed(own), reversed(shape)):
+            fits = fits and sizes.get(axis, size) == size
+    if not fits:
+        expected = _expected(names, dtype, sizes)
+        got = f"{_plain(value.dtype)} {tuple(value.shape)}"
+        raise (ValueError if right else TypeError)(f"{name} must be {expected}: got {got}")
     return value
+
+
+def on_device(whose, device, **tensors):
+    """Tensors that are where another one is: `on_device("q", q.device, k=k, v=v)`; None passes."""
+    for name, value in tensors.items():
+        if value is not None and value.device != device:
+            raise ValueError(f"{name} must be on {whose}'s device {device}: got {value.device}")
 
 
 def token_ids(name, ids, *, vocab_size=None, max_len=None, ignored=None, axes="batch tokens"):
@@ -160,5 +171,12 @@ def _range(least, most):
     return "" if most is None else f" of at most {most}"
 
 
+def _expected(names, dtype, sizes):
+    kinds = dtype if isinstance(dtype, tuple | list) else [dtype] * (dtype is not None)
+    words = "".join([" or ".join(map(_plain, kinds)), " " * bool(kinds)])
+    legend = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in names)
+    return f"{words}({legend}{',' * (len(names) == 1)})"  # as Python writes a shape
+
+
 def _plain(dtype):
-    return str(dtype).removeprefix("torch.")
+    return "floating point" if dtype is float else str(dtype).removeprefix("torch.")

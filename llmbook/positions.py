@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from llmbook.checks import listed, one_of, positive, whole, wholes
+from llmbook.checks import listed, number, one_of, positive, whole, wholes
 
 LAYOUTS = ("half", "interleaved", "complex")
 SCALINGS = ("linear", "ntk")
@@ -130,8 +130,7 @@ def rotary_frequencies(head_dim, base=10_000.0, *, scaling=None, factor=1.0):
 
 
 def _check_factor(factor, scaling):
-    if not 1 <= factor < math.inf:
-        raise ValueError(f"factor must be at least 1: got {factor}")
+    number("factor", factor, least=1)
     if scaling is None and factor != 1:
         raise ValueError(f"factor={factor} needs a scaling, one of {listed(SCALINGS)}")
 

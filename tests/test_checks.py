@@ -135,6 +135,8 @@ def test_what_does_not_divide_is_refused_with_both_numbers():
     message = "n_heads must divide d_model: got d_model=768, n_heads=10"
     with pytest.raises(ValueError, match=says(message)):
         checks.divides("n_heads", 10, "d_model", 768)
+    with pytest.raises(ValueError, match=says("groups must divide heads: got heads=4, groups=0")):
+        checks.divides("groups", 0, "heads", 4)
 
 
 # --- tensors
@@ -171,6 +173,32 @@ def test_another_dtype_or_no_tensor_is_a_type_error():
         checks.tensor("x", torch.zeros(2, 3), "batch tokens", (torch.int64, torch.bool))
     with pytest.raises(TypeError, match=says("x must be a tensor, int64 (batch,): got list")):
         checks.tensor("x", [1], "batch", torch.int64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_any_floating_point_is_float(dtype):
+    x = torch.zeros(2, 3, dtype=dtype)
+    assert checks.tensor("x", x, "batch tokens", float) is x
+
+
+def test_what_is_not_floating_point_is_a_type_error():
+    message = "x must be floating point (batch, tokens=5): got int64 (2, 3)"
+    with pytest.raises(TypeError, match=says(message)):
+        checks.tensor("x", torch.zeros(2, 3).long(), "batch tokens", float, tokens=5)
+    with pytest.raises(TypeError, match=says("x must be a tensor, floating point (n,): got list")):
+        checks.tensor("x", [1.0], "n", float)
+
+
+def test_sizes_of_other_axes_have_no_part():
+    x = torch.zeros(2, 3)
+    assert checks.tensor("x", x, "batch tokens", batch=2, heads=7) is x
+
+
+def test_a_tensor_elsewhere_is_a_value_error_and_none_is_nowhere():
+    x = torch.zeros(2)
+    checks.on_device("q", x.device, k=x, bias=None)
+    with pytest.raises(ValueError, match=says("k must be on q's device cpu: got meta")):
+        checks.on_device("q", x.device, bias=None, k=x.to("meta"))
 
 
 # --- token ids

@@ -296,7 +296,10 @@ def test_rotary_is_multihead_attention_s_rotate_and_cached_equals_uncached():
             "scaling must be None, a function or one of.*got 'yarn'",
         ),
         (lambda: Rotary(8, factor=2.0), "factor=2.0 needs a scaling"),
-        (lambda: Rotary(8, scaling="linear", factor=0.5), "factor must be at least 1: got 0.5"),
+        (
+            lambda: Rotary(8, scaling="linear", factor=0.5),
+            "factor must be a number at least 1: got 0.5",
+        ),
         (lambda: Rotary(2, scaling="ntk", factor=2.0), "head_dim at least 4: got 2"),
         (lambda: Rotary(8).rotate(torch.zeros(3, 6), torch.arange(3)), r"head_dim=8 .* \(3, 6\)"),
         (lambda: Rotary(8).rotate(torch.zeros(3, 8), torch.arange(4)), r"of 3 tokens: got \(4,\)"),

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from llmbook.checks import one_of
 from llmbook.data.catalogue import DOWNLOADS
 from llmbook.data.folders import cache_folder, data_folder, remove_stale_parts, sha256_of
 
@@ -74,9 +75,7 @@ def _at_hand(name, download):
 
 
 def _lookup(name):
-    if name not in DOWNLOADS:
-        raise ValueError(f"name must be one of {', '.join(DOWNLOADS)}: got {name!r}")
-    return DOWNLOADS[name]
+    return DOWNLOADS[one_of("name", name, DOWNLOADS)]
 
 
 def _downloads_folder():

@@ -8,6 +8,7 @@ import csv
 import gzip
 import json
 
+from llmbook.checks import one_of
 from llmbook.data.downloads import fetch
 
 
@@ -123,9 +124,7 @@ def emergence():
 
 
 def _choose(split, **files):
-    if split not in files:
-        raise ValueError(f"split must be one of {', '.join(files)}: got {split!r}")
-    return files[split]
+    return files[one_of("split", split, files)]
 
 
 def _lines(path):

@@ -72,8 +72,6 @@ def _sort_out(ranked, row, vocab, beams, ends, last):
     going, ended = [], []
     for rank, (score, place) in enumerate(ranked):
         candidate = score, row + place // vocab, place % vocab
-        if score == -math.inf:
-            continue
         if last or candidate[2] in ends:
             if rank < beams:
                 ended.append(candidate)

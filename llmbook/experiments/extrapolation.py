@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmbook.checks import one_of
 from llmbook.experiments.record import RECORDED
 from llmbook.layers import FeedForward, LayerNorm, Residual
 from llmbook.multihead import MultiHeadAttention
@@ -66,8 +67,7 @@ class Small(nn.Module):
 
     def __init__(self, kind, rotary=None, d_model=32, n_heads=4):
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}: got {kind!r}")
+        one_of("kind", kind, KINDS)
         self.kind, self.d_model, self.n_heads = kind, d_model, n_heads
         self.embed = nn.Embedding(TOKENS, d_model)
         nn.init.normal_(self.embed.weight, std=d_model**-0.5)

@@ -72,12 +72,12 @@ class Pairs:
         self.unseen = [i for i in later if tuple(self.ids[i][0]) not in known][:exams]
         self.lessons = self.ids[:n]
 
-    def tensors(self, places):
-        """`tensors` of the pairs at these places."""
-        return tensors([self.ids[i] for i in places])
+    def batch(self, places):
+        """`collate` of the pairs at these places."""
+        return collate([self.ids[i] for i in places])
 
 
-def tensors(pairs, device="cpu"):
+def collate(pairs, device="cpu"):
     """(source, its mask or None where nothing is padded, targets with IGNORED where padded)."""
     return *sources([a for a, _ in pairs], device), pad([b for _, b in pairs], IGNORED)[0].to(
         device
@@ -119,7 +119,7 @@ def fit(model, pairs, steps, peak, *, warm=0.1, smoothing=0.0, size=32, seed=0):
     for step, batch in zip(range(1, steps + 1), batches(pairs, size, seed), strict=False):
         rise, fall = step / max(1, warm * steps), (1 - step / steps) / (1 - warm)
         adam.param_groups[0]["lr"] = peak * min(1, rise, fall)
-        loss = loss_of(model, *tensors(batch, device), smoothing)
+        loss = loss_of(model, *collate(batch, device), smoothing)
         adam.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -132,7 +132,7 @@ def fit(model, pairs, steps, peak, *, warm=0.1, smoothing=0.0, size=32, seed=0):
 @torch.no_grad()
 def nats(model, pairs, places=None):
     """The loss on unseen pairs, in nats a token."""
-    source, mask, target = pairs.tensors(pairs.unseen if places is None else places)
+    source, mask, target = pairs.batch(pairs.unseen if places is None else places)
     device = next(model.parameters()).device
     mask = None if mask is None else mask.to(device)
     return loss_of(model, source.to(device), mask, target.to(device)).item()
@@ -199,7 +199,7 @@ def page_names(state):
 
 
 @torch.no_grad()
-def look(model, source, mask, target, causal=True):
+def activations(model, source, mask, target, causal=True):
     """(cross-attention's weights, the stream before and after each layer).
 
     weights (batch, layers, heads, targets, tokens); stream: a list of (batch, targets, d_model).
@@ -219,8 +219,8 @@ def look(model, source, mask, target, causal=True):
 
 def lens(model, pairs, places):
     """The loss read from the stream before and after each layer: [all tokens, stems, endings]."""
-    source, mask, target = pairs.tensors(places)
-    _, stream = look(model, source, mask, target)
+    source, mask, target = pairs.batch(places)
+    _, stream = activations(model, source, mask, target)
     endings = torch.tensor([w.startswith("-") for w in vocabulary()])[target.clamp(min=0)]
     real, found = target != IGNORED, []
     for y in stream:
@@ -238,7 +238,7 @@ def on_deciders(model, pairs, places):
     {"stems": [layer][head], "endings": likewise, "chance": {"stems", "endings"}}, means over
     tokens; chance is what evenly spread attention would put there.
     """
-    weights, _ = look(model, *pairs.tensors(places))
+    weights, _ = activations(model, *pairs.batch(places))
     found, even = {"stems": [], "endings": []}, {"stems": [], "endings": []}
     for w, i in zip(weights, places, strict=True):
         for t, words in enumerate(pairs.rows[i][2]):
@@ -251,10 +251,10 @@ def on_deciders(model, pairs, places):
 
 def loss_without_mask(model, pairs, places):
     """By how much the loss on right answers rises when the decoder may look ahead, in nats."""
-    source, mask, target = pairs.tensors(places)
+    source, mask, target = pairs.batch(places)
     losses = []
     for causal in (True, False):
-        _, stream = look(model, source, mask, target, causal)
+        _, stream = activations(model, source, mask, target, causal)
         logits = model.head(model.decoder_norm(stream[-1]))
         losses.append(F.cross_entropy(logits.mT, target, ignore_index=IGNORED).item())
     return losses[1] - losses[0]

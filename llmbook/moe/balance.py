@@ -15,6 +15,7 @@ import contextlib
 import torch
 import torch.distributed as dist
 
+from llmbook.checks import one_of, tensor, whole
 from llmbook.moe.layer import MoE
 
 CONVENTIONS = ("switch", "transformers")
@@ -43,8 +44,7 @@ def pooled_balance_loss(routings, convention="transformers", *, mask=None, group
     Arguments as in `balance_loss`; with one layer it is the same. Raises ValueError for an
     unknown convention, no layers, or a mask of another length than a layer's tokens.
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {CONVENTIONS}: got {convention!r}")
+    one_of("convention", convention, CONVENTIONS)
     if not routings:
         raise ValueError("routings must hold at least one layer's: got none")
     n_experts = routings[0].logits.shape[-1]
@@ -53,10 +53,7 @@ def pooled_balance_loss(routings, convention="transformers", *, mask=None, group
         n = routing.logits.shape[0]
         keep = torch.ones(n, dtype=torch.bool, device=routing.logits.device)
         if mask is not None:
-            if mask.dtype != torch.bool or mask.shape != (n,):
-                raise ValueError(
-                    f"mask must be bool ({n},), one a token: got {mask.dtype} {tuple(mask.shape)}"
-                )
+            tensor("mask", mask, "tokens", torch.bool, tokens=n)
             keep = mask
         counts = torch.bincount(routing.wanted[keep].flatten() + 1, minlength=n_experts + 1)[1:]
         sums = routing.probabilities[keep].sum(0)  # (E,), has the gradient
@@ -99,8 +96,7 @@ def experts_read(n_experts, k, tokens):
 
     What is read from memory in a step of generation, where reading weights is the cost.
     """
-    if not 1 <= k <= n_experts:
-        raise ValueError(f"k must be between 1 and n_experts={n_experts}: got {k}")
+    whole("k", k, least=1, most=n_experts)
     return n_experts * (1 - (1 - k / n_experts) ** tokens)
 
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmbook.backends import Backends
+from llmbook.checks import one_of, tensor
 from llmbook.layers import ACTIVATIONS
 from llmbook.moe.sorted import sorted_experts
 
@@ -236,19 +237,10 @@ def _why_not_grouped(x, in_weight, down_weight):
 
 
 def _check(x, chosen, weights, in_weight, down_weight, activation):
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {tuple(ACTIVATIONS)}: got {activation!r}")
-    if x.ndim != 2 or not x.is_floating_point():
-        raise ValueError(
-            f"x must be floating point (tokens, d_model): got {x.dtype} {tuple(x.shape)}"
-        )
-    if chosen.dtype != torch.int64:
-        raise TypeError(f"chosen must be int64: got {chosen.dtype}")
-    if chosen.ndim != 2 or chosen.shape[0] != x.shape[0] or weights.shape != chosen.shape:
-        raise ValueError(
-            f"chosen and weights must be (tokens={x.shape[0]}, k): got {tuple(chosen.shape)} "
-            f"and {tuple(weights.shape)}"
-        )
+    one_of("activation", activation, ACTIVATIONS)
+    tensor("x", x, "tokens d_model", float)
+    tensor("chosen", chosen, "tokens k", torch.int64, tokens=len(x))
+    tensor("weights", weights, "tokens k", float, tokens=len(x), k=chosen.shape[1])
     n_experts, d_model, d_expert = down_weight.shape
     fits = in_weight.shape in ((n_experts, 2 * d_expert, d_model), (n_experts, d_expert, d_model))
     if not fits or d_model != x.shape[1]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from llmbook.checks import one_of, positive, tensor, whole
 from llmbook.layers import ACTIVATIONS, GatedFeedForward
 from llmbook.moe.experts import BACKENDS, Experts
 from llmbook.moe.router import FORMS, Router
@@ -41,27 +42,18 @@ class MoEConfig:
 
     def __post_init__(self):
         for name in ("d_model", "d_expert", "n_experts", "k"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be a whole number: got {type(value).__name__}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1: got {value}")
+            whole(name, getattr(self, name), least=1)
         if self.k > self.n_experts:
             raise ValueError(
                 f"k must be at most n_experts: got k={self.k}, n_experts={self.n_experts}"
             )
-        for name, known in (
-            ("router", FORMS),
-            ("choice", ("tokens", "experts")),
-            ("activation", tuple(ACTIVATIONS)),
-            ("backend", ("auto", *BACKENDS)),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}: got {getattr(self, name)!r}")
-        if self.capacity is not None and not self.capacity > 0:
-            raise ValueError(f"capacity must be above 0, or None: got {self.capacity}")
-        if self.d_shared < 0:
-            raise ValueError(f"d_shared must be at least 0: got {self.d_shared}")
+        one_of("router", self.router, FORMS)
+        one_of("choice", self.choice, ("tokens", "experts"))
+        one_of("activation", self.activation, ACTIVATIONS)
+        one_of("backend", self.backend, ("auto", *BACKENDS))
+        if self.capacity is not None:
+            positive("capacity", self.capacity)
+        whole("d_shared", self.d_shared, least=0)
         if self.shared_gate and not self.d_shared:
             raise ValueError("shared_gate must have a shared expert, d_shared > 0: got d_shared=0")
         if self.choice == "experts" and (self.capacity or self.balance_bias):
@@ -97,10 +89,7 @@ class MoE(nn.Module):
 
     def run(self, x):
         """As the call, with the `Routing` of the tokens, flat, besides: (output, routing)."""
-        if x.ndim < 1 or x.shape[-1] != self.config.d_model:
-            raise ValueError(
-                f"x must have shape (…, d_model={self.config.d_model}): got {tuple(x.shape)}"
-            )
+        tensor("x", x, "... d_model", float, d_model=self.config.d_model)
         tokens = x.reshape(-1, x.shape[-1])  # (N, D)
         routing = self.router(tokens)
         out = self.experts(tokens, routing)

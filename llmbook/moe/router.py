@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llmbook.checks import one_of, positive, tensor, whole
+
 FORMS = ("softmax_after", "softmax_before", "sigmoid", "input")
 
 
@@ -91,8 +93,7 @@ def limit_capacity(routing, factor):
     whose slots are dropped gets nothing from the layer but the residual connection. Raises
     ValueError for factor ≤ 0. Source: Lepikhin et al. 2021; Fedus et al. 2022.
     """
-    if not factor > 0:
-        raise ValueError(f"capacity must be above 0: got {factor}")
+    positive("capacity", factor)
     (n, k), n_experts = routing.chosen.shape, routing.logits.shape[-1]
     capacity = math.ceil(factor * n * k / n_experts)
     queue = routing.chosen.t().flatten()  # (K · N,): all first choices, then all second ones
@@ -169,19 +170,9 @@ class Router(nn.Module):
 
 
 def _check_route(logits, k, form):
-    if logits.ndim != 2 or not logits.is_floating_point():
-        raise ValueError(
-            f"logits must be floating point (tokens, experts): got {logits.dtype} "
-            f"{tuple(logits.shape)}"
-        )
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {FORMS}: got {form!r}")
-    if isinstance(k, bool) or not isinstance(k, int):
-        raise TypeError(f"k must be a whole number: got {type(k).__name__}")
-    if not 1 <= k <= logits.shape[-1]:
-        raise ValueError(
-            f"k must be between 1 and the number of experts, {logits.shape[-1]}: got {k}"
-        )
+    tensor("logits", logits, "tokens experts", float)
+    one_of("form", form, FORMS)
+    whole("k", k, least=1, most=logits.shape[-1])
     # A NaN would be chosen first by topk, and the token be lost without a word. On a GPU this is
     # one number sent to the host.
     if bool(logits.isnan().any()):

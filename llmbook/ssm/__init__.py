@@ -8,6 +8,9 @@ explain_backend, explain_…       which way each of the three would be computed
 discretise, zero_order_hold      from h' = A h + B x to steps
 """
 
+import torch
+
+from llmbook.checks import whole
 from llmbook.ssm.delta import explain_delta_backend, gated_delta_rule, gated_delta_step
 from llmbook.ssm.discretise import discretise, run_linear, zero_order_hold
 from llmbook.ssm.s4d import S4D, hippo_legs, hippo_memory, hippo_reconstruct
@@ -42,14 +45,9 @@ def document_starts(lengths, tokens=None):
     lengths: the documents' lengths, in order. tokens: the row's length, their sum when None; what
     is left over counts as one more document.
     """
-    import torch
-
-    if not lengths or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in lengths):
-        raise ValueError(f"lengths must be whole numbers of at least 1: got {lengths!r}")
+    lengths = [whole("lengths", length, least=1) for length in lengths]
     total = sum(lengths)
-    tokens = total if tokens is None else tokens
-    if tokens < total:
-        raise ValueError(f"tokens must be at least the documents' {total}: got {tokens}")
+    tokens = whole("tokens", total if tokens is None else tokens, least=max(total, 1))
     starts = torch.zeros(tokens, dtype=torch.bool)
     at = 0
     for length in [*lengths, 0]:

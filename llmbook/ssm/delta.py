@@ -19,15 +19,10 @@ import torch
 from einops import rearrange
 
 from llmbook.backends import Backends
+from llmbook.checks import on_device, tensor, wholes
 from llmbook.ssm import matrix_state
 from llmbook.ssm.chunks import cut, decays
-from llmbook.ssm.inputs import (
-    check_devices,
-    check_floating,
-    check_shape,
-    check_starts,
-    check_state,
-)
+from llmbook.ssm.inputs import check_starts, check_state
 
 BACKENDS = ("reference", "associative", "chunked", "compiled", "triton")
 CHUNK = 64
@@ -62,8 +57,10 @@ def gated_delta_rule(
     batch, tokens, heads, key_dim = q.shape
     high = torch.float64 if q.dtype == torch.float64 else torch.float32
     shape = (batch, heads, v.shape[-1], key_dim)
-    check_state(initial_state, shape, "(batch, heads, value_dim, key_dim)", high, q.device)
-    check_starts(starts, q)
+    axes = "batch heads value_dim key_dim"
+    sizes = dict(zip(axes.split(), shape, strict=True))
+    check_state(initial_state, axes, high, "q", q.device, **sizes)
+    check_starts(starts, "q", q)
     state = initial_state
     if state is None:
         state = torch.zeros(shape, dtype=high, device=q.device)
@@ -168,19 +165,17 @@ _RUN = {"reference": _reference, "associative": _associative, "chunked": _chunke
 
 
 def _check(q, k, v, beta, log_alpha, chunk):
-    check_floating("q", q, "batch, tokens, heads, key_dim")
-    for name, x in (("k", k), ("v", v)):
-        check_floating(name, x, "batch, tokens, heads, head_dim")
-    check_shape("k", k, tuple(q.shape), "q's shape")
-    check_shape("v", v, (*q.shape[:3], v.shape[-1]), "q's batch, tokens and heads")
-    for name, x in (("beta", beta), ("log_alpha", log_alpha)):
-        if x is not None:
-            check_floating(name, x, "batch, tokens, heads")
-            check_shape(name, x, tuple(q.shape[:3]), "(batch, tokens, heads)")
-    check_devices(q, k=k, v=v, beta=beta, log_alpha=log_alpha)
+    axes = "batch tokens heads key_dim"
+    tensor("q", q, axes, float)
+    sizes = dict(zip(axes.split(), q.shape, strict=True))
+    tensor("k", k, axes, float, **sizes)
+    tensor("v", v, "batch tokens heads value_dim", float, **sizes)
+    tensor("beta", beta, "batch tokens heads", float, **sizes)
+    if log_alpha is not None:
+        tensor("log_alpha", log_alpha, "batch tokens heads", float, **sizes)
+    on_device("q", q.device, k=k, v=v, beta=beta, log_alpha=log_alpha)
     if log_alpha is not None and log_alpha.numel() and bool((log_alpha > 0).any()):
         raise ValueError(
             f"log_alpha must be at most 0, a state that is kept: got {log_alpha.max().item():.4g}"
         )
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(f"chunk must be a whole number of at least 1: got {chunk!r}")
+    wholes(1, chunk=chunk)

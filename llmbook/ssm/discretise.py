@@ -11,6 +11,8 @@ when A is; so is the bilinear form's. Euler's is stable only for small steps. Ma
 
 import torch
 
+from llmbook.checks import one_of, positive, tensor
+
 METHODS = ("hold", "euler", "bilinear")
 
 
@@ -21,12 +23,9 @@ def discretise(A, B, delta, method="hold"):
     """
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ValueError(f"A must be square (d_state, d_state): got {tuple(A.shape)}")
-    if B.ndim != 2 or B.shape[0] != A.shape[0]:
-        raise ValueError(f"B must be (d_state={A.shape[0]}, inputs): got {tuple(B.shape)}")
-    if not delta > 0:
-        raise ValueError(f"delta must be above 0: got {delta}")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}: got {method!r}")
+    tensor("B", B, "d_state inputs", d_state=len(A))
+    positive("delta", delta)
+    one_of("method", method, METHODS)
     one = torch.eye(len(A), dtype=A.dtype, device=A.device)
     if method == "euler":
         return one + delta * A, delta * B

@@ -14,6 +14,7 @@ import math
 import torch
 from torch import nn
 
+from llmbook.checks import number, one_of, positive, tensor, wholes
 from llmbook.ssm.discretise import zero_order_hold
 
 
@@ -23,8 +24,7 @@ def hippo_legs(d_state):
     c holds the first d_state coefficients of f on [0, t] in Legendre polynomials, scaled to unit
     norm: the best summary of all the past that d_state numbers can be, every time weighed alike.
     """
-    if isinstance(d_state, bool) or not isinstance(d_state, int) or d_state < 1:
-        raise ValueError(f"d_state must be a whole number of at least 1: got {d_state!r}")
+    wholes(1, d_state=d_state)
     root = torch.sqrt(2 * torch.arange(d_state, dtype=torch.float64) + 1)
     A = -torch.outer(root, root).tril(-1)
     A -= torch.diag(torch.arange(1, d_state + 1, dtype=torch.float64))
@@ -66,11 +66,9 @@ class S4D(nn.Module):
 
     def __init__(self, d_model, d_state=16, dt_min=1e-3, dt_max=1e-1):
         super().__init__()
-        for name, size in (("d_model", d_model), ("d_state", d_state)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1: got {size!r}")
-        if not 0 < dt_min <= dt_max:
-            raise ValueError(f"dt_min must be above 0 and at most dt_max: got {dt_min}, {dt_max}")
+        wholes(1, d_model=d_model, d_state=d_state)
+        positive("dt_min", dt_min)
+        number("dt_max", dt_max, least=dt_min)
         self.d_model, self.d_state = d_model, d_state
         low, high = math.log(dt_min), math.log(dt_max)
         self.log_dt = nn.Parameter(torch.rand(d_model) * (high - low) + low)
@@ -95,18 +93,14 @@ class S4D(nn.Module):
 
     def forward(self, x, how="convolution"):
         """y for every token of x (batch, tokens, d_model)."""
-        if x.ndim != 3 or x.shape[-1] != self.d_model:
-            raise ValueError(
-                f"x must be (batch, tokens, d_model={self.d_model}): got {tuple(x.shape)}"
-            )
+        tensor("x", x, "batch tokens d_model", float, d_model=self.d_model)
+        one_of("how", how, ("convolution", "recurrence"))
         if how == "convolution":
             tokens = x.shape[1]
             # twice the length, or the end of the convolution would wrap round to the beginning
             wide = torch.fft.rfft(x.transpose(1, 2), 2 * tokens)
             y = torch.fft.irfft(wide * torch.fft.rfft(self.kernel(tokens), 2 * tokens))
             return y[..., :tokens].transpose(1, 2) + self.D * x
-        if how != "recurrence":
-            raise ValueError(f"how must be 'convolution' or 'recurrence': got {how!r}")
         state, ys = self.new_state(len(x)), []
         for x_t in x.unbind(1):
             y_t, state = self.step(x_t, state)

@@ -21,17 +21,10 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from llmbook.backends import Backends
+from llmbook.checks import on_device, tensor
 from llmbook.recurrent.scan import linear_scan
 from llmbook.ssm import compiled
-from llmbook.ssm.inputs import (
-    check_devices,
-    check_floating,
-    check_shape,
-    check_starts,
-    check_state,
-    state_dtype,
-    step_size,
-)
+from llmbook.ssm.inputs import check_starts, check_state, state_dtype, step_size
 from llmbook.ssm.loop import LoopScan
 
 BACKENDS = ("reference", "associative", "chunked", "loop", "compiled", "triton")
@@ -238,31 +231,23 @@ def _why_not_triton(u, A):
 
 def _check(u, delta, A, B, C, D, z, delta_bias, initial_state, starts):
     """Raise for what does not fit; the dtype of the state, and the state to begin with."""
-    for name, x, axes in (
-        ("u", u, "batch, tokens, channels"),
-        ("delta", delta, "batch, tokens, channels"),
-        ("A", A, "channels, d_state"),
-        ("B", B, "batch, tokens, d_state"),
-        ("C", C, "batch, tokens, d_state"),
+    tensor("u", u, "batch tokens channels", float)
+    sizes = dict(zip(("batch", "tokens", "channels"), u.shape, strict=True))
+    tensor("A", A, "channels d_state", float, **sizes)
+    sizes["d_state"] = A.shape[1]
+    for axes, given in (
+        ("batch tokens channels", {"delta": delta, "z": z}),
+        ("batch tokens d_state", {"B": B, "C": C}),
+        ("channels", {"D": D, "delta_bias": delta_bias}),
     ):
-        check_floating(name, x, axes)
-    (batch, tokens, channels), n_states = u.shape, A.shape[1]
-    check_shape("A", A, (channels, n_states), "(channels, d_state)")
-    check_shape("delta", delta, (batch, tokens, channels), "u's shape")
-    for name, x in (("B", B), ("C", C)):
-        check_shape(name, x, (batch, tokens, n_states), "(batch, tokens, d_state)")
-    for name, x in (("D", D), ("delta_bias", delta_bias)):
-        if x is not None:
-            check_floating(name, x, "channels")
-            check_shape(name, x, (channels,), "(channels,)")
-    if z is not None:
-        check_floating("z", z, "batch, tokens, channels")
-        check_shape("z", z, tuple(u.shape), "u's shape")
-    check_devices(u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
+        for name, x in given.items():
+            if x is not None or name in ("delta", "B", "C"):
+                tensor(name, x, axes, float, **sizes)
+    on_device("u", u.device, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
     high = state_dtype(u, A)
-    shape = (batch, channels, n_states)
-    check_state(initial_state, shape, "(batch, channels, d_state)", high, u.device)
-    check_starts(starts, u)
+    check_state(initial_state, "batch channels d_state", high, "u", u.device, **sizes)
+    check_starts(starts, "u", u)
     if initial_state is None:
+        shape = (sizes["batch"], sizes["channels"], sizes["d_state"])
         initial_state = torch.zeros(shape, dtype=high, device=u.device)
     return high, initial_state

@@ -15,18 +15,11 @@ import torch
 from einops import rearrange, repeat
 
 from llmbook.backends import Backends
+from llmbook.checks import divides, on_device, tensor, wholes
 from llmbook.recurrent.scan import linear_scan
 from llmbook.ssm import matrix_state
 from llmbook.ssm.chunks import cut, decays
-from llmbook.ssm.inputs import (
-    check_devices,
-    check_floating,
-    check_shape,
-    check_starts,
-    check_state,
-    state_dtype,
-    step_size,
-)
+from llmbook.ssm.inputs import check_starts, check_state, state_dtype, step_size
 
 BACKENDS = ("reference", "associative", "matrix", "chunked", "compiled", "triton")
 CHUNK = 64
@@ -71,8 +64,10 @@ def ssd(
     backend = _backends(x_, B).choose(backend)
     delta = step_size(delta, delta_bias, delta_softplus, high).clamp(*delta_limit)
     shape = (batch, heads, head_dim, n_states)
-    check_state(initial_state, shape, "(batch, heads, head_dim, d_state)", high, x.device)
-    check_starts(starts, x)
+    axes = "batch heads head_dim d_state"
+    sizes = dict(zip(axes.split(), shape, strict=True))
+    check_state(initial_state, axes, high, "x", x.device, **sizes)
+    check_starts(starts, "x", x)
     state = initial_state
     if state is None:
         state = torch.zeros(shape, dtype=high, device=x.device)
@@ -213,22 +208,18 @@ _RUN = {
 
 
 def _check(x, delta, A, B, C, D, delta_bias, delta_limit, chunk):
-    check_floating("x", x, "batch, tokens, heads, head_dim")
-    check_floating("delta", delta, "batch, tokens, heads")
-    check_floating("A", A, "heads")
-    batch, tokens, heads, _ = x.shape
-    check_shape("delta", delta, (batch, tokens, heads), "(batch, tokens, heads)")
-    for name, v in (("A", A), ("D", D), ("delta_bias", delta_bias)):
+    tensor("x", x, "batch tokens heads head_dim", float)
+    sizes = dict(zip(("batch", "tokens", "heads"), x.shape[:3], strict=True))
+    tensor("delta", delta, "batch tokens heads", float, **sizes)
+    tensor("A", A, "heads", float, **sizes)
+    for name, v in (("D", D), ("delta_bias", delta_bias)):
         if v is not None:
-            check_floating(name, v, "heads")
-            check_shape(name, v, (heads,), "(heads,)")
-    for name, v in (("B", B), ("C", C)):
-        check_floating(name, v, "batch, tokens, groups, d_state")
-        check_shape(name, v, (batch, tokens, *B.shape[2:]), "(batch, tokens, groups, d_state)")
-    if heads % max(B.shape[2], 1) or not B.shape[2]:
-        raise ValueError(f"B's groups must divide x's heads: got {B.shape[2]} and {heads}")
-    check_devices(x, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+            tensor(name, v, "heads", float, **sizes)
+    tensor("B", B, "batch tokens groups d_state", float, **sizes)
+    sizes |= {"groups": B.shape[2], "d_state": B.shape[3]}
+    tensor("C", C, "batch tokens groups d_state", float, **sizes)
+    divides("groups", sizes["groups"], "heads", sizes["heads"])
+    on_device("x", x.device, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     if not 0 <= delta_limit[0] <= delta_limit[1]:
         raise ValueError(f"delta_limit must be 0 <= low <= high: got {delta_limit}")
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(f"chunk must be a whole number of at least 1: got {chunk!r}")
+    wholes(1, chunk=chunk)

@@ -8,8 +8,8 @@ Sources: Sennrich et al. 2016, section 3.2 (merges); Radford et al. 2019, sectio
 """
 
 from itertools import chain
-from numbers import Integral
 
+from llmbook.checks import one_of, whole
 from llmbook.tokenization import tokenizer_json
 from llmbook.tokenization.added import AddedToken
 from llmbook.tokenization.batch import Batch
@@ -126,15 +126,13 @@ class BPETokenizer(Tokenizer):
         Raises ValueError/TypeError for unfit arguments and for a lone surrogate in a text.
         """
         specials = _check_specials(special_tokens)
-        if isinstance(vocab_size, bool) or not isinstance(vocab_size, Integral):
-            raise TypeError(f"vocab_size must be a whole number: got {vocab_size!r}")
+        whole("vocab_size", vocab_size)
         if vocab_size < 256 + len(specials):
             raise ValueError(
                 f"vocab_size must be at least 256 bytes + {len(specials)} special tokens: "
                 f"got {vocab_size}"
             )
-        if backend not in ("auto", "python", "tokenizers"):
-            raise ValueError(f"backend must be auto, python or tokenizers: got {backend!r}")
+        one_of("backend", backend, ("auto", "python", "tokenizers"))
         pieces = splitter(pattern)
         if backend != "python":
             texts = [texts] if isinstance(texts, str) else list(texts)

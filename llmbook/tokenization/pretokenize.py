@@ -15,6 +15,7 @@ and the code published with it; the second pattern was published with the GPT-4 
 
 import re
 
+from llmbook.checks import one_of
 from llmbook.tokenization.character_classes import bracketed, complement, matcher, ranges, union
 from llmbook.tokenization.patterns import compiled
 
@@ -38,9 +39,7 @@ def split(text, pattern="gpt2"):
 
 def splitter(pattern="gpt2"):
     """The function text -> pieces for a pattern's name; ASCII text takes a shorter way."""
-    if pattern not in LIBRARY_PATTERNS:
-        names = ", ".join(LIBRARY_PATTERNS)
-        raise ValueError(f"pattern must be one of {names}: got {pattern!r}")
+    one_of("pattern", pattern, LIBRARY_PATTERNS)
     choose = compiled(LIBRARY_PATTERNS[pattern])
     return lambda text: choose(text).findall(text)
 

@@ -11,6 +11,7 @@ import re
 from llmbook.tokenization.merging import Merges, Remembered
 from llmbook.tokenization.starts import Unknown, start_ids
 
+KEPT_WORDS = 2**17  # words whose ids are remembered
 _MARK = "▁"
 
 
@@ -44,7 +45,7 @@ class TextBPE:
             return [self.vocab[piece]]
         if not self._apart:
             return self._merged(piece)
-        if len(self._words) > 2**17:
+        if len(self._words) > KEPT_WORDS:
             self._words.clear()
         found = []
         for word in re.findall(f"{_MARK}+[^{_MARK}]*|[^{_MARK}]+", piece):

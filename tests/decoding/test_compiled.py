@@ -140,6 +140,13 @@ def test_auto_says_why_it_takes_it_or_another(monkeypatch):
     assert explain_backend(quantize(gpt(), 8)).backend == "compiled"
 
 
+def test_unless_told_the_question_is_of_two_tokens():
+    shortest = GPT(GPTConfig(17, 2, 24, 1, 3))
+    assert explain_backend(shortest, backend="modules").backend == "modules"
+    with pytest.raises(ValueError, match="max_len"):
+        explain_backend(shortest, tokens=3)
+
+
 def test_without_a_compiler_auto_does_without_and_says_so(monkeypatch):
     monkeypatch.setenv("LLMBOOK_COMPILER", "none")
     compiled._library.cache_clear()

@@ -124,6 +124,13 @@ def test_a_source_is_read_once(way):
     assert len(read) == 1
 
 
+def test_unless_told_four_beams_go_on():
+    model, read = translator(), []
+    model.decoder[0].register_forward_pre_hook(lambda _, inputs: read.append(len(inputs[0])))
+    beam_search(model, torch.tensor([[4, 5, 6]]), max_new_tokens=4)
+    assert max(read) == 4
+
+
 def test_a_source_may_be_padded_on_either_side():
     model = translator()
     left, right = (

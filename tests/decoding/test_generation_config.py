@@ -1,12 +1,13 @@
 """generation_config.json: several ends, forced tokens and rules as transformers obeys them."""
 
 import json
+import types
 
 import pytest
 import torch
 
 from llmbook.decoding import generate, stream
-from llmbook.decoding.generation_config import sampling
+from llmbook.decoding.generation_config import rules, sampling
 from llmbook.models import load
 
 transformers = pytest.importorskip("transformers")
@@ -224,6 +225,37 @@ def test_its_sampling_is_there_for_the_asking(folders, tmp_path):
     assert not torch.equal(greedy, generate(ours, IDS, KEEP, max_new_tokens=4, **sampling(ours)))
     ours.generation_config = {"top_k": 5}
     assert sampling(ours) == {"temperature": 0.0}
+
+
+# theirs: (what asks for nothing, what asks for something)
+NOT_DONE = {
+    "bad_words_ids": (None, [[3]]),
+    "encoder_no_repeat_ngram_size": (0, 2),
+    "encoder_repetition_penalty": (1.0, 1.2),
+    "exponential_decay_length_penalty": (None, [3, 1.1]),
+    "force_words_ids": (None, [[3]]),
+    "guidance_scale": (1.0, 1.5),
+    "num_beam_groups": (1, 2),
+    "penalty_alpha": (None, 0.6),
+    "sequence_bias": (None, [[[3], -1.0]]),
+    "stop_strings": (None, ["a"]),
+}
+
+
+@pytest.mark.parametrize("key", NOT_DONE)
+def test_a_key_that_asks_for_nothing_is_no_fault(key):
+    nothing, something = NOT_DONE[key]
+    model = types.SimpleNamespace(generation_config={key: nothing})
+    assert rules(model, 1, 5, ()) == []
+    model.generation_config[key] = something
+    with pytest.raises(ValueError, match=f"must not ask for {key}, .*remove it"):
+        rules(model, 1, 5, ())
+
+
+def test_n_grams_of_no_length_are_refused():
+    model = types.SimpleNamespace(generation_config={"no_repeat_ngram_size": -1})
+    with pytest.raises(ValueError, match="no_repeat_ngram_size must be .* at least 1: got -1"):
+        rules(model, 1, 5, ())
 
 
 def test_what_is_not_done_is_refused_by_name(folders, tmp_path):

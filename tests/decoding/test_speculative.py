@@ -95,6 +95,19 @@ def test_greedy_is_the_model_s_greedy_text(guesses, draft):
         assert got.accepted < got.guessed and got.accepted + got.model_calls == 23
 
 
+def test_a_guess_that_the_model_never_writes_is_refused_whatever_is_drawn(monkeypatch):
+    model, draft = DRAFTS["never"]()
+    monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.zeros(()))  # the least of all draws
+    got = speculate(model, draft, PROMPT, max_new_tokens=3, guesses=2, temperature=1.0)
+    assert got.accepted == 0
+
+
+def test_one_token_may_be_asked_for():
+    model, prompt = gpt(0), torch.tensor([[5, 9, 3]])
+    got = speculate(model, gpt(7), prompt, max_new_tokens=1)
+    assert torch.equal(got.tokens, generate(model, prompt, max_new_tokens=1))
+
+
 def test_it_stops_at_an_end_even_among_accepted_guesses():
     model, prompt = gpt(0), torch.tensor([[5, 9, 3]])
     free = generate(model, prompt, max_new_tokens=20)

@@ -19,7 +19,7 @@ from llmbook.experiments.families.start import (
     SETS,
     STARTS,
     exam,
-    learnt,
+    finetune,
     parameter_rows,
 )
 from llmbook.experiments.families.table import N_SEEDS, OUT
@@ -143,7 +143,7 @@ def test_the_two_starts_differ_in_the_body_alone(tokenizer, monkeypatch):
     monkeypatch.setattr(module, "train", no_training)
     task = exam("library", tokenizer)
     for start in STARTS:
-        learnt(task, start, 4, tokenizer, 5, 2e-3)
+        finetune(task, start, 4, tokenizer, 5, 2e-3)
     (a, batches, how), (b, others, same) = seen.values()
     assert how == same and how.steps == 5 and how.lr == 2e-3
     assert torch.equal(a.output.weight, b.output.weight)
@@ -155,7 +155,7 @@ def test_the_two_starts_differ_in_the_body_alone(tokenizer, monkeypatch):
     fresh = Encoder(tokenizer).build().body.state_dict()
     assert all(torch.equal(v, fresh[k]) for k, v in b.body.state_dict().items())
     with pytest.raises(ValueError, match="start must be one of pretrained, fresh weights"):
-        learnt(task, "other", 4, tokenizer, 5, 2e-3)
+        finetune(task, "other", 4, tokenizer, 5, 2e-3)
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_one_seed_repeats_its_record(start, tokenizer):
         pytest.skip("other versions have other documentation")
     task = exam("parameters", tokenizer)
     steps = record["_runs"]["parameters"]["steps"]
-    score = learnt(task, start, 0, tokenizer, steps, module.RATE[start])
+    score = finetune(task, start, 0, tokenizer, steps, module.RATE[start])
     assert abs(score - record["parameters"][start][0]) < 0.03
 
 

@@ -80,8 +80,8 @@ def test_greedy_writing_is_the_library_s_generate(pairs):
 
 def test_what_is_looked_into_is_what_the_model_computes(pairs):
     model = runs.shipped_model()
-    source, mask, target = pairs.tensors(pairs.unseen[:6])
-    weights, stream = lab.look(model, source, mask, target)
+    source, mask, target = pairs.batch(pairs.unseen[:6])
+    weights, stream = lab.activations(model, source, mask, target)
     shifted = lab.shift_right(target, lab.BOS, lab.PAD)
     with torch.no_grad():
         want = model(source, shifted, mask)
@@ -122,7 +122,7 @@ def test_a_lamed_model_lacks_its_part_and_no_other(part, pairs):
     changed = set(a) ^ set(b)
     if part in ("positions", "√d", "one head", "GELU", "residual", "1/√d_k"):
         assert not changed and all(v.equal(b[k]) for k, v in a.items())
-    source, mask, target = pairs.tensors(pairs.unseen[:3])
+    source, mask, target = pairs.batch(pairs.unseen[:3])
     with torch.no_grad():
         losses = [lab.loss_of(m, source, mask, target).item() for m in (whole, lamed)]
     assert losses[0] != pytest.approx(losses[1], abs=1e-6)

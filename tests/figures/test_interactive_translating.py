@@ -33,7 +33,7 @@ def by_torch(text, without="nothing"):
             chances.append(p.max().item())
             written.append(p.argmax().item())
         target = torch.tensor([written[1:]])
-        weights, _ = lab.look(model, source, None, target)
+        weights, _ = lab.activations(model, source, None, target)
     return written[1:], weights[0], chances
 
 

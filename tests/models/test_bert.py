@@ -290,6 +290,11 @@ def test_bad_input_is_refused_with_what_it_was(tmp_path):
         BertConfig(d_model=24, n_heads=5)
     with pytest.raises(ValueError, match="pad_id must be a whole number from 0 to 100: got 101"):
         BertConfig(101, pad_id=101)
+    with pytest.raises(ValueError, match="dropout must be a number .* below 1: got 1.0"):
+        BertConfig(dropout=1.0)
+    theirs("RobertaModel", max_position_embeddings=2).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="max_position_embeddings must be above 2: got 2"):
+        load(tmp_path)
     theirs("BertModel", is_decoder=True).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="config.json: is_decoder must be False"):
         load(tmp_path)

@@ -1,10 +1,14 @@
 """Checkpointing in models that read a source, and in encoders: the same gradients, bit for bit."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from llmbook.models.bart import Bart, BartConfig
 from llmbook.models.bert import BertConfig, BertForMaskedLM
+from llmbook.models.common import run_layer
 from llmbook.models.roberta import RobertaConfig, RobertaForMaskedLM
 from llmbook.models.t5 import T5, T5Config
 from llmbook.models.transformer import Transformer, TransformerConfig
@@ -40,3 +44,15 @@ def test_checkpointing_computes_the_same_gradients_bit_for_bit(name):
     assert len(found[0]) > 20
     for direct, again in zip(*found, strict=True):
         assert torch.equal(direct, again)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_only_who_asks_computes_twice(name):
+    assert not MODELS[name]().checkpointing
+
+
+def test_a_layer_behind_frozen_ones_learns_under_checkpointing_too():
+    layer = nn.Linear(3, 3)
+    model = SimpleNamespace(checkpointing=True, training=True)
+    run_layer(model, layer, torch.randn(2, 3)).sum().backward()  # an input without a gradient
+    assert layer.weight.grad.abs().sum() > 0

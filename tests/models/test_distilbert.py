@@ -5,7 +5,7 @@ import torch
 from helpers.model_oracles import batch, close, loaded, randomised, returned, transformers
 
 from llmbook.models import load
-from llmbook.models.distilbert import DistilBertConfig, DistilBertForMaskedLM
+from llmbook.models.distilbert import DistilBert, DistilBertConfig, DistilBertForMaskedLM
 
 HEADS = {
     "Model": "last_hidden_state",
@@ -63,4 +63,11 @@ def test_a_masked_models_folder_loads_as_the_body_alone(tmp_path):
 def test_the_published_size_has_the_published_number_of_parameters():
     with torch.device("meta"):
         model = DistilBertForMaskedLM(DistilBertConfig())
-    assert model.n_parameters == 66_985_530
+        body = DistilBert(DistilBertConfig())
+    assert model.n_parameters == 66_985_530 and body.n_parameters == 66_362_880
+
+
+def test_an_answers_dropout_is_a_share_and_by_default_theirs():
+    assert DistilBertConfig().answer_dropout == transformers().DistilBertConfig().qa_dropout
+    with pytest.raises(ValueError, match="answer_dropout must be .* below 1: got 1"):
+        DistilBertConfig(answer_dropout=1.0)

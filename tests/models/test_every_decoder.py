@@ -18,6 +18,7 @@ from helpers.model_oracles import (
 )
 
 from llmbook.cache import StateCache
+from llmbook.losses import next_token_loss
 from llmbook.models.decoder import Decoder
 
 VOCAB = 101
@@ -240,6 +241,15 @@ def test_texts_that_share_a_row_do_not_see_each_other(pair):
     together = ours(ids, documents=documents)
     for at, end in ((0, 4), (4, 5), (5, 8)):
         close(together[:, at:end], ours(ids[:, at:end]))
+    targets = ids.roll(-1, 1).masked_fill(torch.tensor([[1, 0, 0, 1, 1, 0, 0, 1, 1]]) > 0, -100)
+    close(ours.loss(ids, targets, documents=documents), next_token_loss(together, targets))
+    with pytest.raises(ValueError, match=r"documents must be int64 \(batch=1, tokens=9\)"):
+        ours(ids, documents=documents.repeat(2, 1))
+
+
+@every_decoder
+def test_only_who_asks_computes_twice(pair):
+    assert not pair[1].checkpointing
 
 
 @every_decoder

@@ -71,7 +71,7 @@ def test_a_half_precision_state_is_refused(cls, config):
     model = cls(config)
     cache = model.new_cache(1, 4)
     cache[0].states["state"] = cache[0]["state"].half()
-    with pytest.raises(TypeError, match="initial_state must be torch.float32"):
+    with pytest.raises(TypeError, match="initial_state must be float32"):
         model(torch.ones(1, 4, dtype=torch.int64), cache=cache)
 
 

@@ -472,5 +472,7 @@ def test_importing_the_models_needs_neither_transformers_nor_the_hub():
 
 
 def test_write_checkpoint_refuses_an_impossible_size(tmp_path):
-    with pytest.raises(ValueError, match="shard_bytes must be at least 1: got 0"):
+    with pytest.raises(
+        ValueError, match="shard_bytes must be a whole number of at least 1: got 0"
+    ):
         write_checkpoint(tmp_path / "x", {}, {"a": torch.zeros(1)}, 0)

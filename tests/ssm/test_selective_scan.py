@@ -134,6 +134,20 @@ def test_packed_documents_equal_each_document_alone():
     assert document_starts([2, 1], tokens=5).tolist() == [True, False, True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("lengths", "tokens", "error", "words"),
+    [
+        ([], None, ValueError, "tokens must be a whole number of at least 1: got 0"),
+        ([2, 0], None, ValueError, "lengths must be a whole number of at least 1: got 0"),
+        ([2, 1.0], None, TypeError, "lengths must be a whole number of at least 1: got 1.0"),
+        ([2, 1], 2, ValueError, "tokens must be a whole number of at least 3: got 2"),
+    ],
+)
+def test_documents_without_tokens_are_refused(lengths, tokens, error, words):
+    with pytest.raises(error, match=words):
+        document_starts(lengths, tokens)
+
+
 @pytest.mark.parametrize("backend", HERE)
 @pytest.mark.parametrize("size", [1e-12, 1e-3, 1e3, 1e30])
 def test_extreme_steps_neither_overflow_nor_lose_the_state(backend, size):
@@ -255,24 +269,24 @@ GOOD = {"u": U, "delta": DT, "A": RATE, "B": BC, "C": BC}
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"u": [1]}, TypeError, "u must be a tensor"),
+        ({"u": [1]}, TypeError, "u must be a tensor, floating point"),
         ({"u": U.long()}, TypeError, "u must be floating point"),
-        ({"u": U[0]}, ValueError, "u must have shape"),
-        ({"delta": DT[:, :6]}, ValueError, "delta must have u's shape"),
+        ({"u": U[0]}, ValueError, "u must be floating point"),
+        ({"delta": DT[:, :6]}, ValueError, "delta must be floating point .*tokens=7"),
         ({"delta": -DT}, ValueError, "delta must not be negative"),
-        ({"A": RATE[:2]}, ValueError, "A must have"),
-        ({"B": BC[..., :3]}, ValueError, "B must have"),
-        ({"C": BC[:1]}, ValueError, "C must have"),
-        ({"D": torch.ones(4)}, ValueError, "D must have"),
-        ({"z": U[:, :3]}, ValueError, "z must have u's shape"),
-        ({"delta_bias": torch.ones(2)}, ValueError, "delta_bias must have"),
+        ({"A": RATE[:2]}, ValueError, r"A must be floating point \(channels=3, d_state\)"),
+        ({"B": BC[..., :3]}, ValueError, "B must be floating point .*d_state=4"),
+        ({"C": BC[:1]}, ValueError, "C must be floating point .batch=2"),
+        ({"D": torch.ones(4)}, ValueError, "D must be floating point"),
+        ({"z": U[:, :3]}, ValueError, "z must be floating point"),
+        ({"delta_bias": torch.ones(2)}, ValueError, "delta_bias must be floating point"),
         ({"initial_state": torch.zeros(2, 3, 5)}, ValueError, "initial_state must be"),
         (
             {"initial_state": torch.zeros(2, 3, 4).half()},
             TypeError,
-            "initial_state must be torch.f",
+            "initial_state must be float32",
         ),
-        ({"starts": torch.zeros(2, 7)}, TypeError, "starts must be a bool"),
+        ({"starts": torch.zeros(2, 7)}, TypeError, "starts must be bool"),
         ({"starts": torch.zeros(2, 6).bool()}, ValueError, "starts must be"),
         ({"backend": "fast"}, ValueError, "backend must be"),
         ({"backend": "triton"}, ValueError, "cannot run this scan"),

@@ -86,7 +86,7 @@ def test_the_diagonal_hold_is_the_matrix_one_also_near_zero():
     [
         ((OSCILLATOR[:1], PUSH, 0.1), "A must be square"),
         ((OSCILLATOR, PUSH[:1], 0.1), "B must be"),
-        ((OSCILLATOR, PUSH, 0.0), "delta must be above 0"),
+        ((OSCILLATOR, PUSH, 0.0), "delta must be a number above 0"),
         ((OSCILLATOR, PUSH, 0.1, "exact"), "method must be one of"),
     ],
 )
@@ -131,6 +131,8 @@ def test_hippo_remembers_a_smooth_signal_and_more_states_remember_better():
 def test_s4d_refuses_bad_input():
     with pytest.raises(ValueError, match="d_state must be a whole number"):
         S4D(3, 0)
+    with pytest.raises(ValueError, match="dt_max must be a number at least 0.1: got 0.01"):
+        S4D(3, dt_min=0.1, dt_max=0.01)
     with pytest.raises(ValueError, match="x must be"):
         S4D(3)(torch.zeros(2, 5, 4))
     with pytest.raises(ValueError, match="how must be"):
@@ -346,22 +348,35 @@ RULE = {"q": X, "k": X, "v": X, "beta": STEP}
 @pytest.mark.parametrize(
     ("function", "good", "change", "error", "words"),
     [
-        (ssd, SSD, {"x": X[0]}, ValueError, "x must have shape"),
+        (ssd, SSD, {"x": X[0]}, ValueError, r"x must be floating point \(batch, tokens"),
         (ssd, SSD, {"delta": -STEP}, ValueError, "delta must not be negative"),
-        (ssd, SSD, {"A": torch.ones(3)}, ValueError, "A must have"),
+        (ssd, SSD, {"A": torch.ones(3)}, ValueError, r"A must be floating point \(heads=4,\)"),
         (ssd, SSD, {"B": THREE, "C": THREE}, ValueError, "groups must divide"),
-        (ssd, SSD, {"C": BN[..., :4]}, ValueError, "C must have"),
+        (ssd, SSD, {"C": BN[..., :4]}, ValueError, "C must be floating point"),
+        (ssd, SSD, {"B": BN[:, :, :0], "C": BN[:, :, :0]}, ValueError, "groups must divide"),
         (ssd, SSD, {"chunk": 0}, ValueError, "chunk must be a whole number"),
         (ssd, SSD, {"delta_limit": (2.0, 1.0)}, ValueError, "delta_limit must be"),
         (ssd, SSD, {"backend": "fast"}, ValueError, "backend must be"),
         (ssd, SSD, {"initial_state": torch.zeros(2, 4, 3, 5).half()}, TypeError, "initial_state"),
         (ssd, SSD, {"initial_state": torch.zeros(2, 4, 5, 3)}, ValueError, "initial_state"),
-        (gated_delta_rule, RULE, {"k": X[:, :6]}, ValueError, "k must have q's shape"),
-        (gated_delta_rule, RULE, {"v": X[:, :, :3]}, ValueError, "v must have"),
-        (gated_delta_rule, RULE, {"beta": X}, ValueError, "beta must have shape"),
+        (
+            gated_delta_rule,
+            RULE,
+            {"k": X[:, :6]},
+            ValueError,
+            "k must be floating point .*tokens=7",
+        ),
+        (
+            gated_delta_rule,
+            RULE,
+            {"v": X[:, :, :3]},
+            ValueError,
+            "v must be floating point .*heads=4, value_dim",
+        ),
+        (gated_delta_rule, RULE, {"beta": X}, ValueError, "beta must be floating point"),
         (gated_delta_rule, RULE, {"log_alpha": STEP}, ValueError, "log_alpha must be at most 0"),
         (gated_delta_rule, RULE, {"backend": "fast"}, ValueError, "backend must be"),
-        (gated_delta_rule, RULE, {"starts": STEP}, TypeError, "starts must be a bool"),
+        (gated_delta_rule, RULE, {"starts": STEP}, TypeError, "starts must be bool"),
     ],
 )
 def test_bad_input_to_ssd_and_the_delta_rule_is_named(function, good, change, error, words):

@@ -114,6 +114,12 @@ def test_what_is_not_special_stays_in_the_text_also_after_writing(plain):
     assert list(ours.special_tokens) == ["<|endoftext|>"]
 
 
+def test_a_file_holds_its_texts_as_they_are_read(plain):
+    library = plain.fast()
+    library.add_tokens(["猫"])
+    assert '"猫"' in BPETokenizer.from_json(library.to_str()).to_json()
+
+
 def test_only_special_tokens_need_to_be_allowed():
     tokens = [AddedToken("<s>", 0), AddedToken("<e>", 1), AddedToken("<think>", 2, special=False)]
     added = AddedTokens(tokens)

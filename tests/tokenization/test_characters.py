@@ -53,5 +53,7 @@ def test_the_library_reads_it_to_the_same_ids(tmp_path):
     assert theirs.decode(ours.encode(text)) == text
     assert ours.special_tokens == {"<|endoftext|>": 6}
     assert ours.decode([*ours.encode(text), 6]) == text + "<|endoftext|>"
-    assert theirs.encode("a<|endoftext|>").ids == [*ours.encode("a"), 6]
+    a, blank, line = ours.encode("a \n")
+    assert theirs.encode("a<|endoftext|>a").ids == [a, 6, a]
+    assert theirs.encode(" <|endoftext|>\n").ids == [blank, 6, line]
     assert CharacterTokenizer("a").special_tokens == {}

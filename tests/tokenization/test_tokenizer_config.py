@@ -6,6 +6,7 @@ import pytest
 from helpers.tokenization_subject import LANGUAGES
 
 from llmbook.tokenization import BPETokenizer, load
+from llmbook.tokenization.tokenizer_config import config_text
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
@@ -40,6 +41,10 @@ def test_what_a_folder_says_is_kept_but_for_the_class(tmp_path):
         tokenizer.save(tmp_path / "b")
         again = json.loads((tmp_path / "b" / "tokenizer_config.json").read_text())
         assert again == said | {"pad_token": "<s>", "tokenizer_class": "TokenizersBackend"}
+
+
+def test_texts_are_written_as_they_are_read():
+    assert '"猫"' in config_text({"bos_token": "猫"}, {})
 
 
 def test_a_file_alone_is_written_alone_and_no_token_is_made_up(tmp_path):

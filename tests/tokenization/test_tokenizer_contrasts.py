@@ -62,6 +62,13 @@ def test_wordpiece_joins_what_is_surprisingly_together_and_bpe_what_is_frequent(
     words = {"ab": 50, "ac": 50, "db": 50, "xy": 3}
     ours = WordPiece.train(words, 7 + 1)
     assert list(ours.vocab)[-1] == "xy"  # 3 / (3 · 3) beats 50 / (100 · 100)
+    assert list(WordPiece.train(words | {"xy": 1}, 7 + 1).vocab)[-1] == "xy"  # once is enough
+    assert list(WordPiece.train(words, 7 + 1, min_count=4).vocab)[-1] == "ac"
+
+
+def test_wordpiece_reads_words_of_a_hundred_characters_unless_told():
+    ours = WordPiece({"[UNK]": 0, "a": 1, "##a": 2})
+    assert ours.encode("a" * 100) == [1, *[2] * 99] and ours.encode("a" * 101) == [0]
 
 
 def test_wordpiece_does_not_know_a_word_with_one_strange_character_and_loses_spaces():
@@ -145,9 +152,17 @@ def test_unigram_trained_has_the_size_asked_for_all_letters_and_uses_long_pieces
     model = Unigram.train(WORDS, 16)
     assert len(model.scores) == 16 and set("lowernstid") <= set(model.scores)
     assert math.fsum(map(math.exp, model.scores.values())) == pytest.approx(1)
+    assert len(Unigram.train(WORDS, 10).scores) == 10  # letters alone
     assert model.tokenize("newest") == ["newest"] and len(model.tokenize("lowest")) < 6
     pieces = [*model.tokenize("low"), "l", "<unk>", "w"]
     assert model.encode("low löw") == [model.ids[piece] for piece in pieces]
+
+
+def test_a_round_of_training_re_estimates_twice(monkeypatch):
+    asked, estimate = [], Unigram.expected_counts
+    monkeypatch.setattr(Unigram, "expected_counts", lambda *a: asked.append(1) or estimate(*a))
+    Unigram.train({"ab": 2}, 3)  # one round: a, b, ab
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(

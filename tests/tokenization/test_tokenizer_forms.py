@@ -12,6 +12,7 @@ from llmbook.tokenization import Form, normalize
 from llmbook.tokenization.decoders import decoder
 from llmbook.tokenization.finish import finisher
 from llmbook.tokenization.pretokenize import steps
+from llmbook.tokenization.tokenizer_json import byte_level_form, pattern_name
 
 ODD = (
     "ΑΣ ΟΔΟΣ İ ǅ ﬁ ㋿ ½ \u0301a\u0345 e\u0301\u0327 \ufffd\u200d\ufeff \x85\x0b\u00ad "
@@ -258,6 +259,15 @@ def test_without_a_decoder_a_space_stands_between_tokens():
     assert decoder(None)(["a", "b"]) == ["a b"]
 
 
+def test_a_form_has_a_pattern_s_name_where_it_cuts_with_that_and_nothing_else():
+    for name in ("gpt2", "gpt4"):
+        own = byte_level_form(name).pre_tokenizer
+        alone = {"type": "Sequence", "pretokenizers": [own]}
+        more = {"type": "Sequence", "pretokenizers": [own, {"type": "Digits"}]}
+        got = [pattern_name(Form(pre_tokenizer=part)) for part in (own, alone, more)]
+        assert got == [name, name, None]
+
+
 # --- what is set around ids, cut off, filled up
 
 TEMPLATE = processors.TemplateProcessing(
@@ -288,7 +298,9 @@ def test_ids_are_finished_as_by_the_library(name, direction):
         (5, {}),
         (6, {"pad_to_multiple_of": 4}),
         (9, {"length": 7}),
+        (None, {"length": 7}),
     ):
+        library.no_truncation()
         if length:
             library.enable_truncation(length, direction=direction)
         if pad is not None:

@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from llmbook.tokenization import BPETokenizer, load
 from llmbook.tokenization.charsmap import CharacterMap
 from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS
+from llmbook.tokenization.starts import Unknown, start_ids
 
 TEXTS = st.one_of(AWKWARD, st.text("Hé ▁猫<0x>\n\u0301", max_size=12))
 ROUGH = (
@@ -264,6 +265,28 @@ def test_words_are_merged_apart_only_where_no_token_goes_on_with_a_mark(tmp_path
     agree(path, "hello hello  o▁o o")
 
 
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_token_that_no_merges_make_is_found_only_where_merges_are_ignored(tmp_path, ignore):
+    path = written(llama2(), tmp_path)
+    whole = json.loads(path.read_text("utf-8"))
+    whole["model"]["vocab"]["▁hehe"] = 900
+    whole["model"]["ignore_merges"] = ignore
+    path.write_text(json.dumps(whole), "utf-8")
+    ours = agree(path, "hehe")
+    assert (900 in ours.encode("hehe")) == ignore
+
+
+def test_what_a_bpe_of_characters_remembers_stays_small(tmp_path, monkeypatch):
+    path = written(llama2(), tmp_path)
+    texts, found = [f"hello {a}{b}" for a in "abcdefgh" for b in "ijklmnop"], []
+    for most in (1000, 20):
+        monkeypatch.setattr("llmbook.tokenization.text_bpe.KEPT_WORDS", most)
+        ours = load(path)
+        found.append([ours.encode(text) for text in texts])
+        assert ours.model._apart and (len(ours.model._words) < 30) == (most == 20)
+    assert found[0] == found[1]
+
+
 def test_a_new_mistral_keeps_the_space_for_the_beginning(tmp_path):
     def change(whole):
         whole["normalizer"] = None
@@ -336,6 +359,24 @@ def test_a_precompiled_table_replaces_as_in_the_library(parts):
     ours = CharacterMap.from_base64(base64.b64encode(table).decode())
     text = "".join(parts)
     assert ours(text) == normalizers.Precompiled(table).normalize_str(text)
+
+
+def test_unless_told_each_unknown_character_is_one_unknown_token():
+    vocab = {"?": 0, "a": 1, "<0xC3>": 2, "<0xA9>": 3}
+    assert start_ids("éxa", vocab, Unknown("?")) == [0, 0, 1]
+    assert start_ids("xya", vocab, Unknown("?", fuse_unk=True)) == [0, 1]
+    assert start_ids("éa", vocab, Unknown("?", byte_fallback=True)) == [2, 3, 1]
+    assert start_ids("éa", vocab, Unknown()) == [1]
+
+
+def test_the_value_of_another_text_is_no_way_into_the_table():
+    units = [0] * 512
+    units[0] = 256 << 10  # "a" leads to place 256 ^ 97: a value, whose lowest byte is 97 as well
+    units[256 ^ ord("a")] = 1 << 31 | 1 << 8 | ord("a")
+    packed = b"".join(unit.to_bytes(4, "little") for unit in units)
+    table = len(packed).to_bytes(4, "little") + packed + b"x\0"
+    assert normalizers.Precompiled(table).normalize_str("a") == "a"
+    assert CharacterMap.from_base64(base64.b64encode(table).decode())("a") == "a"
 
 
 def t5(scores, pre_tokenizer, normalizer, unk_id=2, **model):

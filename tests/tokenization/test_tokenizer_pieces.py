@@ -1,6 +1,7 @@
 """Cutting a text into pieces before BPE: the library's pieces, around every edge of a class."""
 
 import random
+import re
 
 import pytest
 from helpers.tokenization_subject import AWKWARD
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from tokenizers import Regex, pre_tokenizers
 
 from llmbook.tokenization import split
-from llmbook.tokenization.character_classes import ranges
+from llmbook.tokenization.character_classes import LAST, LAST_ASCII, bracketed, complement, ranges
 from llmbook.tokenization.patterns import compiled
 from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS
 
@@ -32,6 +33,12 @@ def test_pieces_equal_the_librarys_around_every_edge_of_a_class(pattern):
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
 def test_pieces_equal_the_librarys_around_every_code_point(pattern):
     agree_on_pieces(range(0x110000), pattern)
+
+
+def test_gaps_and_classes_of_one_character_belong_to_their_sets():
+    assert complement([(0, 4), (6, LAST)]) == [(5, 5)]
+    assert re.fullmatch(bracketed([(LAST_ASCII, 0x9F)], LAST_ASCII), "\x7f")
+    assert compiled(r"\p{Cc}")("\x7f").findall("a\x7f") == ["\x7f"]
 
 
 def test_letters_and_numbers_are_those_of_this_pythons_unicode_where_it_knows_them():

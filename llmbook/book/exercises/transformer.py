@@ -174,7 +174,7 @@ def _plural_weight(text="some wolves followed the quiet girl", layer=1, head=3, 
     source = lab.encode(text)
     with torch.no_grad():
         target = [*lab.write(model, [source])[0], lab.EOS]
-        weights, _ = lab.look(model, *lab.tensors([(source, target)]))
+        weights, _ = lab.activations(model, *lab.collate([(source, target)]))
     return weights[0, layer, head, last, word].item()
 
 

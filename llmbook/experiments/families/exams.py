@@ -180,6 +180,7 @@ class Passages:
 
 
 def _drawn(rows, seed, step):
+    # not seeds.generator: the recorded exams were drawn so
     g = torch.Generator().manual_seed(1_000_003 * seed + step)
     return [rows[i] for i in torch.randint(len(rows), (BATCH,), generator=g).tolist()]
 

@@ -134,10 +134,10 @@ EXAMS = {
 }
 
 
-# --- how it is learnt
+# --- finetuning
 
 
-def learnt(task, start, seed, tokenizer, steps, lr):
+def finetune(task, start, seed, tokenizer, steps, lr):
     """The score on an exam after some steps at a peak rate from one of STARTS."""
     one_of("start", start, STARTS)
     torch.manual_seed(seed)

@@ -13,7 +13,7 @@ from llmbook.experiments.families.start import (
     SETS,
     STARTS,
     exam,
-    learnt,
+    finetune,
 )
 from llmbook.experiments.record import RECORDED
 
@@ -31,7 +31,7 @@ def exam_part(name):
         for s in range(seed, seed + N_SEEDS):
             for start in STARTS:
                 lr = RATE_OF_SETS if name in SETS else RATE[start]
-                score = learnt(task, start, s, tokenizer, steps, lr)
+                score = finetune(task, start, s, tokenizer, steps, lr)
                 out[start].append(round(score, 4))
             print(f"{name}, seed {s}:", *(f"{k} {out[k][-1]:.3f}" for k in STARTS), flush=True)
         return out

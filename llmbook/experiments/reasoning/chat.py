@@ -77,8 +77,8 @@ def from_rewards(model, shown, seed, shuffled):
 
     def reward(rollouts, step):
         given = exact(rollouts, shown[step])
-        dice = generator(seed, "dealt", step)
-        return dealt_anew(given, rollouts.n, dice) if shuffled else given
+        g = generator(seed, "dealt", step)
+        return dealt_anew(given, rollouts.n, g) if shuffled else given
 
     config = GRPOConfig(group=GROUP, max_new_tokens=LONGEST, seed=seed)
     log = Log()

@@ -26,7 +26,7 @@ def roll_out_with_tool(model, prompts, n, *, max_new_tokens, seed, masked=True):
     What it writes is read by the model and, when masked, no target: log-probability 0, IGNORED.
     Without `masked` it counts as if the model had written it.
     """
-    dice, rows = generator(*seed), torch.tensor(prompts).repeat_interleave(n, 0)
+    g, rows = generator(*seed), torch.tensor(prompts).repeat_interleave(n, 0)
     ids, alive = rows, torch.ones(len(rows), dtype=torch.bool)
     targets, nats, seen = [], [], []
     here, called = rows[:, -1], torch.zeros(len(rows), dtype=torch.bool)
@@ -35,7 +35,7 @@ def roll_out_with_tool(model, prompts, n, *, max_new_tokens, seed, masked=True):
             if not alive.any():
                 break
             log_p = model(ids)[:, -1].log_softmax(-1)
-            token = torch.multinomial(log_p.exp(), 1, generator=dice)[:, 0]
+            token = torch.multinomial(log_p.exp(), 1, generator=g)[:, 0]
             jump = here
             for _ in range(hops.JUMP):
                 jump = rows.gather(1, jump[:, None])[:, 0]

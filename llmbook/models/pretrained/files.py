@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from llmbook.checks import wholes
 from llmbook.data.folders import write_atomically
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -246,8 +247,7 @@ def _shard(stem, i, of):
 
 def _shards(tensors, shard_bytes):
     """The tensors in order, packed into groups of at most shard_bytes (or of one tensor)."""
-    if shard_bytes < 1:
-        raise ValueError(f"shard_bytes must be at least 1: got {shard_bytes}")
+    wholes(1, shard_bytes=shard_bytes)
     shards, room = [{}], shard_bytes
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()
