@@ -4,6 +4,7 @@ For llama.cpp the weights are written as a GGUF file (`gguf`) and read by `llama
 of the extra `bench`; where they are not, the race says "not installed".
 """
 
+import contextlib
 import importlib.util
 import tempfile
 import time
@@ -28,7 +29,7 @@ def llama_cpp(model, threads, folder=None):
     """
     import llama_cpp
 
-    with tempfile.TemporaryDirectory(dir=folder) as work:
+    with tempfile.TemporaryDirectory(dir=folder) as work, _without_tiles():
         path = Path(work, "model.gguf")
         write_gguf(model, path)
         engine = llama_cpp.Llama(
@@ -50,6 +51,30 @@ def llama_cpp(model, threads, folder=None):
         return written
 
     return run
+
+
+@contextlib.contextmanager
+def _without_tiles():
+    """llama.cpp without its own layouts of weights, on a processor that has AMX.
+
+    Its products in AMX tiles ended the process in a virtual machine (0.3.36). A single row, which
+    is what is raced, gains nothing from tiles.
+    """
+    import llama_cpp.llama_cpp as library
+
+    info, usual = Path("/proc/cpuinfo"), library.llama_model_default_params
+
+    def plain():
+        found = usual()
+        found.use_extra_bufts = False
+        return found
+
+    if info.is_file() and " amx_tile " in info.read_text():
+        library.llama_model_default_params = plain
+    try:
+        yield
+    finally:
+        library.llama_model_default_params = usual
 
 
 def write_gguf(model, path):
