@@ -22,6 +22,12 @@ def seeded():
     torch.manual_seed(0)
 
 
+def test_the_rank_that_some_expect_is_written_as_theirs():
+    own = transformers().Mamba2Config(vocab_size=50, hidden_size=40, num_heads=10, head_dim=8)
+    written = Mamba2(Mamba2Config(vocab_size=50, d_model=40, n_layers=1, head_dim=8)).config_to()
+    assert written["time_step_rank"] == own.time_step_rank == 3
+
+
 def test_the_published_size_has_its_number_of_parameters():
     assert parameter_count(Mamba, MambaConfig()) == 129_135_360
 
