@@ -302,7 +302,8 @@ class BertModel(Pretrained, nn.Module):
         config_json.require(
             stored, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False
         )
-        stored = {"max_position_embeddings": 512, "type_vocab_size": 2, **stored}
+        missing = {"max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
+        stored = {**missing, **stored}
         labels = config_json.labels_from(stored)
         config = config_json.read(cls.config_class, stored, cls.fields, labels=labels)
         rows, first = config.max_len, config.first_position

@@ -102,7 +102,13 @@ _FIELDS = {
     "balance": "router_aux_loss_coef",
     "with_balance": "output_router_logits",
 }
-_DEFAULTS = {"max_position_embeddings": 32_768, "qkv_bias": True}  # where config.json has none
+_DEFAULTS = {  # where config.json has none
+    "hidden_size": 2048,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "max_position_embeddings": 32_768,
+    "qkv_bias": True,
+}
 _AT = "model.layers.*.mlp"
 _MOE = {
     "blocks.*.ffn.router": f"{_AT}.gate",

@@ -6,12 +6,14 @@ the tensor that doesn't fit); what loads is saved so that transformers computes 
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers.model_oracles import randomised, transformers
 
 from llmbook.models import load
+from llmbook.models.pretrained.architectures import TABLE, model_class
 
 IDS = torch.tensor([[5, 3, 8, 12, 9, 4, 2, 7, 6, 11], [2, 2, 9, 3, 4, 5, 6, 13, 1, 1]])
 MASK = (IDS != 1).long()  # the second row is padded on the right
@@ -93,6 +95,18 @@ def rewrite(folder, good, key, value):
     content = {k: v for k, v in good.items() if k != key}
     content |= {} if value is MISSING else {key: value}
     (folder / "config.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("family", [row.name for row in TABLE if row.model_type != "transformer"])
+def test_what_a_file_does_not_name_is_as_in_transformers(family):
+    theirs = getattr(transformers(), family).config_class()
+    every = json.loads(theirs.to_json_string(use_diff=False))
+    ours = model_class({}, family)
+    written, bare = (ours.config_from(stored) for stored in (every, {"vocab_size": 41}))
+    # special tokens and sizes always stand in a file; "auto" is written as what it stands for
+    told = ("vocab_size", "bos_id", "eos_id", "pad_id", "dt_rank")
+    same = {key: getattr(bare, key) for key in told if hasattr(bare, key)}
+    assert replace(written, **same) == bare
 
 
 @pytest.mark.parametrize("family", FAMILIES)

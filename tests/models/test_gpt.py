@@ -1,5 +1,7 @@
 """GPT: GPT-2 of `transformers` on the same weights, the cache, and the checkpoints on the hub."""
 
+import json
+
 import pytest
 import torch
 from helpers.model_oracles import (
@@ -128,6 +130,17 @@ def test_each_dropout_comes_from_its_own_entry(tmp_path):
     assert (ours.dropout.p, block.attention.dropout, block.dropout.p) == (0.1, 0.2, 0.3)
     again = returned(ours, transformers().GPT2LMHeadModel, tmp_path / "ours").config
     assert {key: getattr(again, key) for key in config} == config
+
+
+def test_a_dropout_that_a_file_does_not_name_is_theirs(tmp_path):
+    theirs().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config = {key: value for key, value in config.items() if not key.endswith("_pdrop")}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ours, own = load(tmp_path), transformers().GPT2Config()
+    block = ours.blocks[0]
+    found = (ours.dropout.p, block.attention.dropout, block.dropout.p)
+    assert found == (own.embd_pdrop, own.attn_pdrop, own.resid_pdrop)
 
 
 def test_what_we_do_not_compute_is_refused(tmp_path):

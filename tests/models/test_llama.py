@@ -150,9 +150,26 @@ def test_a_described_model_keeps_its_rotary_frequencies():
     assert model.blocks[0].attention.rotate.frequencies.device.type == "cpu"
 
 
+@torch.no_grad()
+def test_a_tied_head_may_be_stored_besides_and_must_be_what_it_is_tied_to(tmp_path):
+    model = theirs("tied, biases, one key head, own head_dim, eps")
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, tmp_path / "model.safetensors")
+    ids, _ = batch(101)
+    close(load(tmp_path)(ids), model(ids).logits)
+    tensors["lm_head.weight"][3, 3] += 1
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="lm_head.weight .*differs from the weight that it is"):
+        load(tmp_path)
+
+
 def test_bad_input_is_refused_with_what_it_was(tmp_path):
     with pytest.raises(ValueError, match="n_kv_heads must divide n_heads: got n_heads=4, n_kv_he"):
         LlamaConfig(d_model=24, n_heads=4, n_kv_heads=3)
+    with pytest.raises(TypeError, match="n_kv_heads must be a whole number .*: got 2.0"):
+        LlamaConfig(d_model=24, n_heads=4, n_kv_heads=2.0)
     model = Llama(LlamaConfig(101, 33, 24, 1, 4, d_ff=20))
     with pytest.raises(TypeError, match="input_ids must be int64"):
         model(torch.zeros(2, 3))

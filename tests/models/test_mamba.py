@@ -10,6 +10,7 @@ from llmbook.decoding import generate
 from llmbook.models.mamba import Mamba, MambaConfig, short_convolution
 from llmbook.models.mamba2 import Mamba2, Mamba2Config
 from llmbook.models.pretrained.layout import stored_tensors
+from llmbook.ragged import Texts
 
 SMALL = MambaConfig(vocab_size=50, d_model=16, n_layers=2, d_state=3)
 SMALL2 = Mamba2Config(vocab_size=50, d_model=16, n_layers=2, d_state=3, head_dim=8, n_groups=2)
@@ -19,6 +20,12 @@ both = pytest.mark.parametrize(("cls", "config"), [(Mamba, SMALL), (Mamba2, SMAL
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+def test_the_rank_that_some_expect_is_written_as_theirs():
+    own = transformers().Mamba2Config(vocab_size=50, hidden_size=40, num_heads=10, head_dim=8)
+    written = Mamba2(Mamba2Config(vocab_size=50, d_model=40, n_layers=1, head_dim=8)).config_to()
+    assert written["time_step_rank"] == own.time_step_rank == 3
 
 
 def test_the_published_size_has_its_number_of_parameters():
@@ -73,6 +80,15 @@ def test_a_half_precision_state_is_refused(cls, config):
     cache[0].states["state"] = cache[0]["state"].half()
     with pytest.raises(TypeError, match="initial_state must be float32"):
         model(torch.ones(1, 4, dtype=torch.int64), cache=cache)
+
+
+@both
+def test_a_prompt_is_not_shared_by_texts_that_are_read_in_order(cls, config):
+    ids, all_of_it = torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 4, dtype=torch.bool)
+    prompts = torch.tensor([[True, True, False, False]] * 2)
+    documents = Texts.of_answers(ids, all_of_it, prompts)
+    with pytest.raises(ValueError, match=f"must share no prompt: {cls.__name__} reads a row in"):
+        cls(config)(ids, documents=documents)
 
 
 def test_a_short_convolution_in_documents_sees_its_own_alone():

@@ -13,10 +13,11 @@ from helpers.model_oracles import (
     returned,
     transformers,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from llmbook.decoding import generate
 from llmbook.models import load
+from llmbook.models.mistral import MistralConfig
 from llmbook.models.mixtral import Mixtral, MixtralConfig
 from llmbook.models.qwen2_moe import Qwen2Moe, Qwen2MoeConfig
 
@@ -216,9 +217,34 @@ def test_a_config_that_makes_no_model_is_refused(change, message, tmp_path):
         load(tmp_path)
 
 
-def test_a_missing_expert_is_told(tmp_path):
-    from safetensors.torch import save_file
+def test_sizes_that_it_shares_with_llama_are_looked_at_and_ids_are_theirs():
+    with pytest.raises(ValueError, match="n_layers must be a whole number of at least 1: got 0"):
+        MixtralConfig(n_layers=0)
+    ours, own = MixtralConfig(), transformers().MixtralConfig()
+    assert (ours.bos_id, ours.eos_id) == (own.bos_token_id, own.eos_token_id)
+    assert ours.with_balance is own.output_router_logits is False
+    assert ours.balance == own.router_aux_loss_coef
 
+
+def test_a_window_of_one_token_is_a_window():
+    assert MixtralConfig(window=1).window == MistralConfig(window=1).window == 1
+    for config in (MixtralConfig, MistralConfig):
+        with pytest.raises(ValueError, match="window must be a whole number of at least 1: got 0"):
+            config(window=0)
+
+
+@torch.no_grad()
+def test_a_tied_head_may_be_stored_besides(tmp_path):
+    model = theirs("odd sizes, one expert of seven")
+    model.save_pretrained(tmp_path)
+    held = load_file(tmp_path / "model.safetensors")
+    held["lm_head.weight"] = held["model.embed_tokens.weight"].clone()
+    save_file(held, tmp_path / "model.safetensors", {"format": "pt"})
+    ids, _ = batch(77)
+    close(load(tmp_path)(ids), model(ids).logits)
+
+
+def test_a_missing_expert_is_told(tmp_path):
     theirs().save_pretrained(tmp_path)
     held = load_file(tmp_path / "model.safetensors")
     held.pop("model.layers.0.block_sparse_moe.experts.2.w3.weight")
