@@ -1,7 +1,7 @@
 """What decoding takes besides its time: memory at its peak, and the seconds to build the C step.
 
-Both are measured in a fresh process: the peak of its memory above what it held before the model
-was made, in units of weights and cache; and an empty cache folder for the compiler.
+Both are measured in a fresh process: the peak of its memory while a model that is there writes, in
+units of weights and cache; and an empty cache folder for the compiler.
 """
 
 import math
@@ -16,20 +16,19 @@ from llmbook.models.gpt import GPT, GPTConfig
 
 
 def measured_peak(sizes, prompt, new):
-    """The peak of `_write`; to be called in a fresh process."""
+    """What weights and decoding hold at the peak; to be called in a fresh process."""
     torch.set_num_threads(1)
-    _write((16, 8, 8, 1, 2), 2, 3)  # what is imported and built on first use
-    with memory.Peak() as peak:
-        needed = _write(sizes, prompt, new)
-    return peak.bytes / needed
-
-
-def _write(sizes, prompt, new):
-    """Make a model, write with it; returns the bytes of its weights and its cache."""
+    _write(GPT(GPTConfig(16, 8, 8, 1, 2)).eval(), 2, 3)  # what is imported and built on first use
     model = GPT(GPTConfig(*sizes)).eval()
+    held = {p.data_ptr(): p.nbytes for p in model.parameters()}
+    weights = sum(held.values())
+    with memory.Peak() as peak:
+        _write(model, prompt, new)
+    return (weights + peak.bytes) / (weights + model.new_cache(1, prompt + new - 1).nbytes)
+
+
+def _write(model, prompt, new):
     generate(model, torch.zeros(1, prompt, dtype=torch.int64), max_new_tokens=new, eos_id=())
-    held = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
-    return sum(held.values()) + model.new_cache(1, prompt + new - 1).nbytes
 
 
 def measured_build():

@@ -104,6 +104,6 @@ def test_the_likelier_text_is_told():
 
 @pytest.mark.slow
 def test_the_peak_of_memory_is_near_weights_and_cache():
-    size = SIZES["medium"]
-    assert 1.0 < memory.peak(size, 16, 32) < 1.5
+    """At GPT-2's 124 million: no copy of the weights beside them."""
+    assert 1.0 < memory.peak(SIZES["gpt2"], 16, 32) < 1.2
     assert memory.build_seconds() > 0.1 or native.compiler() is None
