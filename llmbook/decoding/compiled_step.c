@@ -78,7 +78,8 @@ static float dot(const float *a, const float *b, int64_t n) {
   return rest;
 }
 
-/* Four rows of W by one x, each in two sums: a product waits for the one four before it. */
+/* Four rows of W by one x, each in two sums: a product waits for the one four before it. The four
+   rows after them are fetched meanwhile. */
 #define FOUR_ROWS(NAME, TYPE, READ)                                                   \
   static void NAME(const TYPE *w[4], const float *x, int64_t n, float y[4]) {         \
     V a[4] = {{0}}, b[4] = {{0}};                                                     \
@@ -86,6 +87,7 @@ static float dot(const float *a, const float *b, int64_t n) {
     for (; i + 2 * LANES <= n; i += 2 * LANES) {                                      \
       V x0 = at(x + i), x1 = at(x + i + LANES);                                       \
       for (int r = 0; r < 4; r++) {                                                   \
+        __builtin_prefetch(w[r] + i + 4 * n);                                         \
         a[r] += READ(w[r] + i) * x0;                                                  \
         b[r] += READ(w[r] + i + LANES) * x1;                                          \
       }                                                                               \
