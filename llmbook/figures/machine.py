@@ -45,7 +45,7 @@ def machine(known=tuple(PARTS), placement="post"):
     for x, text in ((0.0, "source"), (4.5, "target so far")):
         ax.text(x + _WIDE / 2, -0.55, text, ha="center", va="top")
         draw.arrow((x + _WIDE / 2, -0.5), (x + _WIDE / 2, 0))
-    ax.set(xlim=(-1.0, 8.2), ylim=(-1.0, top_right + 2.0))
+    ax.set(xlim=(-1.0, 8.2), ylim=(-1.0, top_right + 1.5))
     ax.axis("off")
     return fig
 
