@@ -142,8 +142,10 @@ function ticks(low, high, most, log = false) {
   return out;
 }
 
-// A chart: scales x(), y() in pixels, grid, axes with labels. With `log`, y takes log10 of values.
-function chart({ width, height, x, y, xlabel, ylabel, log = false, left = 46, right = 14 }) {
+// A chart: scales x(), y() in pixels, grid, axes with labels. With `log`, y takes log10 of values;
+// `tell` is what stands at a tick of x.
+function chart({ width, height, x, y, xlabel, ylabel, log = false, left = 46, right = 14,
+  tell = (v) => Number(v.toPrecision(6)) }) {
   const top = 24, bottom = 44;
   const px = (v) => left + (v - x[0]) / (x[1] - x[0]) * (width - left - right);
   const py = (v) => height - bottom - (v - y[0]) / (y[1] - y[0]) * (height - top - bottom);
@@ -160,7 +162,7 @@ function chart({ width, height, x, y, xlabel, ylabel, log = false, left = 46, ri
     svg.append(s("line", { class: "axis", x1: px(v), x2: px(v), y1: height - bottom,
       y2: height - bottom + 5 }),
       s("text", { class: "soft", x: px(v), y: height - bottom + 19, "text-anchor": "middle" },
-        String(Number(v.toPrecision(6)))));
+        String(tell(v))));
   }
   svg.append(
     s("path", { class: "axis", d: `M${left} ${top}V${height - bottom}H${width - right}` }),

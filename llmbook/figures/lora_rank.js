@@ -20,8 +20,8 @@ function render({ model, el }) {
   }
 
   function curve(width, key, label, top) {
-    const c = chart({ width, height: 190, x: [0, rows.length - 1], y: [0, top], xlabel: "rank (place in the sweep)",
-      ylabel: label });
+    const c = chart({ width, height: 190, x: [0, rows.length - 1], y: [0, top], xlabel: "rank",
+      ylabel: label, tell: (i) => rows[i]?.rank ?? "" });
     c.area.append(
       s("line", { x1: c.px(0), x2: c.px(rows.length - 1), y1: c.py(full[key]), y2: c.py(full[key]),
         stroke: "var(--blue)", "stroke-dasharray": "5 4", "stroke-width": 2 }),

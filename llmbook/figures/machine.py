@@ -45,7 +45,7 @@ def machine(known=tuple(PARTS), placement="post"):
     for x, text in ((0.0, "source"), (4.5, "target so far")):
         ax.text(x + _WIDE / 2, -0.55, text, ha="center", va="top")
         draw.arrow((x + _WIDE / 2, -0.5), (x + _WIDE / 2, 0))
-    ax.set(xlim=(-1.0, 8.2), ylim=(-1.0, top_right + 2.0))
+    ax.set(xlim=(-1.0, 8.2), ylim=(-1.0, top_right + 1.5))
     ax.axis("off")
     return fig
 
@@ -77,6 +77,7 @@ class _Drawing:
     def arrow(self, start, end, part=None):
         known = part is None or part in self.known
         style = {"arrowstyle": "->", "lw": 1.2, "color": INK if known else GREY}
+        style |= {"shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}  # a head within a gap of 0.2
         self.ax.annotate("", end, start, arrowprops=style | ({} if known else {"ls": "--"}))
 
     def up(self, x, y, gap=0.28):
@@ -109,7 +110,7 @@ class _Drawing:
         text = "add, norm" if self.placement == "post" else "add"
         y = self.up(x, y, 0.2)
         over = "norms" if self.placement == "post" else "residuals"
-        tall = 0.34 if self.placement == "post" else 0.26
+        tall = 0.34 if self.placement == "post" else 0.32
         line = {"color": INK, "lw": 1.2, "ls": "-"}
         if "residuals" not in self.known:
             line = {"color": GREY, "lw": 1.2, "ls": "--"}

@@ -79,7 +79,7 @@ function render({ model, el }) {
       ["majority", "the majority", "orange", "2 3", (p, n) => majority(p, n, get("alike"))],
     ];
     const view = chart({ width, height: 300, x: [0, 6], y: [0, 1],
-      xlabel: "tries k (log₂: 0 is one, 6 is sixty-four)", ylabel: "questions solved (share)" });
+      xlabel: "tries k", ylabel: "questions solved (share)", tell: (v) => 2 ** v });
     const ks = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64], now = {};
     for (const [name, , hue, dash, f] of kinds) {
       const at = (n) => mean(rates.map((p) => f(p, n)));

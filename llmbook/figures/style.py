@@ -26,12 +26,16 @@ from cycler import cycler
 COLORS = ["#0e7ac4", "#d9541e", "#00966c", "#a8589f", "#7f8790"]
 BLUE, ORANGE, GREEN, PURPLE, GREY = COLORS
 INK = "#23272e"  # becomes the page's own text colour; for lines and text that carry no series
+SIZES = [GREY, GREEN, BLUE, PURPLE, ORANGE, INK]  # of one thing, small to large
+PAGES = ["#ffffff", "#121212"]  # the page by day and by night
+CONTRAST = 3  # of a line with both
 MUTED = (0x23 / 255, 0x27 / 255, 0x2E / 255, 0.62)  # ink, fainter: notes inside a plot
 
 WIDTH = 5.4  # inches; 518 px as drawn, 0.9 of that on a phone
 _GROW = 1.25  # a desktop's column has room for more
 SVG_LIMIT = 150_000  # bytes; a larger drawing is shown as PNG
 _SMALLEST_TEXT_PX = 9.0
+_COLUMN_PX = 715  # what a fold leaves of a desktop's column: a wider figure would scroll there too
 _MIN_ALT = 15
 
 RC = {
@@ -113,8 +117,9 @@ def show(fig, alt, caption=""):
 
     `alt` says in a sentence what a reader who cannot see the figure should learn from it;
     `caption`, below the figure, what every reader should: it can be read without the text around.
-    Raises ValueError when `alt` is missing or too short, or when an axis that shows numbers has no
-    label (write the unit into it: "loss (nats)"); TypeError when `fig` is no figure.
+    Raises ValueError when `alt` is missing or too short, when an axis that shows numbers has no
+    label (write the unit into it: "loss (nats)"), or when a line's colour is hard to see on a
+    white page or on a dark one; TypeError when `fig` is no figure.
     """
     import matplotlib.pyplot as plt
     from IPython import get_ipython
@@ -124,6 +129,7 @@ def show(fig, alt, caption=""):
         raise TypeError(f"show needs a matplotlib Figure: got {type(fig).__name__}")
     alt = check_alt(alt)
     _check_axes(fig)
+    _check_lines(fig)
     markup = to_html(fig, alt, caption)
     plt.close(fig)
     if get_ipython() is None:
@@ -169,7 +175,7 @@ def to_svg(fig):
     svg = _own_ids(svg)
     width, height = (float(v) for v in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
     natural = _GROW * width * 96 / 72
-    narrow = math.ceil(width * min(1.0, _SMALLEST_TEXT_PX / _smallest_text(fig)))
+    narrow = math.ceil(min(width * _SMALLEST_TEXT_PX / _smallest_text(fig), _COLUMN_PX))
     box = f"width:{natural:.0f}px;max-width:100%;min-width:{narrow}px"
     root = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
@@ -180,8 +186,12 @@ def to_svg(fig):
 
 
 def _with_labels(fig):
-    """The figure's box in inches, grown where a label is longer than its axis and would be cut."""
+    """The figure's box in inches, grown where a label is longer than its axis and would be cut.
+
+    The layout stays as it is then: drawn again, it would move and be cut by the box of before.
+    """
     fig.canvas.draw()
+    fig.set_layout_engine("none")
     return mpl.transforms.Bbox.union([fig.bbox_inches, fig.get_tightbbox()])
 
 
@@ -215,6 +225,33 @@ def _check_axes(fig):
                     f'ax.set_{name}label("quantity (unit)"), or ax.set_{name}ticks([]) if the '
                     "numbers mean nothing"
                 )
+
+
+def _check_lines(fig):
+    """Raise unless every line stands out from both pages; a picture under it is its own page."""
+    for ax in fig.axes:
+        for line in ax.get_lines() if not ax.images else ():
+            colour = mpl.colors.to_hex(line.get_color())
+            least = min(contrast(colour, page) for page in PAGES)
+            if colour not in (INK, "#000000") and least < CONTRAST:  # these two turn with the page
+                raise ValueError(
+                    f"a line of colour {colour} has a contrast of {least:.1f} with a white or a "
+                    f"dark page, and {CONTRAST} is wanted: take one of style.COLORS, or style.INK"
+                )
+
+
+def contrast(one, other):
+    """The contrast ratio of two colours, 1 to 21, as WCAG 2 defines it."""
+
+    def luminance(colour):
+        rgb = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+            for c in mpl.colors.to_rgb(colour)
+        ]
+        return 0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def _smallest_text(fig):

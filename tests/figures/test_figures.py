@@ -118,6 +118,26 @@ def test_an_unlabelled_colour_bar_is_refused():
         show(fig, alt=ALT)
 
 
+@pytest.mark.parametrize("colour", ["#440154", "#bddf26", "white"])
+def test_a_line_that_a_white_or_a_dark_page_hides_is_refused(shown, colour):
+    fig = line_figure()
+    fig.axes[0].plot([0, 10], [0, 1], color=colour)
+    with pytest.raises(ValueError, match="contrast"):
+        show(fig, alt=ALT)
+
+
+def test_lines_in_the_book_s_colours_and_over_a_picture_are_taken(shown):
+    fig, (ax, over) = plt.subplots(1, 2)
+    ax.set(xlabel="step", ylabel="loss (nats)")
+    for colour in (*style.SIZES, "k"):
+        ax.plot([0, 1], color=colour)
+    over.imshow(np.eye(3))
+    over.axhline(1, color="white")
+    over.set(xticks=[], yticks=[])
+    show(fig, alt=ALT)
+    assert shown
+
+
 # --- markup
 
 
@@ -194,6 +214,19 @@ def test_a_label_longer_than_its_axis_is_not_cut_and_other_figures_keep_their_si
     assert size(long)[1] > height + 40
 
 
+def test_no_label_is_cut_however_often_the_layout_was_made():
+    fig, axes = plt.subplots(1, 2, figsize=(6.8, 3.3), sharey=True)
+    for ax in axes:
+        image = ax.imshow(np.eye(12))
+        ax.set_yticks(range(12), ["expensive"] * 12, fontsize=8)
+        ax.set_xticks(range(12), ["expensive"] * 12, fontsize=8, rotation=90)
+    fig.colorbar(image, ax=axes, label="cosine", shrink=0.75)
+    for _ in range(5):
+        box = style._with_labels(fig)
+        fig.canvas.draw()
+        assert box.x0 <= fig.get_tightbbox().x0 and box.y0 <= fig.get_tightbbox().y0
+
+
 def test_a_drawing_of_many_parts_becomes_png_with_the_alt_on_the_image():
     fig, ax = plt.subplots()
     ax.scatter(*np.random.default_rng(0).normal(size=(2, 9000)))
@@ -204,12 +237,13 @@ def test_a_drawing_of_many_parts_becomes_png_with_the_alt_on_the_image():
 
 
 def test_text_is_never_drawn_smaller_than_nine_pixels():
-    for width in (5.4, 8.0, 11.0):
+    # the style's tick labels have 10 points
+    for width, smallest in ((5.4, 10), (8.0, 10), (5.4, 7), (7.6, 7)):
         fig = line_figure()
         fig.set_size_inches(width, 3)
+        fig.axes[0].text(0, 0, "small", fontsize=smallest)
         svg = style.to_svg(fig)
         narrow = int(re.search(r"min-width:(\d+)px", svg).group(1))
-        smallest = 10  # the style's tick labels, in points
         assert narrow / (width * 72) * smallest >= 9
     assert int(re.search(r"min-width:(\d+)px", style.to_svg(line_figure())).group(1)) <= 358
 

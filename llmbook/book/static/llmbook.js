@@ -6,12 +6,22 @@
   // others and lose their click handlers.
   window.FontAwesomeConfig = { ...window.FontAwesomeConfig, observeMutations: false };
 
+  // What scrolls sideways says on which sides there is more (data-more), for the style to show it,
+  // and scrolls from the keyboard too. Folds open and windows turn: each box is watched.
   document.addEventListener("DOMContentLoaded", () => {
-    // What scrolls sideways can be scrolled from the keyboard too.
+    const look = (box) => {
+      const left = box.scrollLeft, right = box.scrollWidth - box.clientWidth - left;
+      const sides = [left > 1 && "left", right > 1 && "right"].filter(Boolean);
+      if (sides.length) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+      box.dataset.more = sides.join(" ");
+    };
+    const sizes = new ResizeObserver((changed) => changed.forEach(({ target }) => look(target)));
     const wide = ".wide-table, .pst-scrollable-table-container, .claim, div.cell_output .output, " +
       ".llm-figure .plot";
     for (const box of document.querySelectorAll(wide)) {
-      if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+      sizes.observe(box);
+      box.addEventListener("scroll", () => look(box), { passive: true });
     }
   });
 
