@@ -13,6 +13,7 @@ from torch import nn
 from llmbook import seeds
 from llmbook.decoding import generate
 from llmbook.losses import log_probs
+from llmbook.models.mixtral import Mixtral, MixtralConfig
 from llmbook.training import Interrupted, Log, TrainConfig, TrainingDiverged, Update, train
 from llmbook.training.checkpoint import Checkpoints
 from llmbook.training.evaluate import stream_nats, validation_loss
@@ -59,6 +60,25 @@ def test_accumulated_micro_batches_are_one_large_batch(kept, accumulate):
         assert norm_b.item() == pytest.approx(norm_a.item(), rel=1e-5)
     for p, q in zip(whole.parameters, parts.parameters, strict=True):
         assert (p - q).abs().max() < 1e-6
+
+
+def test_the_experts_balance_has_the_same_weight_in_one_batch_and_in_many():
+    """Copies of a row, so that any part of the batch has the balance of the whole."""
+    inputs, targets = (t.repeat(4, 1) for t in tiny_windows().batch(0, 1))
+    norms = {}
+    for balance in (0.0, 10.0):
+        for accumulate in (1, 4):
+            torch.manual_seed(0)
+            shape = MixtralConfig(
+                VOCAB, LENGTH, 16, 2, 2, n_kv_heads=2, d_ff=16, balance=balance, with_balance=True
+            )
+            config = dataclasses.replace(CONFIG, clip=0.0, accumulate=accumulate)
+            found = Update(Mixtral(shape), config)((inputs, targets))
+            norms[balance, accumulate] = [value.item() for value in found]
+    for balance in (0.0, 10.0):
+        one, many = norms[balance, 1], norms[balance, 4]
+        assert many == pytest.approx(one, rel=1e-4)
+    assert norms[10.0, 1][0] > norms[0.0, 1][0] + 5  # the balance is in the loss
 
 
 def test_a_micro_batch_without_any_target_is_refused_when_there_is_no_other():
