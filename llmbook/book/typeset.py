@@ -13,7 +13,7 @@ phi φ omega ω Delta Δ Sigma Σ Phi Φ Omega Ω cdot · times × le ≤ ge ≥
 sum ∑ prod ∏ infty ∞ dots … odot ⊙ partial ∂ top ⊤ ell ℓ sim ∼ mid | log log exp exp sin sin
 cos cos tanh tanh max max min min ln ln softmax softmax { { } }""".split()
 SIGNS = dict(zip(_NAMED[::2], _NAMED[1::2], strict=True)) | {",": "\u2009"}
-_TOKEN = re.compile(r"\\([A-Za-z]+|[,{}])|([_^{}])|(\s+)|([A-Za-z])|([\d.,]+)|(.)")
+_TOKEN = re.compile(r"\\([A-Za-z]+|[,{}])|([_^{}])|(\s+)|([A-Za-z])|(\d+(?:[.,]\d+)*)|(.)")
 _SPACED = {"=", "+", "−", "<", ">", "≤", "≥", "≠", "≈", "→", "∈", "·", "×", "±", "∼"}
 
 

@@ -1,5 +1,7 @@
 """Formulas and questions in boxes, which no program sets: the same in every host."""
 
+import re
+
 import pytest
 
 from llmbook.book import predictions, records
@@ -16,6 +18,7 @@ from llmbook.book.typeset import to_html, to_text
         (r"$\sqrt{d/2}$", '√<span class="root"><i>d</i>/2</span>', "√(d/2)"),
         (r"$2\pi \le 10000^{2i/d}$", "2π\u2009≤\u200910000<sup>2<i>i</i>/<i>d</i></sup>", None),
         (r"$\text{PE}(t)$", "PE(<i>t</i>)", "PE(t)"),
+        ("$x_1, 60,611$", "<i>x</i><sub>1</sub>,60,611", "x_1, 60,611"),
         (r"$-x$", "−\u2009<i>x</i>", "−x"),
     ],
 )
@@ -37,6 +40,8 @@ def test_every_text_of_the_ledger_can_be_set():
     for row in records.ledger().values():
         for field in ("statement", "note"):
             assert to_html(row[field]) and "$" not in to_text(row[field])
+            plain = "".join(row[field].split("$")[::2])
+            assert not re.search(r"[_^]", plain), f"{row['id']}: a formula without dollars"
 
 
 # --- predict first
