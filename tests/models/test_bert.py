@@ -23,6 +23,7 @@ from llmbook.models.bert import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from llmbook.models.roberta import RobertaConfig, RobertaForMaskedLM
 
 CONFIGS = {
     "tied": {"hidden_size": 24, "num_attention_heads": 4},
@@ -208,6 +209,15 @@ def test_published_sizes_have_the_published_number_of_parameters():
 
 
 @torch.no_grad()
+def test_robertas_defaults_are_the_published_base_model_s():
+    with torch.device("meta"):
+        assert RobertaForMaskedLM(RobertaConfig()).n_parameters == 124_697_433
+    assert (RobertaConfig().eps, RobertaConfig().pad_id) == (1e-5, 1)
+    assert RobertaConfig(pad_id=0).first_position == 1
+    with pytest.raises(ValueError, match="pad_id must be a whole number of at least 0: got -1"):
+        RobertaConfig(pad_id=-1)
+
+
 def test_the_hubs_bert_loads_as_any_of_its_classes(tmp_path):
     """`gamma`/`beta`, all pre-training heads, the `bert.` prefix, a config that says MaskedLM."""
     model = theirs("BertForPreTraining")

@@ -1,6 +1,7 @@
 """Mixtral and Qwen2-MoE: those of `transformers` on the same weights, both layouts on disk."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from llmbook.decoding import generate
 from llmbook.models import load
 from llmbook.models.mistral import MistralConfig
 from llmbook.models.mixtral import Mixtral, MixtralConfig
+from llmbook.models.qwen import WindowsConfig
 from llmbook.models.qwen2_moe import Qwen2Moe, Qwen2MoeConfig
 
 MIXTRAL = {
@@ -224,6 +226,19 @@ def test_sizes_that_it_shares_with_llama_are_looked_at_and_ids_are_theirs():
     assert (ours.bos_id, ours.eos_id) == (own.bos_token_id, own.eos_token_id)
     assert ours.with_balance is own.output_router_logits is False
     assert ours.balance == own.router_aux_loss_coef
+
+
+def test_qwens_defaults_are_theirs_but_for_the_base_that_was_published():
+    stored = json.loads(transformers().Qwen2MoeConfig().to_json_string(use_diff=False))
+    assert Qwen2MoeConfig() == replace(Qwen2Moe.config_from(stored), rope_base=1e6)
+
+
+def test_a_window_is_of_layers_that_there_are():
+    assert WindowsConfig(n_layers=2, window=4, window_layers=(1,)).window_of(0) is None
+    with pytest.raises(
+        ValueError, match="window_layers must be a whole number from 0 to 1: got 2"
+    ):
+        WindowsConfig(n_layers=2, window=4, window_layers=(2,))
 
 
 def test_a_window_of_one_token_is_a_window():

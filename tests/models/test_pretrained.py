@@ -16,6 +16,7 @@ from llmbook.models.bert import Bert, BertConfig, BertForMaskedLM
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.models.llama import Llama, LlamaConfig
 from llmbook.models.pretrained.files import CONFIG, INDEX, SINGLE, write_checkpoint
+from llmbook.models.pretrained.generation import generation_from, generation_to
 
 IDS = torch.tensor([[5, 3, 8, 1], [2, 2, 9, 0]])
 
@@ -55,6 +56,49 @@ def same(a, b):
 def edit(path, **changes):
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, **changes}))
+
+
+# --- what stands beside the weights
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_how_to_generate_is_written_beside_a_model_and_read_again(existing, tmp_path):
+    model = gpt()
+    if existing:
+        model.save(tmp_path / "a")
+    model.generation_config, model.generation_in_config = {"top_k": 3, "new": [1]}, False
+    model.save(tmp_path / "a")
+    again = load(tmp_path / "a")
+    assert again.generation_config == {"top_k": 3, "new": [1]} and not again.generation_in_config
+
+
+def test_how_to_generate_goes_back_to_where_it_stood(tmp_path):
+    assert generation_from(tmp_path, {"top_k": 3, "n_embd": 12}) == ({"top_k": 3}, True)
+    assert generation_from(tmp_path, {"n_embd": 12}) == (None, True)
+    config = {"n_embd": 12}
+    assert generation_to(None, True, config) == (None, config)
+    assert generation_to({"top_k": 3}, False, config) == ({"top_k": 3}, config)
+    assert generation_to({"top_k": 3}, True, config) == (None, {"n_embd": 12, "top_k": 3})
+    both = {"top_k": 3, "new": 1}  # what config.json has no place for needs the file
+    assert generation_to(both, True, config) == (both, {"n_embd": 12, "top_k": 3})
+
+
+def test_the_mode_of_new_files_stays_this_process_s(tmp_path):
+    before = os.umask(0o027)
+    try:
+        gpt().save(tmp_path / "a")
+        assert os.umask(0o027) == 0o027
+        assert (tmp_path / "a" / SINGLE).stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
+def test_a_class_without_a_config_says_so_and_files_are_cut_at_five_gigabytes():
+    with pytest.raises(NotImplementedError):
+        pretrained.Pretrained.config_from({})
+    with pytest.raises(NotImplementedError):
+        pretrained.Pretrained().config_to()
+    assert pretrained.SHARD_BYTES == 5 * 10**9
 
 
 # --- whole folders

@@ -271,6 +271,8 @@ def test_initial_weights_are_spread_as_theirs(case):
         if tensor.ndim == 2 and tensor.numel() > 1000 and name in expected:
             assert 0.85 < tensor.std() / expected[name].std() < 1.15, name
             compared += 1
+        elif "relative_attention_bias" in name:  # a small table
+            assert 0.6 < tensor.std() / expected[name].std() < 1.6, name
     assert compared > 20
 
 

@@ -255,8 +255,20 @@ def test_saved_and_loaded_it_says_the_same(tmp_path, options):
     again = models.load(tmp_path / "model")
     ids = torch.randint(3, 23, (2, 6))
     assert again.config == model.config and not again.training
+    assert again.config_to()["is_encoder_decoder"] is True  # as others ask it
     assert (again.head.weight is again.tokens.weight) is model.config.tied
     assert torch.equal(again(ids, ids), model(ids, ids))
+
+
+def test_matrices_start_as_glorot_and_bengio_have_them_and_biases_at_0():
+    model = Transformer(TransformerConfig(50, 64, 4, d_ff=256, n_encoder_layers=1))
+    for layer in (*model.encoder, *model.decoder):
+        weight = layer.transform.sublayer.down.weight
+        bound = (6 / sum(weight.shape)) ** 0.5
+        assert 0.95 * bound < weight.abs().max() <= bound
+        assert abs(weight.std() / (bound / 3**0.5) - 1) < 0.03
+    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    assert biases and not any(bias.any() for bias in biases)
 
 
 def test_the_same_seed_starts_the_same_and_dropout_is_only_for_training():
