@@ -142,7 +142,7 @@ def test_the_record_is_whole():
         run["curve"][-1][0] == (moe.LONGER if key.startswith("dense longer") else moe.TEXT_STEPS)
         for key, run in past["text"].items()
     )
-    assert len(past["upcycle"]) == 6 and len(past["more experts"]) == 5
+    assert len(past["upcycle"]) == 2 * len(moe.SEEDS) and len(past["more experts"]) == 5
 
 
 def test_without_a_remedy_the_recorded_routers_stay_collapsed_and_with_one_they_do_not():
