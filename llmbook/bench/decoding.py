@@ -201,6 +201,8 @@ def _race_int8(case, ours, small, ids, options):
     if not peers.installed():
         print(f"{case:34} {peers.NOT_INSTALLED}", flush=True)
         return outcomes
+    if peers.has_tiles():
+        print(f"{case:34} {peers.WITHOUT_TILES}", flush=True)
     write = peers.llama_cpp(ours, torch.get_num_threads())
     runs["llama.cpp"] = lambda: write(ids[0].tolist(), new)
     text = torch.cat([ids, torch.tensor([runs["llama.cpp"]()])], 1)

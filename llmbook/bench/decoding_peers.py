@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+WITHOUT_TILES = "llama.cpp: without AMX tiles, and so without layouts of its own for the weights"
 NOT_INSTALLED = "llama.cpp: not installed (pip install 'llmbook[bench]')"
 
 
@@ -53,23 +54,29 @@ def llama_cpp(model, threads, folder=None):
     return run
 
 
+def has_tiles():
+    """Whether Linux says that this processor has AMX."""
+    info = Path("/proc/cpuinfo")
+    return info.is_file() and " amx_tile " in info.read_text()
+
+
 @contextlib.contextmanager
 def _without_tiles():
     """llama.cpp without its own layouts of weights, on a processor that has AMX.
 
-    Its products in AMX tiles ended the process in a virtual machine (0.3.36). A single row, which
-    is what is raced, gains nothing from tiles.
+    Its products in AMX tiles ended the process in a virtual machine (0.3.36), and nothing but all
+    of its layouts can be left out. What they would gain there is not measured: the race says so.
     """
     import llama_cpp.llama_cpp as library
 
-    info, usual = Path("/proc/cpuinfo"), library.llama_model_default_params
+    usual = library.llama_model_default_params
 
     def plain():
         found = usual()
         found.use_extra_bufts = False
         return found
 
-    if info.is_file() and " amx_tile " in info.read_text():
+    if has_tiles():
         library.llama_model_default_params = plain
     try:
         yield

@@ -6,7 +6,7 @@ A notebook's markdown holds nothing that only this program reads:
   `[Vaswani et al. 2017](https://arxiv.org/abs/1706.03762 "vaswani2017attention")`. On the page it
   leads to the entry among the references;
 * a link to another chapter whose title is a row of the ledger leads to that claim's box there:
-  `[judged there](scaling.ipynb "scale-few-shot")`;
+  `[judged there](scaling.ipynb "scale-few-shot-appears")`;
 * a box is a block quote that begins with bold words, which become its title;
 * `[set the base to 100](#figure:rotary?base=100)` sets a figure, `[this](#claim-ID)` opens the
   claim with that id: see static/llmbook.js.

@@ -235,14 +235,16 @@ def _check(u, delta, A, B, C, D, z, delta_bias, initial_state, starts):
     sizes = dict(zip(("batch", "tokens", "channels"), u.shape, strict=True))
     tensor("A", A, "channels d_state", float, **sizes)
     sizes["d_state"] = A.shape[1]
-    for axes, given in (
-        ("batch tokens channels", {"delta": delta, "z": z}),
-        ("batch tokens d_state", {"B": B, "C": C}),
-        ("channels", {"D": D, "delta_bias": delta_bias}),
+    tensor("delta", delta, "batch tokens channels", float, **sizes)
+    for name, x in (("B", B), ("C", C)):
+        tensor(name, x, "batch tokens d_state", float, **sizes)
+    for name, x, axes in (
+        ("z", z, "batch tokens channels"),
+        ("D", D, "channels"),
+        ("delta_bias", delta_bias, "channels"),
     ):
-        for name, x in given.items():
-            if x is not None or name in ("delta", "B", "C"):
-                tensor(name, x, axes, float, **sizes)
+        if x is not None:
+            tensor(name, x, axes, float, **sizes)
     on_device("u", u.device, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
     high = state_dtype(u, A)
     check_state(initial_state, "batch channels d_state", high, "u", u.device, **sizes)

@@ -95,7 +95,6 @@ def points():
     for seed in SEEDS:
         for start in BEGINNINGS:
             yield "beginning", f"{start}/{seed}", (beginning_run, start, seed)
-    for seed in SEEDS:
         for start in STARTS:
             yield "reward", f"{start}/{seed}", (reward_run, start, seed)
     for seed in SEEDS:  # whatever of these is stopped has whole seeds
