@@ -30,10 +30,8 @@ class Law:
     beta: float
 
     def __post_init__(self):
-        for name, least in (("E", 0), ("A", 0), ("B", 0), ("alpha", 0), ("beta", 0)):
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be at least {least}: got {value}")
+        for name in ("E", "A", "B", "alpha", "beta"):
+            checks.number(name, getattr(self, name), least=0)
 
     def loss(self, n, d):
         """The loss of n parameters after d tokens, in nats a token; numbers or arrays."""

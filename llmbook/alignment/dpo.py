@@ -137,10 +137,10 @@ class OnlineDPO(DPO):
 
     def batch_at(self, step):
         """The tensors of a step: as many pairs as there are prompts."""
-        dice = generator(self.seed, "rollouts", step)
+        rng = generator(self.seed, "rollouts", step)
         try:
             rollouts = roll_out(
-                self.model, self.prompts_at(step), self.n, seed=dice, **self.settings
+                self.model, self.prompts_at(step), self.n, seed=rng, **self.settings
             )
         except NotFinite as error:
             raise Collapsed(str(error), step) from error

@@ -91,7 +91,7 @@ def roll_out(model, prompts, n=1, *, max_new_tokens, temperature=1.0, eos_id=Non
     whole("n", n, least=1)
     whole("max_new_tokens", max_new_tokens, least=1)
     number("temperature", temperature, above=0)
-    own, dice = unwrapped(model), as_generator(seed)
+    own, rng = unwrapped(model), as_generator(seed)
     ends = end_ids(own, eos_id)
     device = next(own.parameters()).device
     ids, keep = pad_left(prompts, pad_id=0, device=device)
@@ -114,7 +114,7 @@ def roll_out(model, prompts, n=1, *, max_new_tokens, temperature=1.0, eos_id=Non
             log_p = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
             if log_p[:, 0].isnan().any():  # one nan among the logits makes the whole row nan
                 raise NotFinite(f"the policy's logits are not finite at token {step} of an answer")
-            token = _drawn(log_p.exp().cpu(), dice).to(device)
+            token = _drawn(log_p.exp().cpu(), rng).to(device)
             nats.append(log_p.gather(-1, token[:, None])[:, 0] * alive)
             chosen.append(torch.where(alive, token, IGNORED))
             writer.append(torch.where(alive, token, 0))
@@ -128,13 +128,13 @@ def roll_out(model, prompts, n=1, *, max_new_tokens, temperature=1.0, eos_id=Non
     return Rollouts(text, mask, targets.clone(), torch.stack(nats, 1).clone(), ~alive, n)
 
 
-def _drawn(p, dice):
+def _drawn(p, rng):
     """A token of each row, i with probability p_i: int64 (rows,) for p (rows, V) on the CPU.
 
     The largest p_i / e_i, with e_i drawn from Exp(1): torch.multinomial's own draws, bit for bit,
     without its checks of p, which take as long as the sampling of a small vocabulary.
     """
-    return p.div_(torch.empty_like(p).exponential_(1, generator=dice)).argmax(-1)
+    return p.div_(torch.empty_like(p).exponential_(1, generator=rng)).argmax(-1)
 
 
 def pad_left(prompts, pad_id=0, device=None):

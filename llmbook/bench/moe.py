@@ -6,6 +6,9 @@ by expert and back is counted. Peers get the same weights and choices. `dense` i
 feed-forward layer of width k · F, which does as many operations for each token. Routing is
 balanced, or Zipf: expert i is wanted with a probability in proportion to 1/i.
 
+`--parts products` sets the experts' matrix products alone against ours, on slots that lie in order
+already: nobody who leaves them to the same library can be faster than that.
+
 Then the peak of the memory of one such run above its inputs, ours beside every peer's, each in a
 process of its own (Linux, on a CPU), for the first routing and the last pass.
 """
@@ -24,7 +27,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1, "float16": 2e-2}
 PEERS = ("eager", "batched_mm", "grouped_mm", "F.grouped_mm", "dense")
 # transformers' batched experts copy a matrix for each slot; above this many bytes: left out
 BATCHED_BYTES = 4 * 2**30
-PARTS = ("race", "memory")
+PARTS = ("race", "memory", "products")
 
 
 def add_arguments(parser):
@@ -40,7 +43,9 @@ def add_arguments(parser):
     add("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="default: all")
     add("--backend", default="auto", help="ours: auto, sorted, grouped, triton (default auto)")
     add("--dtype", choices=list(DTYPES), default="float32", help="default float32")
-    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="which (default: all)")
+    add(
+        "--parts", nargs="+", choices=PARTS, default=PARTS[:2], help="which (default: race memory)"
+    )
 
 
 def run(options, report):
@@ -54,6 +59,8 @@ def run(options, report):
     ]
     for case in cases if "race" in options.parts else ():
         report(_name(*case), _race, *case, options)
+    for case in cases if "products" in options.parts else ():
+        report(_name(*case), _race_products, *case, options)
     if "memory" in options.parts and memory.is_told() and options.device.type == "cpu":
         for n_experts, tokens, *kind in cases:
             if kind == [options.routing[0], options.passes[-1]]:
@@ -150,6 +157,49 @@ def _race(n_experts, tokens, routing, passes, options):
     if not outcomes:
         raise WrongResultError("no peer could be run")
     return outcomes
+
+
+def _race_products(n_experts, tokens, routing, passes, options):
+    """Ours against its matrix products alone: the speed is their share of our time."""
+    chosen, leaves, upstream = _inputs(n_experts, tokens, routing, options)
+    outcome = run_pair(
+        _name(n_experts, tokens, routing, passes),
+        {
+            "ours": lambda: _step(_ours(chosen, options.backend), leaves, upstream, passes),
+            "its products": _products_alone(chosen, leaves, passes),
+        },
+        {"ours": 0.0, "its products": 0.0},
+        tolerance=TOLERANCE[options.dtype],
+        device=options.device,
+        repeats=options.repeats,
+        warmup=options.warmup,
+    )
+    return [outcome]
+
+
+def _products_alone(chosen, leaves, passes):
+    """A function that does the experts' matrix products and nothing else: two, or six each."""
+    x, _, in_weight, down_weight = leaves
+    counts = chosen.flatten().bincount(minlength=len(in_weight)).tolist()
+    ends = torch.tensor(counts).cumsum(0).tolist()
+    pieces = [(e, slice(b - n, b)) for e, (n, b) in enumerate(zip(counts, ends, strict=True)) if n]
+    rows, hidden = (x.new_ones(ends[-1], n) for n in (x.shape[1], in_weight.shape[1]))
+    bent = x.new_ones(ends[-1], down_weight.shape[2])
+    d_in, d_down = torch.empty_like(in_weight), torch.empty_like(down_weight)
+
+    def run():
+        for e, at in pieces:
+            torch.mm(rows[at], in_weight[e].t(), out=hidden[at])
+            torch.mm(bent[at], down_weight[e].t(), out=rows[at])
+        for e, at in pieces if passes == "both" else ():
+            torch.mm(rows[at], down_weight[e], out=bent[at])
+            torch.mm(hidden[at].t(), rows[at], out=d_in[e])
+            torch.mm(rows[at].t(), bent[at], out=d_down[e])
+            torch.mm(hidden[at], in_weight[e], out=rows[at])
+        for made in (rows, hidden, bent):
+            made.fill_(1)  # what grows from turn to turn would overflow
+
+    return run
 
 
 def _theirs(options, n_experts, chosen):

@@ -216,7 +216,7 @@ class _Job:
         own = unwrapped(model)
         self.settings, self.ends = settings, end_ids(own, settings.eos_id)
         self.pad_id = _pad_id(own, settings.pad_id, self.ends)
-        self.dice = as_generator(settings.seed)
+        self.rng = as_generator(settings.seed)
         self.writer = Writer(
             model,
             input_ids,
@@ -261,7 +261,7 @@ class _Job:
                 token = logits.argmax(-1)
             else:
                 p = samplers.probabilities(logits, *cuts).cpu()
-                token = torch.multinomial(p, 1, generator=self.dice)[:, 0].to(logits.device)
+                token = torch.multinomial(p, 1, generator=self.rng)[:, 0].to(logits.device)
             if ends:
                 ids = [self.pad_id if d else i for d, i in zip(done, token.tolist())]
                 if any(done):

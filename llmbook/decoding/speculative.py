@@ -67,7 +67,7 @@ def speculate(
     whole("max_new_tokens", max_new_tokens, least=1)
     own, other = unwrapped(model), unwrapped(draft)
     _check_pair(own, other, input_ids)
-    ends, dice = frozenset(end_ids(own, eos_id)), as_generator(seed)
+    ends, rng = frozenset(end_ids(own, eos_id)), as_generator(seed)
     cuts = temperature, top_k, top_p, min_p
     calls = guessed = accepted = 0
     with torch.no_grad(), evaluating(model), evaluating(draft):
@@ -80,13 +80,13 @@ def speculate(
             held, q = writer.length, []
             for _ in range(min(guesses, last - held - 1)):
                 q.append(distribution(drafter.next_logits(), *cuts)[0])
-                drafter.append(_draw(q[-1], dice, writer.tokens))
+                drafter.append(_draw(q[-1], rng, writer.tokens))
             for token in drafter.tokens[0, held:]:
                 writer.append(token[None])
             behind = writer.new_logits()[0, -len(q) - 1 :]  # of each guess, and of the one before
             p = distribution(behind.float(), *cuts)
             calls, guessed = calls + 1, guessed + len(q)
-            n, token = _judge(p, q, writer.tokens[0, held:].tolist(), dice)
+            n, token = _judge(p, q, writer.tokens[0, held:].tolist(), rng)
             new = [*writer.tokens[0, held : held + n].tolist(), token]
             stop = next((i + 1 for i, one in enumerate(new) if one in ends), None)
             accepted += n
@@ -119,17 +119,17 @@ def residual(p, q):
     return rest / total if total > 0 else p
 
 
-def _judge(p, q, guesses, dice):
+def _judge(p, q, guesses, rng):
     """How many guesses stand, and the token after them."""
     for n, (mine, its, x) in enumerate(zip(p, q, guesses)):
-        if torch.rand((), generator=dice).item() >= acceptance(mine, its)[x].item():
-            return n, int(_draw(residual(mine, its), dice, p))
-    return len(q), int(_draw(p[len(q)], dice, p))
+        if torch.rand((), generator=rng).item() >= acceptance(mine, its)[x].item():
+            return n, int(_draw(residual(mine, its), rng, p))
+    return len(q), int(_draw(p[len(q)], rng, p))
 
 
-def _draw(p, dice, like):
+def _draw(p, rng, like):
     """One token from p (V,): int64 (1,)."""
-    return torch.multinomial(p.cpu(), 1, generator=dice).to(like.device)
+    return torch.multinomial(p.cpu(), 1, generator=rng).to(like.device)
 
 
 def _check_pair(model, draft, input_ids):

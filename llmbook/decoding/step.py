@@ -11,6 +11,7 @@ another kind of block, a hook, a wrapper, autocast; then the model is called as 
 Shapes: B rows, T tokens that there is room for, d = head_dim, h query heads and g key/value heads.
 """
 
+import functools
 import math
 
 import torch
@@ -26,6 +27,8 @@ from llmbook.multihead import MultiHeadAttention
 from llmbook.positions import Rotary
 from llmbook.quantization import QuantizedAttention
 
+COPIED = 2**26  # bytes of weights that may be copied into another layout
+WORTH_COPIES = 32  # tokens to come for which it is done: it takes about as long as ten
 _OURS = ("forward", "hidden", "_run", "places")  # what a model must not have changed
 _NORMS = (LayerNorm, RMSNorm)
 _PARTS = {"norm1", "attention", "norm2", "ffn", "dropout"}
@@ -55,14 +58,15 @@ def applies(model, cache):
     )
 
 
-def step_for(model, cache, keep=None, backend="step"):
+def step_for(model, cache, keep=None, backend="step", copies=None):
     """A function `step(token)` for a filled cache: token (B,) int64 → logits (B, V).
 
     It reads one token a row and adds it to the cache, in inference mode. keep: bool (B, length),
     False at the padding of what the cache holds, or None; the tokens to come are none. The cache
     must not be reordered behind its back, nor cropped into its padding: ask for a new step then.
     For models and caches that `applies` accepts. backend: "step", or "compiled" where its
-    `why_not` says nothing.
+    `why_not` says nothing. copies: a dictionary that keeps weights in another layout from one step
+    to the next that is asked for; None for none.
     """
     held, keys = cache.length, cache[0].keys
     rows, room, device = keys.shape[0], keys.shape[2], keys.device
@@ -77,15 +81,19 @@ def step_for(model, cache, keep=None, backend="step"):
         return compiled.step_for(model, cache, turns, hidden, bias)
     # One row needs no matrix of rows: products with a vector are a little faster.
     alone = rows == 1 and device.type == "cpu" and keys.dtype.itemsize > 2 and _all_plain(model)
+    lay = None
+    if copies is not None and _pays(model, room - held, keys):
+        lay = functools.partial(_along_its_longer_side, copies=copies)
     layers = [
         (
             _norm(block.norm1),
-            *_attention(block.attention, kept, bias, alone),
-            _feed_forward(block, alone),
+            *_attention(block.attention, kept, bias, alone, lay),
+            _feed_forward(block, alone, lay),
         )
         for block, kept in zip(model.blocks, cache, strict=True)
     ]
-    norm, head, kept_by_layer = _norm(model.norm), _product(model.head, None, alone), list(cache)
+    head, kept_by_layer = _product(model.head, None, alone, lay), list(cache)
+    norm = _norm(model.norm)
 
     @torch.inference_mode()
     def step(token):
@@ -112,7 +120,7 @@ def step_for(model, cache, keep=None, backend="step"):
 # --- the parts of a block
 
 
-def _attention(layer, kept, bias, alone):
+def _attention(layer, kept, bias, alone, lay):
     """Three maps: (B, d_model) → queries, keys, values (B, (h + 2 g) d) → heads (B, h d) → x."""
     h, g, d = layer.n_heads, layer.n_kv_heads, layer.head_dim
     keys, values, rows = kept.keys, kept.values, kept.keys.shape[0]  # (B, g, T, d)
@@ -140,8 +148,8 @@ def _attention(layer, kept, bias, alone):
     if isinstance(layer, QuantizedAttention):
         project = layer.packed
     else:
-        project = _product(layer.in_proj_weight, layer.in_proj_bias, alone)
-    return project, see, _product(layer.out_proj, None, alone)
+        project = _product(layer.in_proj_weight, layer.in_proj_bias, alone, lay)
+    return project, see, _product(layer.out_proj, None, alone, lay)
 
 
 def _products_of_heads(keys, values, group):
@@ -173,14 +181,14 @@ def _rotary_tables(rotate, places, dtype):
     return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
 
-def _feed_forward(block, alone):
+def _feed_forward(block, alone, lay):
     """x (B, d_model) → x + FFN(norm(x))."""
     norm, net = _norm(block.norm2), block.ffn
     act = ACTIVATIONS[net.activation]
-    up, down = _product(net.up, None, alone), _product(net.down, None, alone)
+    up, down = (_product(layer, None, alone, lay) for layer in (net.up, net.down))
     if type(net) is FeedForward:
         return lambda x: down(act(up(norm(x)))).add_(x)
-    gate = _product(net.gate, None, alone)
+    gate = _product(net.gate, None, alone, lay)
 
     def transform(x):
         y = norm(x)
@@ -202,12 +210,16 @@ def _norm(layer):
     return lambda x: x.div(torch.hypot(norm(x, 2, -1, True), least)).mul_(root)
 
 
-def _product(layer, bias, alone):
-    """x → x Wᵀ + b, of a linear layer or of W and b themselves; alone: x is one vector."""
+def _product(layer, bias, alone, lay):
+    """x → x Wᵀ + b, of a linear layer or of W and b themselves; alone: x is one vector.
+
+    lay: how the matrix should lie, a function of it, or None for as it is.
+    """
     if isinstance(layer, nn.Module):
         if type(layer) is not nn.Linear:
             return layer  # any other that maps (B, d_in) to (B, d_out)
         layer, bias = layer.weight, layer.bias
+    layer = layer if lay is None else lay(layer)
     if alone:
         if bias is None:
             return lambda x: torch.mv(layer, x)
@@ -216,6 +228,26 @@ def _product(layer, bias, alone):
     if bias is None:
         return lambda x: torch.mm(x, turned)
     return lambda x: torch.addmm(bias, x, turned)
+
+
+def _pays(model, rows_to_come, like):
+    """Are copies of the weights, laid out the other way, worth their making and their room?"""
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    plain = like.device.type == "cpu" and like.dtype.itemsize > 2
+    return plain and held <= COPIED and rows_to_come >= WORTH_COPIES
+
+
+def _along_its_longer_side(weight, copies):
+    """The matrix (out, in), its numbers one behind the other along the longer of the two sides.
+
+    A processor reads long rows at the rate of its memory, and short ones at a third of that:
+    with one row of x, 688 × 256 took 3 times as long as 256 × 688. copies: {weight: its copy}.
+    """
+    if weight.shape[0] <= weight.shape[1]:
+        return weight
+    if weight not in copies:
+        copies[weight] = weight.t().contiguous().t()
+    return copies[weight]
 
 
 # --- where it applies

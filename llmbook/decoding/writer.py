@@ -55,7 +55,7 @@ class Writer:
             self._keep = keep.new_ones(batch, room)
             self._keep[:, : self.begin] = keep
         self.length, self.read = self.begin, 0
-        self._asked, self._step = backend, None
+        self._asked, self._step, self._copies = backend, None, {}
         self.backend = backends.choose(model, self.cache, backend)
         self.short = self.backend != "modules"
 
@@ -102,7 +102,7 @@ class Writer:
     def step(self):
         """The short step over this cache, made when it is first needed."""
         if self._step is None:
-            self._step = step_for(self.model, self.cache, self.keep, self.backend)
+            self._step = step_for(self.model, self.cache, self.keep, self.backend, self._copies)
         return self._step
 
     def append(self, token):

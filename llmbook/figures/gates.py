@@ -97,7 +97,7 @@ class LSTMGates(Interactive):
         for name, value in held.items():
             if name not in GATES:
                 raise ValueError(f"held must name gates of {GATES}: got {name!r}")
-            check_range(name, value, 0.0, 1.0)
+            check_range(name, value, 0, 1)
         gate = {name: np.array(self.gates[name]) for name in ("f", "i", "o", "g")}
         for name, value in held.items():
             gate[name][since:] = value

@@ -18,6 +18,8 @@ import anywidget
 import numpy as np
 import traitlets
 
+from llmbook.checks import number
+
 from .style import check_alt
 
 _HERE = Path(__file__).parent
@@ -58,11 +60,7 @@ class Interactive(anywidget.AnyWidget):
 
 def check_range(name, value, low, high):
     """`value` when it is a finite number from `low` to `high`; else TypeError or ValueError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name} must be a number: got {type(value).__name__}")
-    if not low <= value <= high:  # also refuses nan
-        raise ValueError(f"{name} must be from {low:g} to {high:g}: got {value:g}")
-    return value
+    return number(name, value, least=low, most=high)
 
 
 def numbers(array, digits=6):

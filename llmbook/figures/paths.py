@@ -4,6 +4,8 @@ from collections import deque
 
 import traitlets
 
+from llmbook.checks import one_of
+
 from .interactive import Interactive, check_range
 
 LONGEST = 64
@@ -48,14 +50,13 @@ class PathLength(Interactive):
         "rnn": states 1 … n. "attention": inputs ("in", i) and outputs ("out", i).
         """
         check_range("n", n, 1, 10**6)
+        one_of("kind", kind, ("rnn", "attention"))
         if kind == "rnn":
             return {i: [i + 1] if i < n else [] for i in range(1, n + 1)}
-        if kind == "attention":
-            return {
-                ("in", i): [("out", j) for j in range(i if causal else 1, n + 1)]
-                for i in range(1, n + 1)
-            }
-        raise ValueError(f"kind must be 'rnn' or 'attention': got {kind!r}")
+        return {
+            ("in", i): [("out", j) for j in range(i if causal else 1, n + 1)]
+            for i in range(1, n + 1)
+        }
 
     @staticmethod
     def distance(graph, start, end):

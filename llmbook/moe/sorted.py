@@ -18,7 +18,7 @@ from llmbook.layers import ACTIVATIONS
 # products took least time with 1,024 rows, and the rest with 64 to 512. A GPU wants all at once.
 # Experts with few rows are joined up to CPU_JOINED: more took 0 to 6% less time, and the room for
 # a group grows with it.
-CPU_ROWS, CPU_BENT, CPU_JOINED = 1024, 128, 256
+CPU_ROWS, CPU_BENT, CPU_JOINED = 1024, 128, 128
 
 _aten = torch.ops.aten
 # The slope times a gradient: (gradient, place, where it is written).
@@ -170,12 +170,14 @@ class _Sorted(torch.autograd.Function):
         d_scale = torch.zeros_like(scale)
         d_in, d_down = torch.empty_like(in_weight), torch.empty_like(down_weight)
         largest = max((end - start for start, end in map(_span, ctx.groups)), default=0)
-        room = [x.new_empty(largest, n) for n in (d_model, d_model, d_expert, d_expert, width)]
+        room = [x.new_empty(largest, n) for n in (d_model, d_model, d_expert, width)]
+        # Gated, the gradient of what was bent stands where the gate's will, once it has been read.
+        room.append(room[-1][:, :d_expert] if gated else x.new_empty(largest, d_expert))
         before = -1
         for group in ctx.groups:
             start, end = _span(group)
             at, weight, blocks = tokens[start:end], scale[start:end], _within(group)
-            given, d_answer, bent, d_bent, d_hidden = (r[: end - start] for r in room)
+            given, d_answer, bent, d_hidden, d_bent = (r[: end - start] for r in room)
             torch.index_select(d_out, 0, at, out=d_answer)
             for expert, rows in blocks:
                 torch.mm(d_answer[rows], down_weight[expert], out=d_bent[rows])
@@ -186,7 +188,7 @@ class _Sorted(torch.autograd.Function):
                 opened = _bend_again(raw, activation, gated, bent[few])
                 if not on_input:
                     # ⟨dy, down(bent)⟩ = ⟨dy down, bent⟩: the answers need not be kept.
-                    product = torch.mul(d_bent[few], bent[few], out=d_hidden[few][:, :d_expert])
+                    product = torch.mul(d_bent[few], bent[few], out=d_hidden[few][:, -d_expert:])
                     d_scale[start:end][few] = product.sum(-1, keepdim=True, dtype=high)
                     d_bent[few].mul_(weight[few])
                 _bend_back(d_bent[few], raw, opened, activation, gated, d_hidden[few])

@@ -1,9 +1,11 @@
 """The expert race runs against every peer, and shows no speed for a wrong result."""
 
+import argparse
 import json
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from llmbook.bench import main, memory
 from llmbook.bench import moe as race
@@ -77,3 +79,19 @@ def test_the_peak_counts_what_a_run_makes_and_not_its_inputs():
         taken = memory.in_fresh_process(race.measured, who, case, sizes, **race._ALONE)
         gradients = 4 * 8 * 3 * 512 * 256  # of the experts alone: 12.6 MB
         assert gradients < taken < 6 * gradients
+
+
+@pytest.mark.parametrize("passes", ["forward", "both"])
+def test_the_products_alone_are_as_many_operations_as_ours(passes):
+    options = argparse.Namespace(
+        quick=True, d_model=None, d_expert=None, k=2, dtype="float32", seed=0, device="cpu"
+    )
+    chosen, leaves, upstream = race._inputs(4, 16, "zipf", options)
+    alone = race._products_alone(chosen, leaves, passes)
+    counted = []
+    for run in (alone, lambda: race._step(race._ours(chosen, "sorted"), leaves, upstream, passes)):
+        with FlopCounterMode(display=False) as counter:
+            run()
+        counted.append(counter.get_total_flops())
+    assert counted[0] == counted[1] == (1 + 2 * (passes == "both")) * 6 * 32 * 16 * 32
+    assert main([*TINY[:-1], "products", "--passes", passes]) == 0

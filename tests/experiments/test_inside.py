@@ -169,8 +169,8 @@ def test_a_dictionary_uses_few_directions_and_learns(gen):
     codes = torch.rand(4000, 20, generator=gen)
     codes = codes * (codes > 0.9)
     x = codes @ ways
-    few = opened.learn(x, 0, steps=5, rows=256, features=40, active=4)
-    more = opened.learn(x, 0, steps=150, rows=256, features=40, active=4)
+    few = opened.train_dictionary(x, 0, steps=5, rows=256, features=40, active=4)
+    more = opened.train_dictionary(x, 0, steps=150, rows=256, features=40, active=4)
     assert ((more.features(x) > 0).sum(-1) <= 4).all()
     assert opened.explained(more, x) > max(opened.explained(few, x), 0.7)
 

@@ -181,7 +181,7 @@ def test_learning_changes_the_policy_alone_and_the_same_seed_learns_the_same(nov
     ends = []
     for _ in range(2):
         model = copy.deepcopy(novice)
-        lab.learn(model, 3, lab.mentioned, config, steps=2)
+        lab.train_policy(model, 3, lab.mentioned, config, steps=2)
         ends.append(model.tokens.weight.detach().clone())
     assert torch.equal(*ends) and not torch.equal(ends[0], novice.tokens.weight)
     assert torch.equal(before.tokens.weight, novice.tokens.weight)

@@ -122,7 +122,7 @@ def test_weights_that_do_not_fit_are_refused():
     with pytest.raises(TypeError, match=r"text.split\(\)"):
         HeadPatterns(["a b c"], [good])
     for name, value in (("sentence", 1), ("layer", 2), ("head", -1), ("query", 5)):
-        with pytest.raises(ValueError, match=f"{name} must be from 0 to"):
+        with pytest.raises(ValueError, match=f"{name} must be a number from 0 to"):
             HeadPatterns([TWO], [good], **{name: value})
     with pytest.raises(ValueError, match=r"\(tokens, tokens\): got \(5,\)"):
         entropy(np.ones(5))

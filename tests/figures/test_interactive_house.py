@@ -52,8 +52,8 @@ def read(text, there=-1, random=False):
     ("state", "words"),
     [
         ({"layer": 9}, "layer must have a probe"),
-        ({"strength": 11}, "strength must be from 0"),
-        ({"there": 16}, "there must be from -1"),
+        ({"strength": 11}, "strength must be a number from 0"),
+        ({"there": 16}, "there must be a number from -1"),
         ({"text": "A"}, "text must lead through doors"),
         ({"text": "C" * 24}, "text must be of at most 23"),
         ({"text": "Z"}, "text must be of at most 23 of ABCDEF"),

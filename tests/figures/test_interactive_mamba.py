@@ -60,10 +60,10 @@ def test_the_tree_has_the_scan_s_rounds_and_joins(n):
         (lambda: StateExplorer(""), "text must have 1 to 32"),
         (lambda: StateExplorer("x" * 33), "text must have 1 to 32"),
         (lambda: StateExplorer("x", "nouns"), "rule must be one of"),
-        (lambda: StateExplorer("x", rate=0.0), "rate must be from"),
-        (lambda: StateExplorer("x", small=2.0), "small must be from"),
-        (lambda: ScanTree(n=1), "n must be from"),
-        (lambda: ScanTree(n=8, round=4), "round must be from"),
+        (lambda: StateExplorer("x", rate=0.0), "rate must be a number from"),
+        (lambda: StateExplorer("x", small=2.0), "small must be a number from"),
+        (lambda: ScanTree(n=1), "n must be a number from"),
+        (lambda: ScanTree(n=8, round=4), "round must be a number from"),
     ],
 )
 def test_bad_settings_are_refused(make, words):

@@ -24,7 +24,7 @@ def test_value_and_slope_are_those_of_the_loss(advantage, ratio):
 
 def test_bad_settings_are_refused():
     for bad in ({"advantage": 3}, {"ratio": 0}, {"low": 0}, {"high": 1}):
-        with pytest.raises(ValueError, match="must be from"):
+        with pytest.raises(ValueError, match="must be a number from"):
             ClipExplorer(**bad)
 
 

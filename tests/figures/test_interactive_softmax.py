@@ -22,7 +22,7 @@ def reader(text="the 3rd of March, 1998", **state):
     [
         (lambda: reader("3"), "text must have 2 to 36 characters: got '3'"),
         (lambda: reader("3 Mär 98"), "translator's characters: got \\['ä'\\]"),
-        (lambda: reader(step=10), "step must be from 0 to 9: got 10"),
+        (lambda: reader(step=10), "step must be a number from 0 to 9: got 10"),
         (lambda: reader("3 May 2001", hide="June"), "hide must be a piece of the text"),
         (lambda: reader("3 May 2001", hide="3 May 2001"), "not all of it"),
         (lambda: DateReader({"out.weight": 0}, "ab", "01", "ab"), "weights must be a translator"),
@@ -32,7 +32,7 @@ def reader(text="the 3rd of March, 1998", **state):
         (lambda: OnlineSoftmax("1 nan"), "scores must hold"),
         (lambda: OnlineSoftmax([1, 2]), "must be a text with numbers: got list"),
         (lambda: OnlineSoftmax(block=3), "block must be one of"),
-        (lambda: OnlineSoftmax("1 2 3", block=2, step=3), "step must be from 0 to 2: got 3"),
+        (lambda: OnlineSoftmax("1 2 3", block=2, step=3), "a number from 0 to 2: got 3"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_by_name(make, words):

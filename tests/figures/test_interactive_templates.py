@@ -61,7 +61,7 @@ def test_the_rank_slider_wants_all_weights_and_two_ranks():
     one = dict.fromkeys(names, 1.0)
     with pytest.raises(ValueError, match="runs must have 0 and two"):
         LoRARank({1: one, 2: one})
-    with pytest.raises(ValueError, match="place must be from 0 to 1"):
+    with pytest.raises(ValueError, match="place must be a number from 0 to 1"):
         LoRARank({"0": one, "1": one, "4": one}, place=2)
     assert [r["rank"] for r in LoRARank({"4": one, "0": one, "1": one}, place=0).rows] == [1, 4]
 

@@ -124,4 +124,6 @@ def frugal(answer):
             "wrong and brief.",
             tolerance=1e-6,
         )
-    return "Right. Try it: lab.learn(copy.deepcopy(base), 1, frugal, lab.grpo_config(1), 60)."
+    return (
+        "Right. Try it: lab.train_policy(copy.deepcopy(base), 1, frugal, lab.grpo_config(1), 60)."
+    )

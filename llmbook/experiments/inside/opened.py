@@ -198,7 +198,7 @@ class Dictionary(nn.Module):
         return (self(x) - x).square().sum() / (x - self.middle.detach()).square().sum()
 
 
-def learn(x, seed, steps=600, rows=1024, features=FEATURES, active=ACTIVE):
+def train_dictionary(x, seed, steps=600, rows=1024, features=FEATURES, active=ACTIVE):
     """A dictionary of vectors x (n, width)."""
     torch.manual_seed(seed)
     dictionary = Dictionary(x.shape[1], features, active)

@@ -203,7 +203,7 @@ def dictionary(seed, which):
         model = GPT(model.config).eval()
     ids, _ = opened.windows(tokenizer, "train", opened.TOKENS)
     x = opened.stream(model, ids).flatten(0, 1)
-    learned = opened.learn(x, seed)
+    learned = opened.train_dictionary(x, seed)
     ids, targets = opened.windows(tokenizer, "validation", opened.TOKENS // 2)
     test = opened.stream(model, ids).flatten(0, 1)
     with torch.no_grad():

@@ -86,7 +86,7 @@ def written_run(arm, seed, steps=hops.STEPS):
 # --- learning from a reward
 
 
-def learn(
+def train_policy(
     model,
     seed,
     reward,
@@ -132,7 +132,9 @@ def grpo_config(seed, form="grpo", beta=0.0, passes=1):
 def grpo_run(reward, beta, seed, steps=RL_STEPS):
     """One run of reinforcement learning: curves, and the exam afterwards."""
     model = copy.deepcopy(base_model(seed))
-    history = learn(model, seed, REWARDS[reward], grpo_config(seed, beta=beta), steps, log=Log())
+    history = train_policy(
+        model, seed, REWARDS[reward], grpo_config(seed, beta=beta), steps, log=Log()
+    )
     noted = curves(history, ("reward", "length", "kl_answer", "entropy", "equal"))
     noted["loss"] = [round(value, 5) for value in history.losses]
     return {"after": standing(model), "curves": noted}
@@ -142,7 +144,7 @@ def form_run(form, seed, steps=FORM_STEPS, passes=FORM_PASSES):
     """One of the four forms, several updates on each sample: only there do all of them differ."""
     model = copy.deepcopy(base_model(seed))
     config = grpo_config(seed, form, passes=passes)
-    history = learn(model, seed, right, config, steps, log=Log())
+    history = train_policy(model, seed, right, config, steps, log=Log())
     noted = curves(history, ("reward", "length", "kl_answer", "entropy", "clipped"))
     return {"after": standing(model, n=50, samples=16), "curves": noted}
 
@@ -170,7 +172,7 @@ def samples_run(reward, seed, steps=40, every=4):
                 }
             )
 
-    learn(model, seed, REWARDS[reward], grpo_config(seed), steps + 1, see=see)
+    train_policy(model, seed, REWARDS[reward], grpo_config(seed), steps + 1, see=see)
     path = " ".join(hops.NAMES[i] for i in hops.solution(prompt)[1])
     question = {"start": hops.NAMES[prompt[-1]], "k": prompt[-2] - hops.COUNT, "path": path}
     return {"question": question, "steps": shown}

@@ -10,7 +10,13 @@ from llmbook.alignment.grpo import GRPO
 from llmbook.alignment.rollouts import Rollouts
 from llmbook.decoding.generate import evaluating
 from llmbook.experiments import hops
-from llmbook.experiments.reasoning.chains import RL_STEPS, base_model, exam, grpo_config, learn
+from llmbook.experiments.reasoning.chains import (
+    RL_STEPS,
+    base_model,
+    exam,
+    grpo_config,
+    train_policy,
+)
 from llmbook.experiments.reasoning.judges import judged, right
 from llmbook.experiments.reasoning.learning import curves
 from llmbook.losses import IGNORED
@@ -103,7 +109,7 @@ def tool_run(masked, seed, steps=RL_STEPS):
     found = {"before": tool_standing(model)}
     make = ToolGRPO if masked else UnmaskedToolGRPO
     config = dataclasses.replace(grpo_config(seed), max_new_tokens=TIGHT)
-    history = learn(model, seed, right, config, steps, style="tool", make=make, log=Log())
+    history = train_policy(model, seed, right, config, steps, style="tool", make=make, log=Log())
     found["after"] = tool_standing(model)
     found["curves"] = curves(history, ("reward", "length", "kl_answer"))
     return found

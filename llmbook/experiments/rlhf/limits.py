@@ -7,9 +7,9 @@ from llmbook.experiments.rlhf.rewards import (
     compared,
     comparisons,
     distinct,
-    learn_reward,
     reward_model,
     sft_model,
+    train_reward_model,
 )
 from llmbook.training import Log
 
@@ -28,7 +28,7 @@ def pressed(beta, seed):
 def learned(rows, seed):
     """A reward model from these comparisons, which sees each name three times."""
     rows = distinct(rows)
-    return learn_reward(rows, seed=seed, steps=round(3 * len(rows) / 8), log=Log())
+    return train_reward_model(rows, seed=seed, steps=round(3 * len(rows) / 8), log=Log())
 
 
 def one_round(seed, per_word=0.0):

@@ -29,11 +29,11 @@ def held_out():
     return [prompt for prompt, _ in demonstrations("validation")]
 
 
-def answers_to(prompts, policy, n, dice, room=LONGEST_ANSWER):
+def answers_to(prompts, policy, n, rng, room=LONGEST_ANSWER):
     """Rollouts of n answers a prompt, in parts that fit into memory."""
     part = max(1, 512 // n)
     for begin in range(0, len(prompts), part):
-        yield roll_out(policy, prompts[begin : begin + part], n, max_new_tokens=room, seed=dice)
+        yield roll_out(policy, prompts[begin : begin + part], n, max_new_tokens=room, seed=rng)
 
 
 def wins(rewards, against):
@@ -87,8 +87,8 @@ def prefilled(policy, seed=0, beginning=BEGINNING, prompts=None, n=ANSWERS):
     """Answers whose first words are given: their true reward, and how many are negative."""
     begun = tokenizer().encode(beginning)
     prompts = [prompt + begun for prompt in prompts or held_out()]
-    dice, texts, true = generator(seed, "prefilled"), [], []
-    for rollouts in answers_to(prompts, policy, n, dice, LONGEST_ANSWER - len(begun)):
+    rng, texts, true = generator(seed, "prefilled"), [], []
+    for rollouts in answers_to(prompts, policy, n, rng, LONGEST_ANSWER - len(begun)):
         written = [beginning + text for text in texts_of(rollouts)]
         true += map(true_reward, written, rollouts.ended.tolist())
         texts += written

@@ -44,8 +44,8 @@ def steps_of(method):
 def prompts_at(step, n, seed=0):
     """n names of the training side."""
     data = demonstrations()
-    dice = generator(seed, "prompts", step)
-    return [data[i][0] for i in torch.randint(len(data), (n,), generator=dice).tolist()]
+    rng = generator(seed, "prompts", step)
+    return [data[i][0] for i in torch.randint(len(data), (n,), generator=rng).tolist()]
 
 
 class Judge:
@@ -129,8 +129,8 @@ def dpo(rows, seed, steps=None, *, beta=None, lr=None, log=None):
     pairs = pairs_of(rows)
 
     def batch(step):
-        dice = generator(seed, "dpo", step)
-        chosen = torch.randint(len(pairs), (ROWS // 2,), generator=dice).tolist()
+        rng = generator(seed, "dpo", step)
+        chosen = torch.randint(len(pairs), (ROWS // 2,), generator=rng).tolist()
         columns = zip(*(pairs[i] for i in chosen), strict=True)
         return with_reference(reference, preference_batch(*columns))
 

@@ -108,13 +108,13 @@ def comparisons(model, n=COMPARED, k=K, seed=0, split="train", skip=0, per_word=
     The n names come from a shuffled list, after the first `skip`; per_word: see `labelled`.
     """
     data, found = demonstrations(split), []
-    dice = generator(seed, "labels")
+    rng = generator(seed, "labels")
     order = torch.randperm(len(data), generator=generator(seed, "names")).tolist()[skip : skip + n]
     for start in range(0, len(order), 24):
         prompts = [data[i][0] for i in order[start : start + 24]]
         dice_of = generator(seed, "compared", skip + start)
         rollouts = roll_out(model, prompts, k, max_new_tokens=LONGEST_ANSWER, seed=dice_of)
-        ranks = labelled(rollouts, dice, per_word)
+        ranks = labelled(rollouts, rng, per_word)
         answers = [[i for i in row if i >= 0] for row in rollouts.targets.tolist()]
         for j, prompt in enumerate(prompts):
             found.append((prompt, answers[k * j : k * j + k], ranks[j]))
@@ -135,7 +135,7 @@ REWARD = TrainConfig(
 )
 
 
-def learn_reward(rows, start=None, seed=0, steps=REWARD.steps, log=None):
+def train_reward_model(rows, start=None, seed=0, steps=REWARD.steps, log=None):
     """Step 2: a reward model from comparisons. start: the decoder, the SFT model when None."""
     torch.manual_seed(number(seed, "head"))
     model = DecoderHead(start or sft_model(), 1, std=0.02)
@@ -144,8 +144,8 @@ def learn_reward(rows, start=None, seed=0, steps=REWARD.steps, log=None):
     config = dataclasses.replace(REWARD, steps=steps, seed=seed)
 
     def batch(step):
-        dice = generator(seed, "reward", step)
-        chosen = torch.randint(len(rows), (config.batch_size,), generator=dice).tolist()
+        rng = generator(seed, "reward", step)
+        chosen = torch.randint(len(rows), (config.batch_size,), generator=rng).tolist()
         return ranked_batch(*zip(*(rows[i] for i in chosen), strict=True))
 
     train(model, batch, config, loss=reward_loss, log=log or Log(progress=False))
@@ -176,7 +176,7 @@ def start_run():
     WEIGHTS.mkdir(exist_ok=True)
     model, history = fine_tune(log=Log())
     save_file(trained_part(model), WEIGHTS / "sft.safetensors")
-    reward = learn_reward(compared(), log=Log())
+    reward = train_reward_model(compared(), log=Log())
     centre(reward, [[*p, *a] for p, answers, _ in compared()[:60] for a in answers])
     save_file(trained_part(reward), WEIGHTS / "reward.safetensors")
     n = len(demonstrations())
@@ -215,7 +215,7 @@ def reward_run(start, seed):
     else:
         decoder = load("small") if start == "base" else None
         decoder = decoder if decoder is None else tuned(decoder)
-    model = learn_reward(rows, decoder, seed, steps=REWARD.steps // 3, log=Log())
+    model = train_reward_model(rows, decoder, seed, steps=REWARD.steps // 3, log=Log())
     return {
         "seen": accuracy(model, rows[:60])[0],
         "new": accuracy(model, compared("validation"))[0],

@@ -95,10 +95,10 @@ def negative(text):
     return any(statistics.fmean(table[w]) < -1 for w in words_of(text) if w in table)
 
 
-def labelled(rollouts, dice, per_word=0.0):
+def labelled(rollouts, rng, per_word=0.0):
     """Ranks of each prompt's n answers by one labeller a prompt, the best 0; equal is a tie.
 
-    dice: a generator; a labeller draws one rating of ten for each word. per_word: how much the
+    rng: a generator; a labeller draws one rating of ten for each word. per_word: how much the
     labellers like an answer more for each word that it has, whatever the word.
     """
     texts, ended = texts_of(rollouts), rollouts.ended.tolist()
@@ -109,7 +109,7 @@ def labelled(rollouts, dice, per_word=0.0):
         def rate(given, own=own):
             key = id(given)
             if key not in own:
-                own[key] = given[int(torch.randint(10, (), generator=dice))]
+                own[key] = given[int(torch.randint(10, (), generator=rng))]
             return own[key]
 
         group = range(start, start + rollouts.n)
