@@ -131,7 +131,7 @@ def test_a_line_and_a_valley_are_found_exactly():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: Law(1, -2, 1, 0.3, 0.3), "A must be at least 0: got -2"),
+        (lambda: Law(1, -2, 1, 0.3, 0.3), "A must be a number at least 0: got -2"),
         (lambda: fit([1, 2], [1, 2], [1, 2]), "at least 5: got 2, 2, 2"),
         (lambda: fit([1] * 6, [1] * 6, [0] * 6), "must be above 0"),
         (lambda: fit([1] * 6, [1] * 6, [1] * 6, starts=0), "starts must be"),

@@ -8,6 +8,7 @@ from torch import nn
 
 from llmbook.decoding import generate
 from llmbook.decoding.step import applies
+from llmbook.decoding.writer import Writer
 from llmbook.models.decoder import Decoder
 from llmbook.models.gpt import GPT, GPTConfig
 
@@ -25,6 +26,40 @@ def test_its_logits_and_its_cache_are_the_modules(case, dtype, with_padding):
     close = 1e-11 if dtype == torch.float64 else 1e-4
     torch.testing.assert_close(short, called, atol=close, rtol=close)
     assert called.std() > 0.1
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_weights_laid_out_along_their_longer_side_give_the_same(case, rows, monkeypatch):
+    monkeypatch.setattr("llmbook.decoding.step.WORTH_COPIES", 1)
+    model, copies, ids = CASES[case]().double(), {}, torch.tensor(ROWS[:1]).repeat(rows, 1)
+    called, short = followed(model, ids, None, copies=copies)
+    torch.testing.assert_close(short, called, atol=1e-11, rtol=1e-11)
+    assert copies and all(
+        w.shape[0] > w.shape[1] and copy.stride() == (1, w.shape[0]) and torch.equal(w, copy)
+        for w, copy in copies.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("at_most", "to_come", "made"), [(10**6, 1, True), (0, 1, False), (10**6, 99, False)]
+)
+@torch.no_grad()
+def test_weights_are_copied_once_and_only_where_it_pays(at_most, to_come, made, monkeypatch):
+    monkeypatch.setattr("llmbook.decoding.step.COPIED", at_most)
+    monkeypatch.setattr("llmbook.decoding.step.WORTH_COPIES", to_come)
+    writer = Writer(gpt(), torch.tensor(ROWS[:1]), None, None, 9, True, "step")
+    for token in (3, 4):
+        writer.next_logits()
+        writer.append(torch.tensor([token]))
+    writer.next_logits()
+    before = dict(writer._copies)
+    assert bool(before) == made
+    writer.reorder(torch.tensor([0, 0]))  # as beams do: another step, of the same weights
+    writer.append(torch.tensor([5, 6]))
+    writer.next_logits()
+    assert all(writer._copies[weight] is copy for weight, copy in before.items())
+    assert len(writer._copies) == len(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

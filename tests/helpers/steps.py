@@ -47,14 +47,15 @@ CASES = {
 }
 
 
-def followed(model, ids, keep, steps=6, backend="step"):
+def followed(model, ids, keep, steps=6, backend="step", copies=None):
     """Logits step by step, by the model's call and by the short way, over the same tokens."""
     room = ids.shape[1] + steps
     caches = [model.new_cache(len(ids), room) for _ in range(2)]
     with torch.no_grad():
         for cache in caches:
             model(ids, keep, cache=cache)
-        step = step_for(model, caches[1], None if keep is None else keep.bool(), backend)
+        keep_bool = None if keep is None else keep.bool()
+        step = step_for(model, caches[1], keep_bool, backend, copies)
         called, short = [], []
         new = torch.randint(17, (len(ids), steps), generator=torch.Generator().manual_seed(1))
         for i in range(steps):
