@@ -171,15 +171,31 @@ DRAWN = """() => {
 }"""
 MEASURES = """() => {
   const top = document.querySelector('.bd-article').getBoundingClientRect();
-  const pictures = [...document.querySelectorAll('.llm-ia, .llm-figure')]
-    .filter(e => e.clientHeight > 20).map(e => e.getBoundingClientRect().top - top.top);
-  return { height: top.height, first: Math.min(...pictures) };
+  const places = (what) => [...document.querySelectorAll(what)]
+    .filter(e => e.clientHeight > 20).map(e => e.getBoundingClientRect())
+    .map(box => [box.top - top.top, box.bottom - top.top]).sort((a, b) => a[0] - b[0]);
+  const exercises = [...document.querySelectorAll('.bd-article h2')]
+    .find(e => e.textContent.includes('Exercises'));
+  const end = exercises.getBoundingClientRect().top - top.top;
+  const without = (what) => {  // the longest stretch, as far as the exercises
+    let [longest, last] = [0, 0];
+    for (const [from, to] of [...places(what).filter(([from]) => from < end), [end, end]]) {
+      longest = Math.max(longest, from - last);
+      last = Math.max(last, to);
+    }
+    return longest;
+  };
+  const pictures = '.llm-ia, .llm-figure';
+  return {
+    height: top.height, first: places(pictures)[0][0],
+    without_picture: without(pictures), bare: without(`${pictures}, table, div.math`),
+  };
 }"""
 
 
 @pytest.mark.browser
 @short
-def test_the_page_is_short_and_begins_with_a_figure(path, book, browser):
+def test_the_page_is_short_begins_with_a_figure_and_goes_on_with_pictures(path, book, browser):
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.goto((book / f"chapters/{path.stem}.html").resolve().as_uri())
     page.wait_for_load_state("load")
@@ -188,6 +204,8 @@ def test_the_page_is_short_and_begins_with_a_figure(path, book, browser):
     page.close()
     assert found["height"] <= form.SCREENS * 900
     assert found["first"] < 900
+    assert found["without_picture"] <= form.WITHOUT_PICTURE * 900
+    assert found["bare"] <= form.BARE * 900
 
 
 @pytest.mark.browser

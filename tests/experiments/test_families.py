@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from llmbook.experiments.families import whole as whole_windows
 from llmbook.experiments.families.answers import (
     ASKS,
     KINDS,
@@ -31,6 +32,7 @@ from llmbook.experiments.families.models import (
 )
 from llmbook.experiments.families.table import OUT, PARTS
 from llmbook.experiments.record import main as record_main
+from llmbook.experiments.record import recorded
 from llmbook.models import load, shipped
 from llmbook.tokenization import BPETokenizer
 
@@ -170,6 +172,23 @@ def test_short_pieces_are_the_same_text_and_a_step_s_batch_never_varies(shipped_
     assert torch.equal(text, whole.windows.batch(4, 3)[0])
     for a, b in zip(whole(7), whole(7), strict=True):
         assert torch.equal(a, b)
+
+
+def test_without_the_phase_of_pieces_the_encoder_waits_longer(shipped_trio):
+    found = recorded(whole_windows.OUT)
+    assert "dirty" not in found["_run"]["commit"]
+    with_pieces = dict(map(tuple, shipped_trio[2]["encoder"]["validation_curve"]))
+    without = dict(map(tuple, found["validation"]))
+    assert without[0] == pytest.approx(with_pieces[0], abs=1e-3)  # the same weights, the same exam
+    later = [step for step in without if 750 <= step]
+    assert later and all(without[step] > with_pieces[step] + 0.1 for step in later)
+
+
+@pytest.mark.slow
+def test_its_record_comes_out_again():
+    first = recorded(whole_windows.OUT)["first"]
+    now = whole_windows.curves(len(first))["first"]
+    assert now == pytest.approx(first, abs=0.02)
 
 
 def test_what_does_not_fit_is_refused(shipped_trio):

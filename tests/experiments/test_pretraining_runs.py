@@ -228,6 +228,28 @@ def test_what_is_recorded_is_what_the_present_code_would_record():
     assert there == {(p, k) for p, k in wanted if "/" not in k or k.rpartition("/")[2] in seeds}
 
 
+def test_the_writers_differ_in_their_optimizer_alone_and_muon_is_ahead_of_twice_the_steps():
+    assert all(set(how) <= {"optimizer", "lr", "steps"} for how in pretraining.WRITERS.values())
+    curves = {
+        arm: [run["curve"] for run in pretraining.over_seeds("writer", arm)]
+        for arm in pretraining.WRITERS
+    }
+    ends = {arm: [curve[-1][1] for curve in found] for arm, found in curves.items()}
+    steps = {arm: {curve[-1][0] for curve in found} for arm, found in curves.items()}
+    assert steps == {"recipe": {200}, "AdamW": {200}, "AdamW, twice the steps": {400}}
+    starts = [[curve[0] for curve in found] for found in curves.values()]
+    assert starts[0] == starts[1] == starts[2]  # the same weights, the same text
+    assert max(ends["recipe"]) + 0.1 < min(ends["AdamW, twice the steps"])
+    assert max(ends["AdamW, twice the steps"]) < min(ends["AdamW"])
+
+
+@pytest.mark.slow
+def test_a_recorded_writer_comes_out_again():
+    told = [run["curve"][-1][1] for run in pretraining.over_seeds("writer", "AdamW")]
+    now = pretraining.writer_run("AdamW", 1)["curve"][-1][1]
+    assert now == pytest.approx(told[0], abs=max(told) - min(told))
+
+
 @pytest.mark.slow
 def test_a_recorded_run_comes_out_again():
     told = pretraining.over_seeds("order", "mixed evenly")

@@ -8,6 +8,8 @@ from llmbook.book.notebook import FOLDS
 from llmbook.book.root import read_notebook
 
 WORDS, LINES, BOXES, SCREENS, SECONDS = 2800, 280, 10, 25, 90
+WITHOUT_PICTURE = 3.5  # screens in a row, exercises left out
+BARE = 2.8  # the same, without a table and a formula too
 
 
 def builds(path):
