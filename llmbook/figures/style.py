@@ -36,7 +36,7 @@ _GROW = 1.25  # a desktop's column has room for more
 SVG_LIMIT = 150_000  # bytes; a larger drawing is shown as PNG
 _SMALLEST_TEXT_PX = 9.0
 _COLUMN_PX = 715  # what a fold leaves of a desktop's column: a wider figure would scroll there too
-_PHONE_PX = 358  # what a phone's page leaves
+_PHONE_PX = 355  # what a phone's page leaves
 _MOVED = "↓ Left to right reads top to bottom here. "
 _MIN_ALT = 15
 
@@ -151,7 +151,7 @@ def to_html(fig, alt, caption=""):
     svg = to_svg(fig).replace("<svg ", '<svg class="wide" ', 1)
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     if len(svg.encode()) <= SVG_LIMIT:
-        name, switch, narrow = _for_a_phone(fig, _narrowest(svg))
+        name, switch, narrow = _for_a_phone(fig, svg)
         return (
             f'<figure class="llm-figure{name}"><style>{_CSS}{switch}</style>'
             f'<div class="plot" role="img" aria-label="{label}">{svg}{narrow}</div>{below}'
@@ -198,16 +198,17 @@ def _narrowest(svg):
     return int(re.search(r"min-width:(\d+)px", svg).group(1))
 
 
-def _for_a_phone(fig, needed):
-    """(class, style, SVG) of a drawing that shows where `needed` pixels are missing, or three "".
+def _for_a_phone(fig, wide):
+    """(class, style, SVG) of a drawing that shows where the SVG `wide` would scroll, or three "".
 
     It is as wide as the smallest text allows on a phone. The panels keep their order, in as many
     columns as fit and leave no gap.
     """
+    needed = _narrowest(wide)
     if needed <= _PHONE_PX:
         return "", "", ""
     moved = _stack(fig, (_PHONE_PX - 1) * _smallest_text(fig) / _SMALLEST_TEXT_PX / 72)
-    svg = to_svg(fig).replace("<svg ", '<svg class="narrow" ', 1)
+    svg = _shared(to_svg(fig).replace("<svg ", '<svg class="narrow" ', 1), wide)
     if _narrowest(svg) >= needed or len(svg.encode()) > SVG_LIMIT:
         return "", "", ""
     name = f"w{needed}-moved" if moved else f"w{needed}"
@@ -218,6 +219,16 @@ def _for_a_phone(fig, needed):
         f"{mine} .narrow{{display:block}}{note}}}"
     )
     return f" {name}", switch, svg
+
+
+def _shared(svg, other):
+    """The drawing without the letters and marks that another one on the page defines already."""
+    defined = re.compile(r'<path id="([^"]+)" ([^>]*)/>')
+    known = {shape: name for name, shape in defined.findall(other)}
+    twice = {name: known[shape] for name, shape in defined.findall(svg) if shape in known}
+    svg = defined.sub(lambda m: "" if m.group(1) in twice else m.group(), svg)
+    svg = re.sub(r'(?<=href="#)[^"]+', lambda m: twice.get(m.group(), m.group()), svg)
+    return svg.replace("<defs></defs>", "")
 
 
 def _stack(fig, width):
@@ -345,7 +356,18 @@ def _shorten(svg):
         r'style="([^"]*)"', lambda m: m.group().replace(": ", ":").replace("; ", ";"), svg
     )
     svg = svg.replace("xlink:href", "href")
-    return re.sub(r"(?<=>)\s+(?=<)", "", svg)
+    svg = re.sub(r"(?<=>)\s+(?=<)", "", svg)
+    # letters of a word, and marks of one kind in a row
+    svg = re.sub(
+        r'(<use [^>]*)transform="translate\((-?[\d.]+) 0\)"/>',
+        lambda m: f'{m.group(1)}x="{round(float(m.group(2)), 1):g}"/>',
+        svg,
+    )
+    return re.sub(
+        r'(?:<use [^>]*?(?P<style> style="[^"]*")/>)(?:<use [^>]*?(?P=style)/>)+',
+        lambda m: f"<g{m['style']}>{m.group().replace(m['style'], '')}</g>",
+        svg,
+    )
 
 
 def _own_ids(svg):
@@ -355,7 +377,7 @@ def _own_ids(svg):
     the same ones. Groups that carry nothing once their id is gone are unwrapped.
     """
     used = dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    digest = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(svg.encode()).hexdigest()[:5]
     _seen[digest] += 1
     prefix = f"f{digest}" + (f"x{_seen[digest]}" if _seen[digest] > 1 else "")
     names = {old: f"{prefix}-{number}" for number, old in enumerate(used)}
