@@ -79,6 +79,7 @@ RC = {
     "image.cmap": "cividis",
     "axes.prop_cycle": cycler(linestyle=["-", "--"]) * cycler(color=COLORS),
     "svg.fonttype": "path",
+    "text.hinting": "none",  # letters as wide in the layout as their outlines are
     "svg.hashsalt": "llmbook",
 }
 
