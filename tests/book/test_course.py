@@ -70,7 +70,7 @@ def test_the_table_has_a_line_for_each_exercise_and_one_for_the_error(graded):
     assert states["ada", "recurrent/last"] == "right"
     assert states["ada", "recurrent/join"] == states["bob", "recurrent/join"] == "not yet"
     assert states["bob", "recurrent/last"] == "unanswered"
-    assert "AttributeError" in rows[-1]["hint"]
+    assert "NameError" in rows[-1]["hint"]
 
 
 def test_the_page_has_every_chapter_once_in_twelve_weeks_and_the_short_route_in_two_days(book):
