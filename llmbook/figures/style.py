@@ -36,6 +36,8 @@ _GROW = 1.25  # a desktop's column has room for more
 SVG_LIMIT = 150_000  # bytes; a larger drawing is shown as PNG
 _SMALLEST_TEXT_PX = 9.0
 _COLUMN_PX = 715  # what a fold leaves of a desktop's column: a wider figure would scroll there too
+_PHONE_PX = 355  # what a phone's page leaves
+_MOVED = "↓ Left to right reads top to bottom here. "
 _MIN_ALT = 15
 
 RC = {
@@ -77,15 +79,19 @@ RC = {
     "image.cmap": "cividis",
     "axes.prop_cycle": cycler(linestyle=["-", "--"]) * cycler(color=COLORS),
     "svg.fonttype": "path",
+    "text.hinting": "none",  # letters as wide in the layout as their outlines are
     "svg.hashsalt": "llmbook",
 }
 
-# `contain` lets a wide figure scroll in its own box instead of widening the page.
+# `contain` lets a wide figure scroll in its own box instead of widening the page. Of a figure with
+# two drawings the wide one shows, and the narrow one where the wide one would scroll.
 # The last selector outweighs the pale box in which the theme puts every output in dark mode.
 _CSS = (
     ".llm-figure{margin:.6rem 0;padding:0;color:inherit}"
     ".llm-figure .plot{overflow-x:auto;contain:inline-size}"
+    ".llm-figure:has(.narrow){container-type:inline-size}"
     ".llm-figure svg,.llm-figure img{display:block;height:auto;margin:0 auto}"
+    ".llm-figure .narrow{display:none}"
     ".llm-figure figcaption{margin:.4rem 0 0;color:inherit;font-family:inherit;font-weight:400;"
     "font-size:.9rem;line-height:1.45;opacity:.85;text-align:left}"
     ".llm-figure img{background:#fff;padding:0!important}"
@@ -113,7 +119,8 @@ def show(fig, alt, caption=""):
     """Display a matplotlib figure with its text alternative and a visible caption, and close it.
 
     The figure appears as inline SVG that follows the page's theme, as PNG on white when the SVG
-    would be over 150 KB, and as `[figure: …]` where only text can be shown.
+    would be over 150 KB, and as `[figure: …]` where only text can be shown. One that is too wide
+    for a phone carries a second drawing, its panels below each other, which shows there instead.
 
     `alt` says in a sentence what a reader who cannot see the figure should learn from it;
     `caption`, below the figure, what every reader should: it can be read without the text around.
@@ -142,12 +149,14 @@ def to_html(fig, alt, caption=""):
     """The markup that `show` displays: a `<figure>` with an inline SVG, or with a PNG."""
     alt = check_alt(alt)
     label = html.escape(alt, quote=True)
-    svg = to_svg(fig)
+    svg = to_svg(fig).replace("<svg ", '<svg class="wide" ', 1)
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     if len(svg.encode()) <= SVG_LIMIT:
+        name, switch, narrow = _for_a_phone(fig, svg)
         return (
-            f'<figure class="llm-figure"><style>{_CSS}</style>'
-            f'<div class="plot" role="img" aria-label="{label}">{svg}</div>{below}</figure>'
+            f'<figure class="llm-figure{name}"><style>{_CSS}{switch}</style>'
+            f'<div class="plot" role="img" aria-label="{label}">{svg}{narrow}</div>{below}'
+            "</figure>"
         )
     width = round(_GROW * fig.get_figwidth() * 96)
     png = io.BytesIO()
@@ -183,6 +192,73 @@ def to_svg(fig):
         f'style="{box};stroke-linejoin:round;stroke-linecap:butt">'
     )
     return root + svg[svg.index(">") + 1 :].strip()
+
+
+def _narrowest(svg):
+    """The width in pixels below which a drawing of `to_svg` scrolls."""
+    return int(re.search(r"min-width:(\d+)px", svg).group(1))
+
+
+def _for_a_phone(fig, wide):
+    """(class, style, SVG) of a drawing that shows where the SVG `wide` would scroll, or three "".
+
+    It is as wide as the smallest text allows on a phone. The panels keep their order, in as many
+    columns as fit and leave no gap.
+    """
+    needed = _narrowest(wide)
+    if needed <= _PHONE_PX:
+        return "", "", ""
+    moved = _stack(fig, (_PHONE_PX - 1) * _smallest_text(fig) / _SMALLEST_TEXT_PX / 72)
+    svg = _shared(to_svg(fig).replace("<svg ", '<svg class="narrow" ', 1), wide)
+    if _narrowest(svg) >= needed or len(svg.encode()) > SVG_LIMIT:
+        return "", "", ""
+    name = f"w{needed}-moved" if moved else f"w{needed}"
+    mine = f".llm-figure.{name}"  # outweighs _CSS, which every figure of a page brings again
+    note = f'{mine} figcaption::before{{content:"{_MOVED}"}}' if moved else ""
+    switch = (
+        f"@container (max-width:{needed - 1}px){{{mine} .wide{{display:none}}"
+        f"{mine} .narrow{{display:block}}{note}}}"
+    )
+    return f" {name}", switch, svg
+
+
+def _shared(svg, other):
+    """The drawing without the letters and marks that another one on the page defines already."""
+    defined = re.compile(r'<path id="([^"]+)" ([^>]*)/>')
+    known = {shape: name for name, shape in defined.findall(other)}
+    twice = {name: known[shape] for name, shape in defined.findall(svg) if shape in known}
+    svg = defined.sub(lambda m: "" if m.group(1) in twice else m.group(), svg)
+    svg = re.sub(r'(?<=href="#)[^"]+', lambda m: twice.get(m.group(), m.group()), svg)
+    return svg.replace("<defs></defs>", "")
+
+
+def _stack(fig, width):
+    """Make a figure `width` inches wide, its panels no narrower; whether one had to move for it.
+
+    Panels of different grids, or over several cells of one, stay where they are.
+    """
+    before, height = fig.get_size_inches()
+    fig.set_layout_engine("constrained")
+    panels = {ax: ax.get_subplotspec() for ax in fig.axes if ax.get_subplotspec()}
+    grids = {spec.get_gridspec() for spec in panels.values()}
+    columns = max((grid.ncols for grid in grids), default=1)
+    room = max(1, int(columns * width / before))
+    fit = max(n for n in range(1, min(room, columns) + 1) if columns % n == 0)
+    spread = len(grids) > 1 or any(spec.num1 != spec.num2 for spec in panels.values())
+    if spread or fit == columns:
+        fig.set_size_inches(width, height)
+        return False
+    (old,) = grids
+    new = fig.add_gridspec(old.nrows * columns // fit, fit)
+    first = {spec.rowspan.start: ax for ax, spec in panels.items() if spec.is_first_col()}
+    for ax, spec in panels.items():
+        ax.set_subplotspec(new[spec.num1])
+        leader = first.get(spec.rowspan.start, ax)
+        if spec.num1 % fit == 0 and ax.get_shared_y_axes().joined(ax, leader):
+            ax.tick_params(axis="y", which="both", labelleft=True)
+            ax.set_ylabel(ax.get_ylabel() or leader.get_ylabel())
+    fig.set_size_inches(width, height / old.nrows * new.nrows)
+    return True
 
 
 def _with_labels(fig):
@@ -281,7 +357,18 @@ def _shorten(svg):
         r'style="([^"]*)"', lambda m: m.group().replace(": ", ":").replace("; ", ";"), svg
     )
     svg = svg.replace("xlink:href", "href")
-    return re.sub(r"(?<=>)\s+(?=<)", "", svg)
+    svg = re.sub(r"(?<=>)\s+(?=<)", "", svg)
+    # letters of a word, and marks of one kind in a row
+    svg = re.sub(
+        r'(<use [^>]*)transform="translate\((-?[\d.]+) 0\)"/>',
+        lambda m: f'{m.group(1)}x="{round(float(m.group(2)), 1):g}"/>',
+        svg,
+    )
+    return re.sub(
+        r'(?:<use [^>]*?(?P<style> style="[^"]*")/>)(?:<use [^>]*?(?P=style)/>)+',
+        lambda m: f"<g{m['style']}>{m.group().replace(m['style'], '')}</g>",
+        svg,
+    )
 
 
 def _own_ids(svg):
@@ -291,7 +378,7 @@ def _own_ids(svg):
     the same ones. Groups that carry nothing once their id is gone are unwrapped.
     """
     used = dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    digest = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(svg.encode()).hexdigest()[:5]
     _seen[digest] += 1
     prefix = f"f{digest}" + (f"x{_seen[digest]}" if _seen[digest] > 1 else "")
     names = {old: f"{prefix}-{number}" for number, old in enumerate(used)}

@@ -21,12 +21,18 @@ PAGE = """<!doctype html><html data-theme="light"><head><meta charset="utf-8">
 BOXES = """() => [...document.querySelectorAll('.plot, [class^=pst-scroll]')].map(e => ({
   more: e.dataset.more, keys: e.tabIndex, mask: getComputedStyle(e).maskImage !== 'none',
   hint: getComputedStyle(e.nextElementSibling ?? e, '::before').content.includes('sideways') }))"""
+SHOWN = """() => [...document.querySelectorAll('.plot svg')].filter(e => e.clientWidth)
+  .map(e => [e.classList.value, e.clientWidth <= e.parentElement.clientWidth + 0.5,
+    getComputedStyle(e.closest('figure').querySelector('figcaption'), '::before').content])"""
 FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 @pytest.fixture
 def boxes(browser):
-    """boxes(width, do="") -> what is said of the picture, the folded picture and the table."""
+    """boxes(width, do="") -> what is said of the picture, the folded picture and the table.
+
+    With `drawings`: which drawings show, whether each fits, and what its caption begins with.
+    """
     with style.context():
         fig, axes = plt.subplots(1, 2, figsize=(7, 2.5))
         axes[0].text(0.5, 0.5, "small", fontsize=8)
@@ -36,33 +42,45 @@ def boxes(browser):
     script = open(SCRIPT, encoding="utf-8").read()
     page.set_content(PAGE.format(css=book_style(), script=script, figure=figure))
 
-    def look(width, do=""):
+    def look(width, do="", drawings=False):
         page.set_viewport_size({"width": width, "height": 900})
         page.evaluate(f"() => {{ {do} }}")
         page.evaluate(FRAMES)
-        return page.evaluate(BOXES)
+        return page.evaluate(SHOWN if drawings else BOXES)
 
     yield look
     page.close()
 
 
 def test_what_goes_on_to_the_right_fades_there_and_a_picture_s_caption_says_so(boxes):
-    picture, folded, table = boxes(390)
+    picture, folded, table = boxes(320)
     assert picture == {"more": "right", "keys": 0, "mask": True, "hint": True}
     assert table == {"more": "right", "keys": 0, "mask": True, "hint": False}
     assert not folded["mask"]
-    assert boxes(390, "document.querySelector('details').open = true")[1] == picture
+    assert boxes(320, "document.querySelector('details').open = true")[1] == picture
 
 
 def test_it_follows_the_reader_to_the_end(boxes):
     box = "document.querySelector('.plot')"
-    assert boxes(390, f"{box}.scrollLeft = 40")[0]["more"] == "left right"
-    end = boxes(390, f"{box}.scrollLeft = 4000")[0]
+    assert boxes(320, f"{box}.scrollLeft = 20")[0]["more"] == "left right"
+    end = boxes(320, f"{box}.scrollLeft = 4000")[0]
     assert end["more"] == "left" and end["hint"] and end["mask"]
 
 
 def test_where_all_is_seen_nothing_is_said(boxes):
     plain = {"more": "", "keys": -1, "mask": False, "hint": False}
     assert boxes(1400, "document.querySelector('details').open = true") == [plain] * 3
-    assert boxes(390)[0]["more"] == "right"
+    assert boxes(320)[0]["more"] == "right"
     assert boxes(1400) == [plain] * 3
+
+
+def test_a_phone_shows_the_panels_below_each_other_and_a_desktop_beside_each_other(boxes):
+    unfold = "document.querySelector('details').open = true"
+    assert boxes(1400, unfold, drawings=True) == [["wide", True, "none"]] * 2
+    below = ["narrow", True, f'"{style._MOVED}"']
+    assert boxes(390, drawings=True)[0] == below
+    assert (
+        boxes(390, "document.querySelector('details').style.padding = 0", drawings=True)[1]
+        == below
+    )
+    assert [one["more"] for one in boxes(390)[:2]] == ["", ""]

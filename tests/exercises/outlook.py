@@ -8,15 +8,16 @@ from llmbook.experiments.outlook import diffusion
 
 def patchify(image, size):
     n, height, width, channels = image.shape
-    parts = image.reshape(n, height // size, size, width // size, size, channels)
-    return parts.transpose(2, 3).reshape(n, -1, size * size * channels)
+    x = image.reshape(n, height // size, size, width // size, size, channels)
+    return x.transpose(2, 3).reshape(n, -1, size * size * channels)
 
 
 def contrast(u, v, scale):
     u, v = F.normalize(u, dim=-1), F.normalize(v, dim=-1)
     scores = scale * u @ v.T
     right = torch.arange(len(u))
-    return (F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)) / 2
+    both = F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)
+    return both / 2
 
 
 def ends(x, k):
@@ -76,7 +77,8 @@ def contrast_of_rows_only(u, v, scale):
 def contrast_without_lengths(u, v, scale):
     scores = scale * u @ v.T
     right = torch.arange(len(u))
-    return (F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)) / 2
+    both = F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)
+    return both / 2
 
 
 def contrast_as_a_sum(u, v, scale):

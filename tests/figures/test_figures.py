@@ -248,6 +248,80 @@ def test_text_is_never_drawn_smaller_than_nine_pixels():
     assert int(re.search(r"min-width:(\d+)px", style.to_svg(line_figure())).group(1)) <= 358
 
 
+def widths(markup):
+    """Below which width each drawing scrolls."""
+    return [int(v) for v in re.findall(r"min-width:(\d+)px", markup)]
+
+
+def panels(columns, rows=1, width=7.2, **how):
+    fig, axes = plt.subplots(rows, columns, figsize=(width, 2.5 * rows), squeeze=False, **how)
+    for number, ax in enumerate(axes.flat):
+        ax.plot([0, 1])
+        ax.set(xlabel="step", title=f"panel {number}")
+    axes[0, 0].set_ylabel("loss (nats)")
+    for ax in axes.flat:
+        if "sharey" not in how:
+            ax.set_ylabel("loss (nats)")
+    return fig
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "width", "grid"),
+    [(2, 1, 7.2, (2, 1)), (3, 1, 7.6, (3, 1)), (4, 1, 8, (2, 2)), (4, 2, 8.8, (4, 2))],
+)
+def test_what_is_too_wide_for_a_phone_has_a_second_drawing_that_fits(columns, rows, width, grid):
+    fig = panels(columns, rows, width)
+    height = fig.get_figheight() / rows
+    markup = style.to_html(fig, ALT, "A caption.")
+    wide, narrow = widths(markup)
+    assert narrow <= 355 < wide and markup.count('role="img"') == 1
+    assert f"@container (max-width:{wide - 1}px)" in markup and style._MOVED in markup
+    spec = [ax.get_subplotspec() for ax in fig.axes]
+    assert spec[0].get_gridspec().get_geometry() == grid
+    assert [one.num1 for one in spec] == list(range(columns * rows))
+    assert fig.get_figheight() == pytest.approx(height * grid[0])
+    assert 9 <= 355 / (fig.get_figwidth() * 72) * 10 < 9.1  # of its smallest text, in pixels
+
+
+def test_below_each_other_each_panel_has_the_axis_that_it_shared():
+    fig = panels(2, sharey=True)
+    assert not fig.axes[1].get_ylabel()
+    style.to_html(fig, ALT)
+    below = fig.axes[1]
+    assert below.get_ylabel() == "loss (nats)"
+    assert any(label.get_visible() and label.get_text() for label in below.get_yticklabels())
+
+
+def test_one_wide_panel_is_drawn_narrower_and_nothing_is_said_of_an_order():
+    fig = line_figure()
+    fig.set_size_inches(7, 3)
+    markup = style.to_html(fig, ALT, "A caption.")
+    wide, narrow = widths(markup)
+    assert narrow <= 355 < wide and style._MOVED not in markup
+    assert len(widths(style.to_html(line_figure(), ALT))) == 1
+
+
+@pytest.mark.filterwarnings("ignore:There are no gridspecs")
+def test_panels_that_stand_in_no_single_grid_stay_where_they_are():
+    fig = plt.figure(figsize=(7.2, 3))
+    fig.add_axes((0.1, 0.1, 0.8, 0.8)).set(xlabel="step", ylabel="loss (nats)")
+    over = plt.figure(figsize=(7.2, 3))
+    over.add_subplot(2, 2, (1, 2)).set(xticks=[], ylabel="loss (nats)")
+    over.add_subplot(2, 2, 3).set(xticks=[], ylabel="loss (nats)")
+    for one in (fig, over):
+        wide, narrow = widths(style.to_html(one, ALT))
+        assert narrow <= 355 < wide
+    assert over.axes[0].get_gridspec().get_geometry() == (2, 2)
+
+
+def test_two_drawings_have_no_name_in_common():
+    markup = style.to_html(panels(3), ALT)
+    ids = re.findall(r' id="([^"]+)"', markup)
+    assert len(ids) == len(set(ids)) and set(re.findall(r'href="#([^"]+)"', markup)) <= set(ids)
+    shapes = re.findall(r'<path id="[^"]+" ([^>]*)/>', markup)
+    assert len(shapes) == len(set(shapes)) > 10
+
+
 # --- colours
 
 MACHADO = {  # simulation of complete colour blindness, in linear RGB (Machado et al. 2009)
