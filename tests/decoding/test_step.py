@@ -36,9 +36,21 @@ def test_weights_laid_out_along_their_longer_side_give_the_same(case, rows, monk
     called, short = followed(model, ids, None, copies=copies)
     torch.testing.assert_close(short, called, atol=1e-11, rtol=1e-11)
     assert copies and all(
-        w.shape[0] > w.shape[1] and copy.stride() == (1, w.shape[0]) and torch.equal(w, copy)
+        w.shape[0] > w.shape[1] and copy.is_contiguous() and torch.equal(w.t(), copy)
         for w, copy in copies.items()
     )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_large_matrices_are_read_as_weighted_rows(case, monkeypatch):
+    monkeypatch.setattr("llmbook.decoding.step.WORTH_COPIES", 1)
+    monkeypatch.setattr("llmbook.decoding.step.SMALL", 0)
+    model, copies, ids = CASES[case](), {}, torch.tensor(ROWS[:1])
+    called, short = followed(model, ids, None, copies=copies)
+    torch.testing.assert_close(short, called, atol=1e-4, rtol=1e-4)
+    matrices = {p for p in model.parameters() if p.ndim == 2}
+    tables = {model.tokens.weight, *(m.weight for m in [getattr(model, "positions", None)] if m)}
+    assert set(copies) == matrices - (tables - {model.head.weight})
 
 
 @pytest.mark.parametrize(
