@@ -184,8 +184,16 @@ def _rotary_tables(rotate, places, dtype):
 def _feed_forward(block, alone, copies):
     """x (B, d_model) → x + FFN(norm(x))."""
     norm, net = _norm(block.norm2), block.ffn
-    act = ACTIVATIONS[net.activation]
-    up, down = (_product(layer, None, alone, copies) for layer in (net.up, net.down))
+    act, down = ACTIVATIONS[net.activation], _product(net.down, None, alone, copies)
+    if type(net) is GatedFeedForward and _as_rows(net.gate, alone, copies):
+        both = _weighted_rows(*_turned_pair(net.gate, net.up, copies))  # one product for the two
+
+        def transform(x):
+            gate, up = both(norm(x)).chunk(2)
+            return down(act(gate).mul_(up)).add_(x)
+
+        return transform
+    up = _product(net.up, None, alone, copies)
     if type(net) is FeedForward:
         return lambda x: down(act(up(norm(x)))).add_(x)
     gate = _product(net.gate, None, alone, copies)
@@ -219,7 +227,7 @@ def _product(layer, bias, alone, copies):
         if type(layer) is not nn.Linear:
             return layer  # any other that maps (B, d_in) to (B, d_out)
         layer, bias = layer.weight, layer.bias
-    if alone and copies is not None and layer.numel() > SMALL and layer.dtype == torch.float32:
+    if _as_rows(layer, alone, copies):
         return _weighted_rows(_turned_copy(layer, copies), bias)
     if copies is not None and layer.shape[0] > layer.shape[1]:
         # Short rows, one behind the other, come from memory at a third of the rate of long ones.
@@ -232,6 +240,13 @@ def _product(layer, bias, alone, copies):
     if bias is None:
         return lambda x: torch.mm(x, turned)
     return lambda x: torch.addmm(bias, x, turned)
+
+
+def _as_rows(layer, alone, copies):
+    """Is a product with this matrix, or linear layer, better taken as a sum of weighted rows?"""
+    weight = getattr(layer, "weight", layer)
+    large = alone and copies is not None and weight.numel() > SMALL
+    return large and weight.dtype == torch.float32
 
 
 def _weighted_rows(turned, bias):
@@ -259,6 +274,14 @@ def _turned_copy(weight, copies):
     if weight not in copies:
         copies[weight] = weight.t().contiguous()
     return copies[weight]
+
+
+def _turned_pair(one, other, copies):
+    """Two layers of one size side by side: (in, 2 out), a copy made once, and biases or None."""
+    pair = (one.weight, other.weight)
+    if pair not in copies:
+        copies[pair] = torch.cat(pair).t().contiguous()
+    return copies[pair], None if one.bias is None else torch.cat([one.bias, other.bias])
 
 
 # --- where it applies
