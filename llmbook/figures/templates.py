@@ -5,7 +5,7 @@ import traitlets
 from llmbook.alignment.chat import ROLES, SPECIAL_TOKENS, Encoded, chat_tokenizer, encode
 from llmbook.tokenization.byte_names import printable
 
-from .interactive import Interactive
+from .interactive import Interactive, check_range
 
 COUNTED = ("answers", "last answer", "everything")
 LONGEST = 60
@@ -130,8 +130,7 @@ class LoRARank(Interactive):
         ranks = sorted(rank for rank in runs if rank)
         if 0 not in runs or len(ranks) < 2:
             raise ValueError(f"runs must have 0 and two ranks or more: got {sorted(runs)}")
-        if not 0 <= place < len(ranks):
-            raise ValueError(f"place must be from 0 to {len(ranks) - 1}: got {place}")
+        check_range("place", place, 0, len(ranks) - 1)
         rows = [{"rank": rank, **_short(runs[rank])} for rank in ranks]
         super().__init__(
             rows=rows, full=_short(runs[0]), d_model=int(d_model), place=int(place), **options
