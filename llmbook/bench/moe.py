@@ -125,8 +125,7 @@ def _race(n_experts, tokens, routing, passes, options):
     """Ours against every peer, on one input, one set of experts and one routing."""
     case = _name(n_experts, tokens, routing, passes)
     chosen, leaves, upstream = _inputs(n_experts, tokens, routing, options)
-    high = [leaf.double() for leaf in leaves]
-    truth = _step(_ours(chosen, "reference"), high, upstream.double(), passes)
+    truth = _truth(chosen, leaves, upstream, passes)
     us = lambda: _step(_ours(chosen, options.backend), leaves, upstream, passes)
     functions, why = _theirs(options, n_experts, chosen)
     outcomes = []
@@ -159,16 +158,21 @@ def _race(n_experts, tokens, routing, passes, options):
     return outcomes
 
 
+def _truth(chosen, leaves, upstream, passes):
+    """What a run should come to: the loop, in float64."""
+    high = [leaf.double() for leaf in leaves]
+    return _step(_ours(chosen, "reference"), high, upstream.double(), passes)
+
+
 def _race_products(n_experts, tokens, routing, passes, options):
     """Ours against its matrix products alone: the speed is their share of our time."""
     chosen, leaves, upstream = _inputs(n_experts, tokens, routing, options)
+    us = lambda: _step(_ours(chosen, options.backend), leaves, upstream, passes)
+    error = relative_error(us(), _truth(chosen, leaves, upstream, passes))
     outcome = run_pair(
         _name(n_experts, tokens, routing, passes),
-        {
-            "ours": lambda: _step(_ours(chosen, options.backend), leaves, upstream, passes),
-            "its products": _products_alone(chosen, leaves, passes),
-        },
-        {"ours": 0.0, "its products": 0.0},
+        {"ours": us, "its products": _products_alone(chosen, leaves, passes)},
+        {"ours": error, "its products": 0.0},  # another function: its own truth
         tolerance=TOLERANCE[options.dtype],
         device=options.device,
         repeats=options.repeats,

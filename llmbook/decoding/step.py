@@ -28,7 +28,7 @@ from llmbook.positions import Rotary
 from llmbook.quantization import QuantizedAttention
 
 COPIED = 2**26  # bytes of weights that may be copied into another layout
-WORTH_COPIES = 32  # tokens to come for which it is done: it takes about as long as ten
+WORTH_COPIES = 32  # tokens to come for which it is done: about ten win the making back
 SMALL = 2**16  # numbers of a matrix that is multiplied before another way has begun
 _OURS = ("forward", "hidden", "_run", "places")  # what a model must not have changed
 _NORMS = (LayerNorm, RMSNorm)
@@ -186,7 +186,9 @@ def _feed_forward(block, alone, copies):
     norm, net = _norm(block.norm2), block.ffn
     act, down = ACTIVATIONS[net.activation], _product(net.down, None, alone, copies)
     if type(net) is GatedFeedForward and _as_rows(net.gate, alone, copies):
-        both = _weighted_rows(*_turned_pair(net.gate, net.up, copies))  # one product for the two
+        pair = (net.gate, net.up)  # one product for the two
+        bias = None if net.gate.bias is None else torch.cat([layer.bias for layer in pair])
+        both = _weighted_rows(_turned_copy(copies, *(layer.weight for layer in pair)), bias)
 
         def transform(x):
             gate, up = both(norm(x)).chunk(2)
@@ -228,15 +230,14 @@ def _product(layer, bias, alone, copies):
             return layer  # any other that maps (B, d_in) to (B, d_out)
         layer, bias = layer.weight, layer.bias
     if _as_rows(layer, alone, copies):
-        return _weighted_rows(_turned_copy(layer, copies), bias)
-    if copies is not None and layer.shape[0] > layer.shape[1]:
-        # Short rows, one behind the other, come from memory at a third of the rate of long ones.
-        layer = _turned_copy(layer, copies).t()
+        return _weighted_rows(_turned_copy(copies, layer), bias)
     if alone:
         if bias is None:
             return lambda x: torch.mv(layer, x)
         return lambda x: torch.addmv(bias, layer, x)
-    turned = layer.t()
+    # Short rows, one behind the other, come from memory at about half the rate of long ones.
+    tall = copies is not None and layer.shape[0] > layer.shape[1]
+    turned = _turned_copy(copies, layer) if tall else layer.t()
     if bias is None:
         return lambda x: torch.mm(x, turned)
     return lambda x: torch.addmm(bias, x, turned)
@@ -269,19 +270,11 @@ def _pays(model, tokens, like):
     return plain and held <= COPIED and tokens >= WORTH_COPIES
 
 
-def _turned_copy(weight, copies):
-    """(out, in) → (in, out), a copy made once; copies: {weight: its copy}."""
-    if weight not in copies:
-        copies[weight] = weight.t().contiguous()
-    return copies[weight]
-
-
-def _turned_pair(one, other, copies):
-    """Two layers of one size side by side: (in, 2 out), a copy made once, and biases or None."""
-    pair = (one.weight, other.weight)
-    if pair not in copies:
-        copies[pair] = torch.cat(pair).t().contiguous()
-    return copies[pair], None if one.bias is None else torch.cat([one.bias, other.bias])
+def _turned_copy(copies, *weights):
+    """Matrices (out, in) side by side, (in, all outs): a copy, made once and kept in copies."""
+    if weights not in copies:
+        copies[weights] = torch.cat(weights).t().contiguous()
+    return copies[weights]
 
 
 # --- where it applies

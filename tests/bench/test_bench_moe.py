@@ -95,3 +95,14 @@ def test_the_products_alone_are_as_many_operations_as_ours(passes):
         counted.append(counter.get_total_flops())
     assert counted[0] == counted[1] == (1 + 2 * (passes == "both")) * 6 * 32 * 16 * 32
     assert main([*TINY[:-1], "products", "--passes", passes]) == 0
+
+
+def test_no_share_is_shown_of_a_wrong_result(monkeypatch, capsys):
+    right = race.run_experts
+
+    def wrong(*inputs, backend):
+        return right(*inputs, backend=backend) * (1 if backend == "reference" else 2)
+
+    monkeypatch.setattr(race, "run_experts", wrong)
+    assert main([*TINY[:-1], "products", "--passes", "forward"]) == 1
+    assert "ours is wrong" in capsys.readouterr().out

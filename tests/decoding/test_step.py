@@ -28,7 +28,7 @@ def test_its_logits_and_its_cache_are_the_modules(case, dtype, with_padding):
     assert called.std() > 0.1
 
 
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [2, 3])
 @pytest.mark.parametrize("case", CASES)
 def test_weights_laid_out_along_their_longer_side_give_the_same(case, rows, monkeypatch):
     monkeypatch.setattr("llmbook.decoding.step.WORTH_COPIES", 1)
@@ -37,7 +37,7 @@ def test_weights_laid_out_along_their_longer_side_give_the_same(case, rows, monk
     torch.testing.assert_close(short, called, atol=1e-11, rtol=1e-11)
     assert copies and all(
         w.shape[0] > w.shape[1] and copy.is_contiguous() and torch.equal(w.t(), copy)
-        for w, copy in copies.items()
+        for (w,), copy in copies.items()
     )
 
 
@@ -50,7 +50,7 @@ def test_large_matrices_are_read_as_weighted_rows(case, monkeypatch):
     torch.testing.assert_close(short, called, atol=1e-4, rtol=1e-4)
     matrices = {p for p in model.parameters() if p.ndim == 2}
     tables = {model.tokens.weight, *(m.weight for m in [getattr(model, "positions", None)] if m)}
-    read = [weight for key in copies for weight in (key if isinstance(key, tuple) else (key,))]
+    read = [weight for weights in copies for weight in weights]
     assert len(read) == len(set(read)) and set(read) == matrices - (tables - {model.head.weight})
 
 
@@ -61,17 +61,17 @@ def test_large_matrices_are_read_as_weighted_rows(case, monkeypatch):
 def test_weights_are_copied_once_and_only_where_it_pays(at_most, to_come, made, monkeypatch):
     monkeypatch.setattr("llmbook.decoding.step.COPIED", at_most)
     monkeypatch.setattr("llmbook.decoding.step.WORTH_COPIES", to_come)
-    writer = Writer(gpt(), torch.tensor(ROWS[:1]), None, None, 9, True, "step")
+    writer = Writer(gpt(), torch.tensor(ROWS[:1] * 2), None, None, 9, True, "step")
     for token in (3, 4):
         writer.next_logits()
-        writer.append(torch.tensor([token]))
+        writer.append(torch.tensor([token, token]))
     writer.next_logits()
     before = dict(writer._copies)
     assert bool(before) == made
     writer.reorder(torch.tensor([0, 0]))  # as beams do: another step, of the same weights
     writer.append(torch.tensor([5, 6]))
     writer.next_logits()
-    assert all(writer._copies[weight] is copy for weight, copy in before.items())
+    assert all(writer._copies[weights] is copy for weights, copy in before.items())
     assert len(writer._copies) == len(before)
 
 

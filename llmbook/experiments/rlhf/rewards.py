@@ -112,8 +112,8 @@ def comparisons(model, n=COMPARED, k=K, seed=0, split="train", skip=0, per_word=
     order = torch.randperm(len(data), generator=generator(seed, "names")).tolist()[skip : skip + n]
     for start in range(0, len(order), 24):
         prompts = [data[i][0] for i in order[start : start + 24]]
-        dice_of = generator(seed, "compared", skip + start)
-        rollouts = roll_out(model, prompts, k, max_new_tokens=LONGEST_ANSWER, seed=dice_of)
+        own = generator(seed, "compared", skip + start)
+        rollouts = roll_out(model, prompts, k, max_new_tokens=LONGEST_ANSWER, seed=own)
         ranks = labelled(rollouts, rng, per_word)
         answers = [[i for i in row if i >= 0] for row in rollouts.targets.tolist()]
         for j, prompt in enumerate(prompts):
