@@ -66,15 +66,15 @@ _TYPES = {torch.float32: "float", torch.float64: "double"}
 class Loops:
     """The C functions of one source file, built at the first use; `why_not()` tells if they can.
 
-    what: what is built, for error messages ("the scan").
+    what: what is built, for error messages ("the scan"). flags: further ones for the compiler.
     """
 
-    def __init__(self, source, what):
-        self.source, self.what = Path(source), what
+    def __init__(self, source, what, flags=""):
+        self.source, self.what, self.flags = Path(source), what, flags
 
     def why_not(self):
         """Reason why the loops cannot run on this machine, or None. The first call builds."""
-        return _library(self.source)[1]
+        return _library(self.source, self.flags)[1]
 
     def call(self, name, dtype, tensors, sizes):
         """Run the function `name` for numbers of `dtype`: pointers (None is NULL), then longs.
@@ -91,7 +91,7 @@ class Loops:
                     f"{self.what} must get contiguous {dtype} on the CPU: got {x.dtype} with "
                     f"strides {x.stride()} on {x.device}"
                 )
-        function = getattr(_library(self.source)[0], f"{name}_{_TYPES[dtype]}")
+        function = getattr(_library(self.source, self.flags)[0], f"{name}_{_TYPES[dtype]}")
         pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
         if function(*pointers, *map(ctypes.c_long, sizes)):
             raise MemoryError(f"{self.what} could not get its working memory in {name}")
@@ -148,14 +148,14 @@ def compiler():
 
 
 @functools.cache
-def _library(source):
+def _library(source, flags):
     """`library` of a file's loops, for float and for double."""
     body = source.read_text(encoding="utf-8")
     parts = [_PER_TYPE.format(real=real, body=body) for real in _TYPES.values()]
-    return library("".join(parts), source.stem)
+    return library("".join(parts), source.stem, flags)
 
 
-def library(text, stem):
+def library(text, stem, flags=""):
     """(the loaded library of a C text, None), or (None, why there is none).
 
     Before the text stand the includes, W and `exponential_float` of the head above. stem: what the
@@ -168,16 +168,17 @@ def library(text, stem):
         told = f"it names {named!r}" if named else "it can name one"
         return None, f"there is no C compiler (cc, gcc or clang, or LLMBOOK_COMPILER: {told})"
     machine = f"{platform.machine()} {_processor()}"
-    name = hashlib.sha256("\n".join([text, _FLAGS, program, machine]).encode()).hexdigest()[:20]
+    flags = f"{_FLAGS} {flags}"
+    name = hashlib.sha256("\n".join([text, flags, program, machine]).encode()).hexdigest()[:20]
     try:
-        path = _built(program, text, f"{stem}-{name}.so")
+        path = _built(program, text, flags, f"{stem}-{name}.so")
         return ctypes.CDLL(str(path)), None
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         detail = getattr(error, "stderr", "") or str(error)
         return None, f"building it with {program} failed: {detail.strip()[-300:]}"
 
 
-def _built(program, text, name):
+def _built(program, text, flags, name):
     from llmbook.data.folders import cache_folder
 
     folder = cache_folder() / "compiled"
@@ -188,7 +189,7 @@ def _built(program, text, name):
     with tempfile.TemporaryDirectory(dir=folder) as work:
         code, made = Path(work, "loops.c"), Path(work, "loops.so")
         code.write_text(text, encoding="utf-8")
-        command = [program, *_FLAGS.split(), "-shared", str(code), "-o", str(made), "-lm"]
+        command = [program, *flags.split(), "-shared", str(code), "-o", str(made), "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         made.replace(path)  # whole, or not there: another process may build at the same time
     return path

@@ -41,7 +41,11 @@ def add_arguments(parser):
     add("--routing", nargs="+", choices=("balanced", "zipf"), default=["balanced", "zipf"])
     add("--passes", nargs="+", choices=("forward", "both"), default=["forward", "both"])
     add("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="default: all")
-    add("--backend", default="auto", help="ours: auto, sorted, grouped, triton (default auto)")
+    add(
+        "--backend",
+        default="auto",
+        help="ours: auto, compiled, sorted, grouped, triton (default auto)",
+    )
     add("--dtype", choices=list(DTYPES), default="float32", help="default float32")
     add(
         "--parts", nargs="+", choices=PARTS, default=PARTS[:2], help="which (default: race memory)"

@@ -3,6 +3,7 @@
     y_n = Σ_j weight[n, j] · down_e (φ(gate_e x_n) ⊙ up_e x_n),   e = chosen[n, j]
 
     reference   for each expert: its tokens picked out, put through it, added to the output
+    compiled    the same in C, for gated SiLU on a CPU: a thread has whole experts of its own
     sorted      slots sorted by expert once, one transfer to the host, then a matrix product for
                 each expert into a slice; forward and backward written out, nothing stored twice
     grouped     PyTorch's `F.grouped_mm`: all experts in one call, no transfer to the host
@@ -21,9 +22,10 @@ from torch import nn
 from llmbook.backends import Backends
 from llmbook.checks import one_of, tensor
 from llmbook.layers import ACTIVATIONS
+from llmbook.moe import compiled
 from llmbook.moe.sorted import sorted_experts
 
-BACKENDS = ("reference", "sorted", "grouped", "triton")
+BACKENDS = ("reference", "compiled", "sorted", "grouped", "triton")
 
 
 class Experts(nn.Module):
@@ -90,7 +92,7 @@ def run_experts(
     for shapes and dtypes that don't fit.
     """
     _check(x, chosen, weights, in_weight, down_weight, activation)
-    name = _backends(x, in_weight, down_weight).choose(backend)
+    name = _backends(x, in_weight, down_weight, activation).choose(backend)
     return _RUN[name](x, chosen, weights, in_weight, down_weight, activation, on_input)
 
 
@@ -127,6 +129,10 @@ def _reference(x, chosen, weights, in_weight, down_weight, activation, on_input)
 def _sorted(x, chosen, weights, in_weight, down_weight, activation, on_input):
     gated = _gated(in_weight, down_weight)
     return sorted_experts(x, chosen, weights, in_weight, down_weight, activation, gated, on_input)
+
+
+def _compiled(x, chosen, weights, in_weight, down_weight, activation, on_input):
+    return compiled.compiled_experts(x, chosen, weights, in_weight, down_weight, on_input)
 
 
 # --- one grouped product for all experts
@@ -175,33 +181,41 @@ def _triton(*arguments):
     return _with_product(grouped_product, *arguments)
 
 
-_RUN = {"reference": _reference, "sorted": _sorted, "grouped": _grouped, "triton": _triton}
+_RUN = {
+    "reference": _reference,
+    "compiled": _compiled,
+    "sorted": _sorted,
+    "grouped": _grouped,
+    "triton": _triton,
+}
 
 
 # --- which backend
 
 
-def explain_backend(x, in_weight, down_weight, backend="auto"):
+def explain_backend(x, in_weight, down_weight, backend="auto", activation="silu"):
     """Say which backend `run_experts` would take for these tensors, and why not the others.
 
     Runs nothing. Returns a `BackendChoice`; print it. Raises ValueError for a backend asked for by
     name that cannot run.
     """
-    return _backends(x, in_weight, down_weight).explain(backend)
+    return _backends(x, in_weight, down_weight, activation).explain(backend)
 
 
-def _backends(x, in_weight, down_weight):
+def _backends(x, in_weight, down_weight, activation):
     return Backends(
         "these experts",
         BACKENDS,
-        ("grouped", "sorted") if x.is_cuda else ("sorted",),
-        lambda name: _why_not(name, x, in_weight, down_weight),
+        ("grouped", "sorted") if x.is_cuda else ("compiled", "sorted"),
+        lambda name: _why_not(name, x, in_weight, down_weight, activation),
         {
+            "compiled": "a thread has whole experts of its own and waits for no other",
             "sorted": f"one product for each expert that has tokens, on {x.device.type}",
             "grouped": "all experts in one call, and nothing sent to the host",
         },
         {
             "reference": "the same result, slower: every expert's tokens are searched for",
+            "compiled": "not measured ahead of the others on this device",
             "sorted": "it sends the experts' token counts to the host",
             "grouped": "on a CPU it is a loop over the experts, and stores more",
             "triton": "not measured ahead of the others on this device",
@@ -209,8 +223,14 @@ def _backends(x, in_weight, down_weight):
     )
 
 
-def _why_not(backend, x, in_weight, down_weight):
+def _why_not(backend, x, in_weight, down_weight, activation):
     """Reason why a backend cannot run this, or None."""
+    if backend == "compiled":
+        if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+            return f"it takes float32 or float64 on the CPU: got {x.dtype} on {x.device.type}"
+        if activation != "silu" or not _gated(in_weight, down_weight):
+            return "it has gated SiLU alone"
+        return compiled.why_not()
     if backend == "grouped":
         return _why_not_grouped(x, in_weight, down_weight)
     if backend == "triton":

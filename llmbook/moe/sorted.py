@@ -41,7 +41,7 @@ def sorted_experts(x, chosen, weights, in_weight, down_weight, activation, gated
     return _Sorted.apply(x, weights, in_weight, down_weight, chosen, activation, gated, on_input)
 
 
-def _slices(chosen, n_experts, rows):
+def slices(chosen, n_experts, rows):
     """Sort slots by expert: (order, blocks), a block an (expert, start, end) of sorted rows.
 
     An expert's rows are cut into even blocks of about `rows`: a few rows left over would cost a
@@ -126,7 +126,7 @@ class _Sorted(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weights, in_weight, down_weight, chosen, activation, gated, on_input):
         (n_experts, width, d_model), on_cpu = in_weight.shape, x.device.type == "cpu"
-        order, blocks = _slices(chosen, n_experts, CPU_ROWS if on_cpu else len(x))
+        order, blocks = slices(chosen, n_experts, CPU_ROWS if on_cpu else len(x))
         # On a GPU a token's rows in one sum would be added in any order: an expert at a time.
         groups = _groups(blocks, CPU_JOINED if on_cpu else 0)
         tokens = order // max(chosen.shape[1], 1)

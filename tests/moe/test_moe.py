@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from llmbook.layers import ACTIVATIONS, FeedForward, GatedFeedForward
 from llmbook.moe import (
+    BACKENDS,
     FORMS,
     Experts,
     MoE,
@@ -26,9 +27,13 @@ from llmbook.moe import (
     run_experts,
     z_loss,
 )
+from llmbook.moe import compiled as compiled_module
 from llmbook.moe import sorted as sorted_module
 
 FAST = ("sorted", "grouped")
+needs_compiled = pytest.mark.skipif(
+    compiled_module.why_not() is not None, reason=f"{compiled_module.why_not()}"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +131,65 @@ def test_reference_and_sorted_equal_the_token_loop_with_every_gradient(
             torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
+@needs_compiled
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("on_input", [False, True])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "not gated"])
+def test_compiled_equals_the_reference_with_every_gradient(case, on_input, threads, monkeypatch):
+    n, k, n_experts, extra = CASES[case]
+    monkeypatch.setattr(compiled_module, "ROWS", 16)  # several blocks an expert
+    monkeypatch.setattr(compiled_module, "SHARE", 1)  # a thread for the smallest work
+    torch.set_num_threads(threads)
+    for dtype, close in ((torch.float64, 1e-12), (torch.float32, 2e-5)):
+        chosen, leaves = make(n, k, n_experts, **{**extra, "dtype": dtype})
+        if n > 3:
+            chosen[3, 0] = -1
+            chosen[1] = -1
+        upstream = torch.randn_like(leaves[0])
+        x, weights, in_weight, down_weight = leaves
+        expected, got = (
+            outcome(
+                lambda: run_experts(
+                    x, chosen, weights, in_weight, down_weight, on_input=on_input, backend=backend
+                ),
+                leaves,
+                upstream,
+            )
+            for backend in ("reference", "compiled")
+        )
+        for ours, theirs in zip(got, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=close, atol=close)
+        with torch.no_grad():
+            quiet = run_experts(
+                x, chosen, weights, in_weight, down_weight, on_input=on_input, backend="compiled"
+            )
+        assert torch.equal(quiet, got[0])
+
+
+@needs_compiled
+def test_compiled_takes_other_strides_and_goes_back_twice():
+    chosen, leaves = make(30, 2, 4)
+    x, weights, in_weight, down_weight = (
+        leaf.detach().mT.contiguous().mT.requires_grad_() for leaf in leaves
+    )
+    out = run_experts(x, chosen, weights, in_weight, down_weight, backend="compiled")
+    plain = run_experts(x, chosen, weights, in_weight, down_weight, backend="reference")
+    leaves = (x, weights, in_weight, down_weight)
+    expected = torch.autograd.grad(plain, leaves, torch.ones_like(plain))
+    for _ in range(2):
+        got = torch.autograd.grad(out, leaves, out.new_ones(1).expand_as(out), retain_graph=True)
+        for ours, theirs in zip(got, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_experts_are_shared_whole_and_evenly():
+    blocks = [(0, 0, 5), (0, 5, 10), (2, 10, 13), (3, 13, 17), (5, 17, 19)]
+    ordered, cuts = compiled_module._shared(blocks, 2)
+    assert cuts == [0, 2, 5] and sorted(ordered) == blocks  # 10 rows, and 9
+    assert ordered[:2] == blocks[:2]
+    assert compiled_module._shared([], 2) == ([], [0, 0, 0])
+
+
 @pytest.mark.parametrize("case", ["ordinary", "empty experts", "no tokens", "not gated"])
 @pytest.mark.parametrize("on_input", [False, True])
 def test_grouped_equals_the_reference_in_float32(case, on_input):
@@ -203,7 +267,9 @@ def test_half_precision_is_at_most_twice_as_far_from_the_truth_as_the_loop(backe
         assert error <= 2 * allowed + 1e-3
 
 
-@pytest.mark.parametrize("backend", ["reference", *FAST])
+@pytest.mark.parametrize(
+    "backend", ["reference", *FAST, pytest.param("compiled", marks=needs_compiled)]
+)
 def test_the_same_run_twice_gives_the_same_bits(backend):
     chosen, leaves = make(200, 3, 7, dtype=torch.float32)
     upstream = torch.randn_like(leaves[0])
@@ -496,9 +562,19 @@ def test_explain_backend_names_what_runs_and_why_not_the_others(monkeypatch):
     experts = Experts(8, 12, 3)
     x = torch.randn(5, 8)
     choice = explain_backend(x, experts.in_weight, experts.down_weight)
-    assert choice.backend == "sorted"
-    assert set(choice.others) == {"reference", "grouped", "triton"}
+    built = compiled_module.why_not() is None
+    assert choice.backend == ("compiled" if built else "sorted")
+    assert set(choice.others) == set(BACKENDS) - {choice.backend}
     assert "loop" in choice.others["grouped"]
+    for missing in (compiled_module.LOOPS, compiled_module):
+        monkeypatch.setattr(missing, "why_not", lambda: "there is no C compiler")
+    without = explain_backend(x, experts.in_weight, experts.down_weight)
+    assert without.backend == "sorted"
+    assert without.others["compiled"] == "there is no C compiler"
+    monkeypatch.undo()
+    for half, activation in ((torch.bfloat16, "silu"), (torch.float32, "gelu")):
+        cast = [t.to(half) for t in (x, experts.in_weight, experts.down_weight)]
+        assert explain_backend(*cast, activation=activation).backend == "sorted"
     odd = Experts(7, 12, 3)
     told = str(explain_backend(torch.randn(5, 7), odd.in_weight, odd.down_weight))
     assert "multiple of 16 bytes" in told
@@ -509,6 +585,18 @@ def test_explain_backend_names_what_runs_and_why_not_the_others(monkeypatch):
 def test_a_backend_asked_for_by_name_that_cannot_run_raises(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     chosen, (x, weights, in_weight, down_weight) = make(4, 2, 3)
+    compiled, half = (
+        "it takes float32 or float64 on the CPU",
+        [leaf.half() for leaf in (x, weights)],
+    )
+    with pytest.raises(ValueError, match=f"backend='compiled' cannot run.*{compiled}"):
+        run_experts(
+            half[0], chosen, half[1], in_weight.half(), down_weight.half(), backend="compiled"
+        )
+    with pytest.raises(ValueError, match="it has gated SiLU alone"):
+        run_experts(
+            x, chosen, weights, in_weight, down_weight, activation="relu", backend="compiled"
+        )
     for backend, message in (("grouped", "float32, float16 or bfloat16"), ("triton", "float16")):
         with pytest.raises(ValueError, match=f"backend='{backend}' cannot run.*{message}"):
             run_experts(x, chosen, weights, in_weight, down_weight, backend=backend)
@@ -595,6 +683,6 @@ def test_wrong_balance_arguments_are_refused():
 
 def test_rows_are_cut_into_even_blocks():
     chosen = torch.tensor([0] * 17 + [2] * 40 + [-1] * 3)[:, None]
-    order, blocks = sorted_module._slices(chosen, 4, 16)
+    order, blocks = sorted_module.slices(chosen, 4, 16)
     assert blocks == [(0, 0, 17), (2, 17, 37), (2, 37, 57)]  # no block of one row
     assert order.tolist() == list(range(60))
