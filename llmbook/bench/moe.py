@@ -6,8 +6,8 @@ by expert and back is counted. Peers get the same weights and choices. `dense` i
 feed-forward layer of width k · F, which does as many operations for each token. Routing is
 balanced, or Zipf: expert i is wanted with a probability in proportion to 1/i.
 
-`--parts products` sets the experts' matrix products alone against ours, on slots that lie in order
-already: nobody who leaves them to the same library can be faster than that.
+`--parts products` sets the experts' matrix products alone, PyTorch's one after the other on slots
+that lie in order already, against ours.
 
 Then the peak of the memory of one such run above its inputs, ours beside every peer's, each in a
 process of its own (Linux, on a CPU), for the first routing and the last pass.

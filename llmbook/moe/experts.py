@@ -230,6 +230,8 @@ def _why_not(backend, x, in_weight, down_weight, activation):
             return f"it takes float32 or float64 on the CPU: got {x.dtype} on {x.device.type}"
         if activation != "silu" or not _gated(in_weight, down_weight):
             return "it has gated SiLU alone"
+        if torch.compiler.is_compiling():
+            return "torch.compile cannot see into it"
         return compiled.why_not()
     if backend == "grouped":
         return _why_not_grouped(x, in_weight, down_weight)
