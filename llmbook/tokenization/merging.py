@@ -107,37 +107,44 @@ def merge_runs(runs, ranks, built):
 
     For `Merges` that are orderly only. A run of n equal tokens takes about log n rounds.
     """
+    none, rank_of = len(built), ranks.get
     while True:
-        inside = [ranks[i, i] for i, n in runs if n > 1 and (i, i) in ranks]
-        across = [ranks.get((a, b)) for (a, _), (b, _) in zip(runs, runs[1:])]
-        found = min((rank for rank in inside + across if rank is not None), default=None)
-        if found is None:
+        found, last = none, None
+        for i, n in runs:
+            rank = rank_of((last, i), none)
+            if rank < found:
+                found = rank
+            if n > 1:
+                rank = rank_of((i, i), none)
+                if rank < found:
+                    found = rank
+            last = i
+        if found == none:
             return [i for i, n in runs for _ in range(n)]
         runs = _merge_pair(runs, found, ranks, built[found])
 
 
 def _merge_pair(runs, rank, ranks, new):
-    merged = []
-
-    def add(i, n):
-        if n and merged and merged[-1][0] == i:
-            merged[-1] = (i, merged[-1][1] + n)
-        elif n:
-            merged.append((i, n))
-
+    """Runs, neighbours different, with the pair of that rank made `new` wherever it stands."""
+    merged, last, count, rank_of = [], None, 0, ranks.get  # the run that may still grow
     for i, n in runs:
-        last = merged[-1][0] if merged else None
-        if n > 1 and ranks.get((i, i)) == rank:  # from the left: aaaaa is aa aa a
-            add(new, n // 2)
-            add(i, n % 2)
-        elif last is not None and last != i and ranks.get((last, i)) == rank:
-            merged[-1] = (last, merged[-1][1] - 1)
-            if not merged[-1][1]:
-                merged.pop()
-            add(new, 1)
-            add(i, n - 1)
+        if n > 1 and rank_of((i, i)) == rank:  # from the left: aaaaa is aa aa a
+            parts = ((new, n // 2), (i, n % 2))
+        elif rank_of((last, i)) == rank:
+            count -= 1
+            if not count:
+                last, count = merged.pop() if merged else (None, 0)
+            parts = ((new, 1), (i, n - 1))
         else:
-            add(i, n)
+            parts = ((i, n),)
+        for j, m in parts:
+            if m and j == last:
+                count += m
+            elif m:
+                if count:
+                    merged.append((last, count))
+                last, count = j, m
+    merged.append((last, count))
     return merged
 
 
