@@ -4,6 +4,7 @@
     parts       one part missing or exchanged at a time; one layer each way
     norms       norms after the sum, before the sub-layer or nowhere; with and without warm-up, and
                 at once at a fifth of the rate; four layers each way
+    deep        some of these with six layers each way, and norms without the sums round them
     scales      the matrices of the sub-layers started s times as large; two layers each way
 
 Arms of one part share data, batches, steps and, for a seed, the weights that they start from; they
@@ -73,9 +74,22 @@ def without_norms(model):
     return model
 
 
+def without_sums(model):
+    """The same model with every sum taken out: a sub-layer's output is all that goes on."""
+    for layer in [*model.encoder, *model.decoder]:
+        for name, part in list(layer.named_children()):
+            setattr(layer, name, NoResidual(part))
+    return model
+
+
 def normed(place, seed, layers):
-    """A translator whose norms stand "pre", "post" or nowhere ("none")."""
+    """A translator whose norms stand "pre", "post" or nowhere ("none").
+
+    "no sums": norms before the sub-layers, and no residual connections.
+    """
     model = build(seed, layers, placement="post" if place == "post" else "pre")
+    if place == "no sums":
+        return without_sums(model)
     return without_norms(model) if place == "none" else model
 
 
@@ -101,13 +115,13 @@ def lamed(part, seed):
     model = build(seed, 1, **PARTS[part])
     if part == "norm":
         return without_norms(model)
+    if part == "residual":
+        return without_sums(model)
     for layer in [*model.encoder, *model.decoder]:
         if part == "feed-forward":
             layer.transform = nn.Identity()
-        for name, one in list(layer.named_children()):
-            if part == "residual":
-                setattr(layer, name, NoResidual(one))
-            elif part == "1/√d_k" and hasattr(getattr(one, "sublayer", None), "scale"):
+        for one in layer.children():
+            if part == "1/√d_k" and hasattr(getattr(one, "sublayer", None), "scale"):
                 one.sublayer.scale = 1.0
     return model
 
@@ -131,13 +145,14 @@ NORMS = {  # arm: (place, peak of the rate, share of the steps that it rises ove
     "none, warm-up": ("none", 5e-3, 0.1),
 }
 NORM_LAYERS, NORM_STEPS = 4, 100
-DEEP = ("pre, warm-up", "post, warm-up", "post, at once", "none, warm-up")  # arms
+DEEP = {arm: NORMS[arm] for arm in NORMS if arm.endswith("warm-up") or arm == "post, at once"}
+DEEP |= {"no sums, warm-up": ("no sums", 5e-3, 0.1)}
 DEEP_LAYERS, DEEP_STEPS = 6, 200
 
 
 def norm_run(arm, seed, layers=NORM_LAYERS, steps=NORM_STEPS):
     """{"loss" on unseen sentences, "losses": twenty means} of one training."""
-    place, rate, warm = NORMS[arm]
+    place, rate, warm = (NORMS | DEEP)[arm]
     pairs = lab.Pairs(steps * 32, seed, exams=300)
     model = normed(place, seed, layers)
     losses = lab.fit(model, pairs.lessons, steps, rate, warm=warm, seed=seed)

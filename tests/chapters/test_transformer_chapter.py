@@ -42,6 +42,11 @@ BROKEN = {
         "self.more = nn.Linear(1, x.shape[1])\n        return self.down(self.up(x).relu())",
     ),
     "transformer-ffn-formula": (FFN, "self.up(x).relu()", "self.up(x).tanh()"),
+    "transformer-attention-mixes-ffn-transforms": (
+        FFN,
+        "found = scores.softmax(-1) @ v",
+        "found = v",
+    ),
     "transformer-layernorm-from-vision": (
         NORM,
         "x = x - x.mean(-1, keepdim=True)",
@@ -79,6 +84,7 @@ def test_a_claim_fails_when_the_code_under_it_is_broken(name):
 
 RECORDED = {  # claim: the cells, and the recorded arm that is made to say otherwise
     "transformer-pre-norm-gradient-flow": (PLACE, "norms", "pre, at once", {"loss": 9.0}),
+    "transformer-residual-connections": (ADD, "deep", "no sums, warm-up", {"loss": 1.5}),
     "transformer-norm-forgives-initialisation": (
         ["setup", "scales", "claims-scale"],
         "scales",

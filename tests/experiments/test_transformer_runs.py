@@ -113,6 +113,10 @@ def test_placements_start_from_the_same_weights_and_differ_in_their_norms():
     count = [sum(isinstance(m, LayerNorm) for m in x.modules()) for x in (pre, post, none)]
     assert count == [12, 10, 0]
     assert {p.placement for layer in post.decoder for p in layer.children()} == {"post"}
+    bare = runs.normed("no sums", 4, 2)
+    assert all(v.equal(bare.state_dict()[k]) for k, v in pre.state_dict().items())
+    parts = [p for layer in (*bare.encoder, *bare.decoder) for p in layer.children()]
+    assert len(parts) == 10 and all(isinstance(p, runs.NoResidual) for p in parts)
 
 
 @pytest.mark.parametrize("part", [p for p in runs.PARTS if p != "all"])
