@@ -136,7 +136,7 @@ class LooksBack(nn.Module):
 
 
 def symbols(text):
-    """A text as the figure `HeldGate` reads it: first letter A to D, then noise: (1, tokens, 8)."""
+    """A text as `HeldGate` reads it, one of A to D and then noise, one-hot: (1, tokens, 8)."""
     ids = ["ABCD".index(text[0]), *(4 + ord(letter) % 4 for letter in text[1:])]
     return F.one_hot(torch.tensor([ids]), 8).float()
 

@@ -71,9 +71,7 @@ def computed_with(text, notebook):
 
 def linked_again(first, texts):
     """Whether a text calls the example by its name and links the chapter where it began."""
-    return any(
-        re.search(rf"\[[^]]*\bsentence\b[^]]*\]\({first}\.ipynb\)", text) for text in texts
-    )
+    return any(re.search(rf"\[[^]]*\bsentence\b[^]]*\]\({first}\.ipynb\)", text) for text in texts)
 
 
 @used
