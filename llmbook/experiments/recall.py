@@ -112,6 +112,35 @@ def gru(keep=0.0):
     return make
 
 
+class LooksBack(nn.Module):
+    """One head of attention in place of the layer: the last symbol asks all of them.
+
+    x: one-hot symbols (batch, tokens, inputs) -> scores of the answers (batch, classes).
+    """
+
+    def __init__(self, inputs=8, classes=4, width=32):
+        super().__init__()
+        self.embed = nn.Linear(inputs, width, bias=False)
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in "qkv")
+        self.out = nn.Linear(width, classes)
+
+    def parts(self, x):
+        """Query (batch, 1, width) of the last symbol, keys and values (batch, tokens, width)."""
+        x = self.embed(x)
+        return self.q(x[:, -1:]), self.k(x), self.v(x)
+
+    def forward(self, x):
+        q, k, v = self.parts(x)
+        weights = (q @ k.mT / k.shape[-1] ** 0.5).softmax(-1)
+        return self.out((weights @ v)[:, 0])
+
+
+def symbols(text):
+    """A text as `HeldGate` reads it, one of A to D and then noise, one-hot: (1, tokens, 8)."""
+    ids = ["ABCD".index(text[0]), *(4 + ord(letter) % 4 for letter in text[1:])]
+    return F.one_hot(torch.tensor([ids]), 8).float()
+
+
 STARTS = {  # what is trained on recall
     "tanh": plain(),
     "tanh, orthogonal": plain("orthogonal"),

@@ -92,6 +92,17 @@ def test_held_at_zero_and_cut_only_the_last_symbol_counts():
     ).abs().max() > 0
 
 
+def test_a_look_back_is_attention_of_the_last_symbol_and_knows_no_order():
+    torch.manual_seed(0)
+    net, x = recall.LooksBack(), recall.symbols("A cat that sits")
+    q, k, v = net.parts(x)
+    seen = F.scaled_dot_product_attention(q, k, v)[:, 0]
+    torch.testing.assert_close(net(x), net.out(seen))
+    turned = torch.cat([x[:, :-1].flip(1), x[:, -1:]], 1)  # all but the one that asks
+    torch.testing.assert_close(net(turned), net(x))
+    assert x.argmax(-1)[0, :4].tolist() == [0, 4, 7, 5]  # A; then codes modulo 4
+
+
 # --- the other tasks
 
 

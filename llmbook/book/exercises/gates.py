@@ -82,7 +82,7 @@ def answer_at(answer):
     return "Right. Move on to 0.80 and to 0.90: a few hundredths decide."
 
 
-def _held(forget, first=1, text="any noise that you like to type here"):
+def _held(forget, first=1, text=" cat that the barking dogs chased sits"):
     """The probability of the right answer in the first figure."""
     net = recall.lstm(4.0)()
     net.load_state_dict(recurrent.shipped("recall"))
