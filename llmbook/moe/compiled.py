@@ -87,11 +87,11 @@ class _Compiled(torch.autograd.Function):
         plan = (_whole_numbers(ordered).flatten(), _whole_numbers(cuts))
         function, limit = _address(_PRODUCT[x.dtype]), _address("MKL_Set_Num_Threads_Local")
         sizes = (function, limit, threads, n, d_model, d_expert, most, on_input)
-        hidden = None
-        if any(ctx.needs_input_grad):
-            hidden = x.new_empty(len(order), 2 * d_expert)
+        training = any(ctx.needs_input_grad)
+        hidden = x.new_empty(len(order), 2 * d_expert) if training else None
         out, others = torch.empty_like(x), x.new_empty(threads - 1, n, d_model)
-        tensors = (x, tokens, scale, in_weight, down_weight, hidden, out, others, *plan)
+        rooms = x.new_empty(threads, most, d_model + d_expert * (1 if training else 3))
+        tensors = (x, tokens, scale, in_weight, down_weight, hidden, out, others, rooms, *plan)
         LOOPS.call("forward", x.dtype, tensors, sizes)
         ctx.save_for_backward(x, tokens, scale, in_weight, down_weight, hidden, order, *plan)
         ctx.sizes, ctx.weights = sizes, (weights.shape, weights.dtype)
@@ -108,8 +108,10 @@ class _Compiled(torch.autograd.Function):
         for expert in set(range(len(in_weight))) - ctx.used:
             d_in[expert].zero_()
             d_down[expert].zero_()
-        others = x.new_empty(ctx.sizes[2] - 1, *x.shape)
-        written = (d_x, d_scale, d_in, d_down, others)
+        _, _, threads, _, d_model, d_expert, most, _ = ctx.sizes
+        others = x.new_empty(threads - 1, *x.shape)
+        rooms = x.new_empty(threads, most, 2 * d_model + 3 * d_expert)
+        written = (d_x, d_scale, d_in, d_down, others, rooms)
         tensors = (*read, d_out.contiguous(), *written, blocks, cuts)
         LOOPS.call("backward", x.dtype, tensors, ctx.sizes)
         shape, dtype = ctx.weights

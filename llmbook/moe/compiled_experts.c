@@ -8,7 +8,7 @@
    down_weight (E, D, F); hidden (S, 2F), what the backward pass needs; scale (S,) the weights.
    tokens[row] is the token of a sorted row; blocks, (expert, start, end) each, of thread t are
    those from cuts[t] to cuts[t + 1]. others (threads - 1, N, D): the sums of all threads but the
-   first, added at the end. */
+   first, added at the end. rooms: what each thread works in. */
 
 #ifndef EXPERTS_ONCE
 #define EXPERTS_ONCE
@@ -54,21 +54,19 @@ static void NAME(join)(REAL *out, const REAL *others, long threads, long size) {
 
 int NAME(forward)(const REAL *x, const uint8_t *tokens_, const REAL *scale,
                   const REAL *in_weight, const REAL *down_weight, REAL *hidden, REAL *out,
-                  REAL *others, const uint8_t *blocks_, const uint8_t *cuts_, long gemm_,
-                  long limit_, long threads, long N, long D, long F, long most, long on_input) {
+                  REAL *others, REAL *rooms, const uint8_t *blocks_, const uint8_t *cuts_,
+                  long gemm_, long limit_, long threads, long N, long D, long F, long most, long on_input) {
   const int64_t *tokens = (void *)tokens_, *blocks = (void *)blocks_, *cuts = (void *)cuts_;
   NAME(gemm_t) gemm = (NAME(gemm_t))gemm_;
   threads_t limit = (threads_t)limit_;
-  int failed = 0;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (long t = 0; t < threads; t++) {
     REAL *sums = t ? others + (t - 1) * N * D : out;
-    REAL *given = malloc(most * (D + F + (hidden ? 0 : 2 * F)) * sizeof(REAL) + 1);
+    REAL *given = rooms + t * most * (D + F + (hidden ? 0 : 2 * F));
     REAL *bent = given + most * D, *own = bent + most * F;
     int before = single(limit);
     memset(sums, 0, N * D * sizeof(REAL));
-    if (!given) failed = 1;
-    for (long i = cuts[t]; given && i < cuts[t + 1]; i++) {
+    for (long i = cuts[t]; i < cuts[t + 1]; i++) {
       long e = blocks[3 * i], start = blocks[3 * i + 1], n = blocks[3 * i + 2] - start;
       REAL *raw = hidden ? hidden + start * 2 * F : own;
       NAME(gather)(given, x, tokens + start, n, D);
@@ -86,30 +84,27 @@ int NAME(forward)(const REAL *x, const uint8_t *tokens_, const REAL *scale,
       NAME(scatter)(sums, given, tokens + start, n, D);
     }
     as_before(limit, before);
-    free(given);
   }
-  if (!failed) NAME(join)(out, others, threads, N * D);
-  return failed;
+  NAME(join)(out, others, threads, N * D);
+  return 0;
 }
 
 int NAME(backward)(const REAL *x, const uint8_t *tokens_, const REAL *scale,
                    const REAL *in_weight, const REAL *down_weight, const REAL *hidden,
                    const REAL *d_out, REAL *d_x, REAL *d_scale, REAL *d_in, REAL *d_down,
-                   REAL *others, const uint8_t *blocks_, const uint8_t *cuts_, long gemm_,
-                   long limit_, long threads, long N, long D, long F, long most, long on_input) {
+                   REAL *others, REAL *rooms, const uint8_t *blocks_, const uint8_t *cuts_,
+                   long gemm_, long limit_, long threads, long N, long D, long F, long most, long on_input) {
   const int64_t *tokens = (void *)tokens_, *blocks = (void *)blocks_, *cuts = (void *)cuts_;
   NAME(gemm_t) gemm = (NAME(gemm_t))gemm_;
   threads_t limit = (threads_t)limit_;
-  int failed = 0;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (long t = 0; t < threads; t++) {
     REAL *sums = t ? others + (t - 1) * N * D : d_x;
-    REAL *given = malloc(most * (2 * D + 3 * F) * sizeof(REAL) + 1);
+    REAL *given = rooms + t * most * (2 * D + 3 * F);
     REAL *d_answer = given + most * D, *bent = d_answer + most * D, *d_hidden = bent + most * F;
     int before = single(limit);
     memset(sums, 0, N * D * sizeof(REAL));
-    if (!given) failed = 1;
-    for (long i = cuts[t]; given && i < cuts[t + 1]; i++) {
+    for (long i = cuts[t]; i < cuts[t + 1]; i++) {
       long e = blocks[3 * i], start = blocks[3 * i + 1], n = blocks[3 * i + 2] - start;
       int further = i > cuts[t] && blocks[3 * i - 3] == e; /* a further block of one expert */
       const REAL *into = in_weight + e * 2 * F * D, *down = down_weight + e * D * F;
@@ -150,8 +145,7 @@ int NAME(backward)(const REAL *x, const uint8_t *tokens_, const REAL *scale,
       NAME(scatter)(sums, d_answer, tokens + start, n, D);
     }
     as_before(limit, before);
-    free(given);
   }
-  if (!failed) NAME(join)(d_x, others, threads, N * D);
-  return failed;
+  NAME(join)(d_x, others, threads, N * D);
+  return 0;
 }
