@@ -3,8 +3,6 @@
 import json
 import os
 import struct
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -504,15 +502,15 @@ def test_a_hub_name_loads_from_the_folder_that_the_hub_library_fetched(saved, mo
     assert same(load("someone/something"), model)
 
 
-def test_importing_the_models_needs_neither_transformers_nor_the_hub():
+def test_importing_the_models_needs_neither_transformers_nor_the_hub(fresh):
     code = (
         "import sys, llmbook.models, llmbook.models.bert, llmbook.models.t5, llmbook.models.bart, "
         "llmbook.models.llama, llmbook.models.gpt\n"
         "print([m for m in ('transformers', 'huggingface_hub', 'triton', 'matplotlib') "
         "if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = fresh(code)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_write_checkpoint_refuses_an_impossible_size(tmp_path):
