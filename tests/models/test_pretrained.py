@@ -248,8 +248,8 @@ def test_saving_over_a_model_leaves_only_the_new_one(tmp_path):
     assert (folder / "tokenizer.json").exists()
 
 
-@pytest.mark.parametrize("before", [10**9, 2000])
-@pytest.mark.parametrize("after", [10**9, 2000])
+@pytest.mark.parametrize("before", [10**9, 6000])
+@pytest.mark.parametrize("after", [10**9, 6000])
 def test_killed_at_any_moment_a_folder_holds_the_old_or_the_new(before, after, tmp_path):
     """Every file operation of a save is made the last one."""
     old, new = gpt(), gpt()
