@@ -36,12 +36,13 @@ from llmbook.experiments.record import recorded
 from llmbook.models import load, shipped
 from llmbook.tokenization import BPETokenizer
 
-# How far the mean loss of steps 20 to 29 may lie from the recorded one. On the record's own corpus
-# it is the same to 0.001. On two subsets of the documents, nine in ten of them, as other versions
-# of Python would have: at most 0.035 (encoder 0.017, decoder 0.011, encoder-decoder 0.035).
-# Other weights and another order of the data, seeds 1 and 2: 0.02 to 0.25.
+# How far the mean loss of steps 10 to 14 may lie from the recorded one. On the record's own corpus
+# it is the same to 0.0001. On two subsets of the documents, nine tenths of them, as other versions
+# of Python would have: at most 0.015 (encoder 0.013, decoder 0.015, encoder-decoder 0.012). The
+# decoder with a learning rate 0.8 or 1.3 times as high, with AdamW or a warm-up of 40 steps, not
+# 50: 0.067 to 0.091; ten steps later less than half of that.
 FAMILIES = tuple(CLASSES)
-BAND, FIRST, LAST = 0.1, 20, 30
+BAND, FIRST, LAST = 0.05, 10, 15
 SLOW = pytest.mark.slow
 RETRAINED = [f if f == "decoder" else pytest.param(f, marks=SLOW) for f in FAMILIES]
 
@@ -123,7 +124,7 @@ def test_the_first_steps_follow_the_recorded_curve(family, corpus, shipped_trio)
     here = sum(history.losses[FIRST:LAST]) / (LAST - FIRST)
     there = sum(recorded[FIRST:LAST]) / (LAST - FIRST)
     assert abs(here - there) <= BAND
-    assert abs(history.losses[0] - recorded[0]) <= 2 * BAND  # one batch: 0.09 on a subset
+    assert abs(history.losses[0] - recorded[0]) <= 4 * BAND  # one batch: 0.18 on a subset
 
 
 def test_the_shipped_weights_have_the_validation_loss_that_their_cards_state(corpus, shipped_trio):
