@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 WAITING = """
-import json, os, sys, torch
+import gc, json, os, sys, torch, traceback
+gc.freeze()  # what is here stays: no child goes through it
 for line in sys.stdin:
     code, arguments, environment, folder, files = json.loads(line)
     child = os.fork()
@@ -21,12 +22,22 @@ for line in sys.stdin:
         break
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 else:
-    sys.exit()
+    os._exit(0)
 os.environ.clear(), os.environ.update(environment), os.chdir(folder)
 for k, file in enumerate([os.devnull, *files]):
     os.dup2(os.open(file, os.O_RDWR), k)
 sys.argv[1:] = arguments
-exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+status = 1
+try:
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    status = 0
+except SystemExit as end:
+    status = end.code if isinstance(end.code, int) else 1 if end.code else 0
+    traceback.print_exc()
+except BaseException:
+    traceback.print_exc()
+sys.stdout.flush(), sys.stderr.flush()
+os._exit(status)  # taking all of torch down takes half a second
 """
 
 
