@@ -4,7 +4,6 @@ A decoder is entered with a small model of `transformers`; what is its own stand
 """
 
 import copy
-import functools
 
 import pytest
 import torch
@@ -146,7 +145,7 @@ EVERY = {
     "Mixtral, with a window": mixtral,
     "Qwen2-MoE, with a shared expert": qwen2_moe,
 }
-every_decoder = pytest.mark.parametrize("name", EVERY)
+every_decoder = pytest.mark.parametrize("name", EVERY, scope="module")
 
 
 @pytest.fixture(autouse=True)
@@ -155,25 +154,19 @@ def seeded():
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """`built(name)`: their model, and ours with its weights; made once."""
-
-    @functools.cache
-    def build(name):
-        theirs = randomised(EVERY[name](transformers()))
-        ours = loaded(theirs, tmp_path_factory.mktemp("theirs"))
-        assert isinstance(ours, Decoder) and not ours.reads_source
-        return theirs, ours
-
-    return build
+def built(name, tmp_path_factory):
+    """Their model, and ours with its weights."""
+    torch.manual_seed(0)
+    theirs = randomised(EVERY[name](transformers()))
+    ours = loaded(theirs, tmp_path_factory.mktemp("theirs"))
+    assert isinstance(ours, Decoder) and not ours.reads_source
+    return theirs, ours
 
 
 @pytest.fixture
-def pair(name, built):
+def pair(built):
     """Copies of both, which a test may change."""
-    theirs, ours = copy.deepcopy(built(name))
-    torch.manual_seed(0)  # the same numbers, whoever was first to build them
-    return theirs, ours
+    return copy.deepcopy(built)
 
 
 @every_decoder
