@@ -1,11 +1,13 @@
 """The trio: equal sizes, the same text, objectives, curves, checkpoints; questions; pairs."""
 
+import functools
 import json
 import shutil
 
 import pytest
 import torch
 
+from llmbook.experiments.families import models as trio
 from llmbook.experiments.families import whole as whole_windows
 from llmbook.experiments.families.answers import (
     ASKS,
@@ -283,7 +285,13 @@ def test_qa_takes_the_best_span_of_the_passage_and_counts_it_by_its_place(shippe
 # --- stopped and called again
 
 
-def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(tmp_path, capsys):
+def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(
+    tmp_path, capsys, monkeypatch
+):
+    few = functools.partial(trio.held_out_loss, batches=2)
+    monkeypatch.setattr(trio, "held_out_loss", few)
+    monkeypatch.setattr(trio, "read_corpus", functools.cache(read_corpus))
+
     def record(out, *more):
         options = ["--only", "encoder", "--steps", "2", "--save-every", "1", "--out", str(out)]
         return record_main(["families", *options, *more])
