@@ -12,6 +12,7 @@ os.environ.setdefault("LLMBOOK_PROFILE", "quick")  # what profile = "auto" means
 os.environ.setdefault("MPLBACKEND", "agg")
 
 from helpers.built_book import book  # noqa: E402, F401 - a fixture
+from helpers.fresh import fresh  # noqa: E402, F401 - a fixture
 
 
 def pytest_configure(config):

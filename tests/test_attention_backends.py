@@ -1,8 +1,5 @@
 """Which backend of attention runs: the choice, its explanation, and a refusal where one cannot."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from test_attention import make, seeded  # noqa: F401 - seeded is a fixture
@@ -107,12 +104,12 @@ def test_triton_by_name_on_a_cpu_raises_rather_than_falling_back(monkeypatch):
         attention(q, k, v, backend="triton")
 
 
-def test_importing_attention_does_not_import_triton():
+def test_importing_attention_does_not_import_triton(fresh):
     code = (
         "import sys, llmbook.attention, llmbook.kernels, llmbook.multihead, torch;"
         "q = torch.randn(1, 1, 3, 16);"
         "print(llmbook.attention.explain_backend(q, q, q));"
         "sys.exit('triton' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code])
-    assert done.returncode == 0
+    done = fresh(code)
+    assert done.returncode == 0, done.stderr

@@ -27,21 +27,19 @@ def python(code, **env):
     return done.stdout.strip()
 
 
-def test_importing_llmbook_loads_nothing_and_its_modules_cost_little_beyond_torch():
+def test_importing_llmbook_loads_nothing_and_its_modules_cost_little_beyond_torch(fresh):
     assert (
         python("import sys, llmbook; print('torch' in sys.modules, 'numpy' in sys.modules)")
         == "False False"
     )
-    seconds = float(
-        python(
-            "import torch, time; t = time.process_time();"
-            "import llmbook.recurrent, llmbook.data, llmbook.book; print(time.process_time() - t)"
-        )
+    done = fresh(
+        "import torch, time; t = time.process_time();"
+        "import llmbook.recurrent, llmbook.data, llmbook.book; print(time.process_time() - t)"
     )
-    assert seconds < 1.5
+    assert float(done.stdout) < 1.5, done.stderr
 
 
-def test_importing_needs_no_triton_and_touches_neither_gpu_nor_network_nor_cache(tmp_path):
+def test_importing_needs_no_triton_and_touches_neither_gpu_nor_network_nor_cache(tmp_path, fresh):
     code = (
         "import sys, socket; sys.modules['triton'] = None\n"
         "def refuse(*a, **k): raise SystemExit('network')\n"
@@ -52,7 +50,8 @@ def test_importing_needs_no_triton_and_touches_neither_gpu_nor_network_nor_cache
         "        importlib.import_module(m.name)\n"
         "print(torch.cuda.is_initialized())"
     )
-    assert python(code, LLMBOOK_CACHE=str(tmp_path / "cache")) == "False"
+    done = fresh(code, LLMBOOK_CACHE=str(tmp_path / "cache"))
+    assert done.stdout.strip() == "False", done.stderr
     assert not (tmp_path / "cache").exists()
 
 

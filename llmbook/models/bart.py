@@ -170,6 +170,7 @@ class Bart(EncoderDecoder):
             add_final_layer_norm=False,
             static_position_embeddings=False,
         )
+        stored = {"eos_token_id": None, **stored}  # a file that names no end has none
         return config_json.read(BartConfig, stored, _FIELDS)
 
     def config_to(self):

@@ -134,7 +134,7 @@ class T5(EncoderDecoder):
 
     architecture = "T5ForConditionalGeneration"
     model_type = "t5"
-    defaults = {"num_layers": 6}  # of config.json, where it has none
+    defaults = {"num_layers": 6, "eos_token_id": None}  # of config.json, where it has none
 
     def __init__(self, config):
         super().__init__()
@@ -282,6 +282,7 @@ class MT5(T5):
         "num_layers": 8,
         "num_heads": 6,
         "feed_forward_proj": "gated-gelu",
+        "eos_token_id": None,
     }
 
     @classmethod

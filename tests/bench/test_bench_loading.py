@@ -33,6 +33,7 @@ def test_no_speed_is_shown_for_a_weight_that_is_another(monkeypatch, capsys):
         return out * 1.001 if slot.ours.endswith("out_proj.weight") else out
 
     monkeypatch.setattr(layout, "_read", off)
+    monkeypatch.setattr(loading, "peak_memory", lambda *what: None)
     assert main([*TINY, "--work", "load"]) == 1
     printed = capsys.readouterr().out
     assert "ours is wrong" in printed and "warm-up" not in printed

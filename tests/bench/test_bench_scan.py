@@ -52,7 +52,7 @@ def test_a_wrong_scan_gets_no_speed(capsys, monkeypatch):
         return y if y.dtype == torch.float64 else y * 1.01
 
     monkeypatch.setattr(race, "selective_scan", off)
-    assert main([*QUICK, "--tokens", "9", "--longest", "40", "--backends", "loop"]) == 1
+    assert main([*QUICK, "--tokens", "9", "--backends", "loop", "--parts", "scan"]) == 1
     assert "scan L=9 loop" in (told := capsys.readouterr().out)
     assert "WRONG" in told
 

@@ -21,11 +21,11 @@ def test_every_race_has_its_sizes():
 def test_one_table_and_json_of_two_races(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)  # ours, not the races'
     file = tmp_path / "all.json"
-    words = ["--quick", "--races", "recurrent", "loading", "--threads", "1", f"--json={file}"]
+    words = ["--quick", "--races", "recurrent", "attention", "--threads", "1", f"--json={file}"]
     assert main(words) == 0
     printed = capsys.readouterr().out
     told = json.loads(file.read_text(encoding="utf-8"))
-    assert set(told["races"]) == {"recurrent", "loading"}
+    assert set(told["races"]) == {"recurrent", "attention"}
     for name, race in told["races"].items():
         assert race["outcomes"] and not race["wrong"] and not race["note"] and race["seconds"] > 0
         for one in race["outcomes"]:

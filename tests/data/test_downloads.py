@@ -305,7 +305,7 @@ def test_unknown_names_are_named(function):
         function("moby_dick")
 
 
-def test_importing_touches_neither_network_nor_disk(tmp_path):
+def test_importing_touches_neither_network_nor_disk(tmp_path, fresh):
     program = (
         "import socket, sys\n"
         "def refuse(*_, **__): raise SystemExit('network!')\n"
@@ -313,9 +313,8 @@ def test_importing_touches_neither_network_nor_disk(tmp_path):
         "import llmbook.data, llmbook.data.tasks\n"
         "print([m for m in ('pooch', 'requests', 'platformdirs', 'triton') if m in sys.modules])\n"
     )
-    environment = {**os.environ, "LLMBOOK_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = fresh(program, LLMBOOK_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]" and not (tmp_path / "cache").exists()
 
 

@@ -263,6 +263,14 @@ def test_two_beams_find_what_greedy_misses():
     assert best.tolist() == [[0, 2, 3]] * 2
 
 
+def test_an_end_counts_only_among_the_best_beginnings():
+    # The end, third of all beginnings, would be likelier than any text of two beams.
+    model = Table([[1e-9, 0.5, 0.3, 0.2], [1e-9, 0.34, 0.33, 0.33], [0.25] * 4, [0.25] * 4])
+    for beams, text in ((2, [1, 1]), (3, [3])):
+        got = beam_search(model, torch.tensor([[0]]), beams=beams, max_new_tokens=2, eos_id=3)
+        assert got[0, 1:].tolist() == text
+
+
 def test_a_length_penalty_of_0_prefers_the_short_and_a_large_one_the_long():
     model = Table([[0.1, 0.6, 0.3, 1e-9], [1e-9, 0.55, 1e-9, 0.45], [0.25] * 4, [0.25] * 4])
     start = torch.tensor([[0]])

@@ -1,11 +1,13 @@
 """The trio: equal sizes, the same text, objectives, curves, checkpoints; questions; pairs."""
 
+import functools
 import json
 import shutil
 
 import pytest
 import torch
 
+from llmbook.experiments.families import models as trio
 from llmbook.experiments.families import whole as whole_windows
 from llmbook.experiments.families.answers import (
     ASKS,
@@ -36,12 +38,13 @@ from llmbook.experiments.record import recorded
 from llmbook.models import load, shipped
 from llmbook.tokenization import BPETokenizer
 
-# How far the mean loss of steps 20 to 29 may lie from the recorded one. On the record's own corpus
-# it is the same to 0.001. On two subsets of the documents, nine in ten of them, as other versions
-# of Python would have: at most 0.035 (encoder 0.017, decoder 0.011, encoder-decoder 0.035).
-# Other weights and another order of the data, seeds 1 and 2: 0.02 to 0.25.
+# How far the mean loss of steps 10 to 14 may lie from the recorded one. On the record's own corpus
+# it is the same to 0.0001. On two subsets of the documents, nine tenths of them, as other versions
+# of Python would have: at most 0.015 (encoder 0.013, decoder 0.015, encoder-decoder 0.012). The
+# decoder with a learning rate 0.8 or 1.3 times as high, with AdamW or a warm-up of 40 steps, not
+# 50: 0.067 to 0.091; ten steps later less than half of that.
 FAMILIES = tuple(CLASSES)
-BAND, FIRST, LAST = 0.1, 20, 30
+BAND, FIRST, LAST = 0.05, 10, 15
 SLOW = pytest.mark.slow
 RETRAINED = [f if f == "decoder" else pytest.param(f, marks=SLOW) for f in FAMILIES]
 
@@ -123,7 +126,7 @@ def test_the_first_steps_follow_the_recorded_curve(family, corpus, shipped_trio)
     here = sum(history.losses[FIRST:LAST]) / (LAST - FIRST)
     there = sum(recorded[FIRST:LAST]) / (LAST - FIRST)
     assert abs(here - there) <= BAND
-    assert abs(history.losses[0] - recorded[0]) <= 2 * BAND  # one batch: 0.09 on a subset
+    assert abs(history.losses[0] - recorded[0]) <= 4 * BAND  # one batch: 0.18 on a subset
 
 
 def test_the_shipped_weights_have_the_validation_loss_that_their_cards_state(corpus, shipped_trio):
@@ -282,14 +285,20 @@ def test_qa_takes_the_best_span_of_the_passage_and_counts_it_by_its_place(shippe
 # --- stopped and called again
 
 
-def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(tmp_path, capsys):
+def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(
+    tmp_path, capsys, monkeypatch
+):
+    few = functools.partial(trio.held_out_loss, batches=2)
+    monkeypatch.setattr(trio, "held_out_loss", few)
+    monkeypatch.setattr(trio, "read_corpus", functools.cache(read_corpus))
+
     def record(out, *more):
-        options = ["--only", "encoder", "--steps", "4", "--save-every", "2", "--out", str(out)]
+        options = ["--only", "encoder", "--steps", "2", "--save-every", "1", "--out", str(out)]
         return record_main(["families", *options, *more])
 
     assert record(tmp_path / "whole", "--whole") == 0
     card = json.loads((tmp_path / "whole/encoder/card.json").read_text())
-    assert card["whole_windows"] and card["tokens"] == 4 * 16 * 128
+    assert card["whole_windows"] and card["tokens"] == 2 * 16 * 128
     # killed after its first checkpoint: the later ones and the model are not there
     cut = tmp_path / "cut"
     shutil.copytree(tmp_path / "whole", cut)

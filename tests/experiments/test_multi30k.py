@@ -104,15 +104,11 @@ def test_a_caption_comes_back_from_its_numbers_and_its_end_is_no_token_of_it(tok
 def test_it_learns_a_toy_language_and_reports_what_sacrebleu_says(toy):
     import sacrebleu
 
-    config = dataclasses.replace(SHORT, steps=300, batch_size=32, warmup=30, evaluate_every=100)
+    config = dataclasses.replace(SHORT, steps=150, batch_size=32, warmup=30, evaluate_every=50)
     found = train_translator(config, **TINY)
     assert min(found["BLEU"].values()) > 95 and set(found["BLEU"]) == set(SEARCHES)
-    assert found["pairs"] == len(toy["train"]) and [at for at, _ in found["validation"]] == [
-        0,
-        100,
-        200,
-        300,
-    ]
+    assert found["pairs"] == len(toy["train"])
+    assert [at for at, _ in found["validation"]] == [0, 50, 100, 150]
     assert found["validation"][-1][1] < 0.2 < found["validation"][0][1]
     english, told, german = zip(*found["examples"], strict=True)
     assert list(zip(english, german, strict=True)) == toy["test"][:5]

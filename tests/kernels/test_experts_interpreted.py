@@ -5,8 +5,6 @@ As in test_kernels_interpreted.py: one process of its own in which Triton interp
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -49,15 +47,15 @@ def run_case(dtype, tokens, k, n_experts, d_model, d_expert, gated, only, on_inp
     def run(backend, dtype):
         x, weights, *matrices = leaves = [t.to(dtype, copy=True).requires_grad_() for t in inputs]
         out = run_experts(x, chosen, weights, *matrices, on_input=on_input, backend=backend)
-        return [out.detach(), *torch.autograd.grad(out, leaves, upstream.to(dtype))]
+        return [out.detach(), *torch.autograd.grad((out * upstream.to(dtype)).sum(), leaves)]
 
     truth, plain = run("reference", torch.float64), run("reference", dtype)
     # Memory that a kernel forgot to write must show: what it allocates comes filled with NaN.
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = True
     poisoned = bool(torch.empty(3).isnan().all())
     ours = run("triton", dtype)
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
     result = {"poisoned": poisoned, "dtype": all(t.dtype == dtype for t in ours)}
     for name, t, p, o in zip(NAMES, truth, plain, ours, strict=True):
         assert t.shape == p.shape == o.shape, name
@@ -70,16 +68,14 @@ NAMES = ("out", "dx", "dweights", "din", "ddown")
 
 
 @pytest.fixture(scope="module")
-def results():
+def results(fresh):
     """Every case's result, from one process in which Triton interprets."""
     code = (
         "import json, sys; sys.path.insert(0, sys.argv[1]);"
         "import test_experts_interpreted as t, torch; torch.set_num_threads(1);"
         "print(json.dumps({name: t.run_case(*case) for name, case in t.CASES.items()}))"
     )
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, os.path.dirname(__file__)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = fresh(code, os.path.dirname(__file__), TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Warning" not in done.stderr, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -7,8 +7,6 @@ a chip does: TF32, races, bounds and shared memory are the compiler's and the GP
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -50,15 +48,15 @@ def run_case(dtype, batch, heads, kv_heads, queries, keys, head_dim, causal):
     def run(backend, dtype):
         xs = [x.detach().to(dtype, copy=True).requires_grad_() for x in inputs]
         out = attention(*xs, causal=causal, scale=0.3, backend=backend)
-        return [out.detach(), *torch.autograd.grad(out, xs, upstream.to(dtype))]
+        return [out.detach(), *torch.autograd.grad((out * upstream.to(dtype)).sum(), xs)]
 
     truth, plain = run("reference", torch.float64), run("reference", dtype)
     # Memory that a kernel forgot to write must show: what it allocates comes filled with NaN.
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = True
     poisoned = bool(torch.empty(3).isnan().all())
     ours = run("triton", dtype)
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
     result = {"poisoned": poisoned, "dtype": all(x.dtype == dtype for x in ours)}
     for name, t, p, o in zip(["out", "dq", "dk", "dv"], truth, plain, ours, strict=True):
         result[name] = [float((x.double() - t).abs().max()) for x in (o, p)]
@@ -68,16 +66,14 @@ def run_case(dtype, batch, heads, kv_heads, queries, keys, head_dim, causal):
 
 
 @pytest.fixture(scope="module")
-def results():
+def results(fresh):
     """Every case's result, from one process in which Triton interprets."""
     code = (
         "import json, sys; sys.path.insert(0, sys.argv[1]);"
         "import test_kernels_interpreted as t, torch; torch.set_num_threads(1);"
         "print(json.dumps({name: t.run_case(*case) for name, case in t.CASES.items()}))"
     )
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, os.path.dirname(__file__)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = fresh(code, os.path.dirname(__file__), TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Warning" not in done.stderr, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

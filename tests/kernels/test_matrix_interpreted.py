@@ -6,8 +6,6 @@ imported; each is a test here.
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -23,29 +21,27 @@ def run_case(*case):
     scan, (inputs, starts) = case[0], draw_case(*case)
     truth = run_scan(scan, inputs, starts, "reference", high=True)
     plain = run_scan(scan, inputs, starts, "reference")
-    torch.use_deterministic_algorithms(True)  # what a kernel forgot to write shows as NaN
+    torch.set_deterministic_debug_mode("error")  # what a kernel forgot to write shows as NaN
     torch.utils.deterministic.fill_uninitialized_memory = True
     result = {"poisoned": bool(torch.empty(3).isnan().all())}
     ours = run_scan(scan, inputs, starts, "triton")
     for name, t, p, o in zip(NAMES[scan], truth, plain, ours, strict=True):
         result[name] = [float((x.double() - t).abs().max()) for x in (o, p)]
         result[name].append(float(t.abs().max()))
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
     return result
 
 
 @pytest.fixture(scope="module")
-def results():
+def results(fresh):
     """Every case's result, from one process in which Triton interprets."""
     code = (
         "import json, sys; sys.path[:0] = sys.argv[1:];"
         "import test_matrix_interpreted as t, torch; torch.set_num_threads(1);"
         "print(json.dumps({name: t.run_case(*case) for name, case in t.CASES.items()}))"
     )
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     here = os.path.dirname(__file__)
-    command = [sys.executable, "-c", code, here, os.path.dirname(here)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = fresh(code, here, os.path.dirname(here), TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

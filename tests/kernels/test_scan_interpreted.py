@@ -6,8 +6,6 @@ imported; each is a test here.
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -64,7 +62,7 @@ def run_case(dtype, batch, tokens, channels, d_state, documents, options):
         return [y.detach(), state.detach(), *torch.autograd.grad(goal, xs)]
 
     truth, plain = run("reference", True), run("reference", False)
-    torch.use_deterministic_algorithms(True)  # what a kernel forgot to write shows as NaN
+    torch.set_deterministic_debug_mode("error")  # what a kernel forgot to write shows as NaN
     torch.utils.deterministic.fill_uninitialized_memory = True
     poisoned = bool(torch.empty(3).isnan().all())
     ours = run("triton", False)
@@ -77,16 +75,14 @@ def run_case(dtype, batch, tokens, channels, d_state, documents, options):
 
 
 @pytest.fixture(scope="module")
-def results():
+def results(fresh):
     """Every case's result, from one process in which Triton interprets."""
     code = (
         "import json, sys; sys.path.insert(0, sys.argv[1]);"
         "import test_scan_interpreted as t, torch; torch.set_num_threads(1);"
         "print(json.dumps({name: t.run_case(*case) for name, case in t.CASES.items()}))"
     )
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, os.path.dirname(__file__)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = fresh(code, os.path.dirname(__file__), TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -103,7 +103,8 @@ def test_what_a_file_does_not_name_is_as_in_transformers(family):
     every = json.loads(theirs.to_json_string(use_diff=False))
     ours = model_class({}, family)
     written, bare = (ours.config_from(stored) for stored in (every, {"vocab_size": 41}))
-    # special tokens and sizes always stand in a file; "auto" is written as what it stands for
+    # special tokens that no file names end no text (test_special_tokens.py), sizes always stand in
+    # a file, and "auto" is written as what it stands for
     told = ("vocab_size", "bos_id", "eos_id", "pad_id", "dt_rank")
     same = {key: getattr(bare, key) for key in told if hasattr(bare, key)}
     assert replace(written, **same) == bare

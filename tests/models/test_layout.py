@@ -105,7 +105,7 @@ def test_what_was_written_is_read_back(prefix, tmp_path):
         assert torch.equal(mine, held), name
 
 
-def test_a_missing_a_further_and_a_misshapen_expert_are_named(tmp_path):
+def test_a_missing_a_further_a_doubled_and_a_misshapen_expert_are_named(tmp_path):
     stored = stored_tensors(Model())
     (tmp_path / "config.json").write_text("{}")
     name = "body.layers.1.experts.2.w1.weight"
@@ -113,6 +113,7 @@ def test_a_missing_a_further_and_a_misshapen_expert_are_named(tmp_path):
     for change, message in (
         ({name: None}, f"lacks {name}"),
         ({further: stored[name].clone()}, f"holds the unknown {further}"),
+        ({name.removeprefix("body."): stored[name].clone()}, rf"one tensor twice: .*{name[5:]}"),
         ({name: torch.zeros(4, 5)}, rf"{name} .*its shape is \(4, 5\), expected \(5, 4\)"),
     ):
         changed = {k: v for k, v in {**stored, **change}.items() if v is not None}

@@ -14,6 +14,7 @@ from llmbook.tokenization import BPETokenizer, load
 from llmbook.tokenization.charsmap import CharacterMap
 from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS
 from llmbook.tokenization.starts import Unknown, start_ids
+from llmbook.tokenization.text_bpe import TextBPE
 
 TEXTS = st.one_of(AWKWARD, st.text("Hé ▁猫<0x>\n\u0301", max_size=12))
 ROUGH = (
@@ -285,6 +286,16 @@ def test_what_a_bpe_of_characters_remembers_stays_small(tmp_path, monkeypatch):
         found.append([ours.encode(text) for text in texts])
         assert ours.model._apart and (len(ours.model._words) < 30) == (most == 20)
     assert found[0] == found[1]
+    kept = len(ours.model._words)
+    monkeypatch.setattr("llmbook.tokenization.text_bpe.KEPT_WORDS", kept)
+    ours.encode("never said before")  # as many as may be kept are kept
+    assert len(ours.model._words) > kept
+
+
+def test_an_unknown_token_must_be_a_token():
+    with pytest.raises(ValueError, match="vocab must hold the unknown token '<unk>'"):
+        TextBPE({"a": 0, "b": 1}, [], Unknown("<unk>"))
+    assert TextBPE({"a": 0, "<unk>": 1}, [], Unknown("<unk>")).ids_of("ab") == [0, 1]
 
 
 def test_a_new_mistral_keeps_the_space_for_the_beginning(tmp_path):
