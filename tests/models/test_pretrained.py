@@ -186,15 +186,14 @@ def test_loading_and_counting_leave_the_random_numbers_alone(saved):
 
 
 @pytest.mark.parametrize("name", ["small", "encoder", "encoder_decoder"])
-def test_a_first_load_does_not_wait_for_the_compiler(name):
+def test_a_first_load_does_not_wait_for_the_compiler(name, fresh):
     # Drawing weights on the meta device imports torch._dynamo: a second, for values that the files
     # are about to give.
     code = (
         "import sys, torch, llmbook.models; "
         f"llmbook.models.load({name!r}); print('torch._dynamo' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False"]
+    assert fresh(code).stdout.split() == ["False"]
 
 
 # --- shards
