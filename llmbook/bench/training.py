@@ -10,6 +10,8 @@ the formulas. For every tensor of weights the *change* must be that of the formu
 
     error = max over tensors of |Δ − Δ*| / |Δ*|      Δ: weights after − weights before
 
+`--memory` tells the peak of each side's memory instead, at GPT-2's smallest shape.
+
 Losses alone would not do: a loss hardly tells two learning rates apart after a few updates, the
 changes of the weights differ by as much as the rates. This is asked in float32 and, as far as 16
 bits can tell, in the precision that is raced.
@@ -27,16 +29,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from llmbook.bench import memory
+from llmbook.bench.memory import Peak
 from llmbook.bench.race import check_results, positive, run_pair
 from llmbook.data.packing import Windows
 from llmbook.models.gpt import GPT, GPTConfig
 from llmbook.training import TrainConfig, Update
 from llmbook.training.precision import Precision
 
-# layers, heads, width, context, batch: the sizes that nanoGPT's README trains on characters
+# layers, heads, width, context, batch: what nanoGPT's README trains on characters, and one between
 SIZES = {
     "tiny": (1, 2, 8, 8, 2),
     "cpu": (4, 4, 128, 64, 12),
+    "cpu-large": (6, 6, 192, 128, 16),
     "gpu": (6, 6, 384, 256, 64),
     "gpt2": (12, 12, 768, 1024, 12),
 }
@@ -71,12 +76,21 @@ def add_arguments(parser):
     add("--batch", type=positive, help="sequences in an update (default: the size's)")
     add("--dropout", type=float, default=0.0, help="default 0; the gate is always without")
     add("--compile", action="store_true", help="torch.compile both")
+    add(
+        "--memory",
+        action="store_true",
+        help="no race: peak memory of two updates, each side in a process of its own, at GPT-2's "
+        "smallest shape on the CPU, --batch texts (default 4); Linux",
+    )
 
 
 def run(options, report):
     """Race one size; `report` prints and records."""
     if options.nanogpt is None:
         print(f"the peer is torch.nn's; to race nanoGPT: {GET_NANOGPT}, then --nanogpt nanoGPT\n")
+    if options.memory:
+        _tell_memory(options)
+        return
     gpu = options.device.type == "cuda"
     name = options.size or ("tiny" if options.quick else "gpu" if gpu else "cpu")
     layers, heads, width, length, batch = SIZES[name]
@@ -377,3 +391,62 @@ def _tell_mfu(config, batch, outcome, device):
     for name, spread in outcome.milliseconds.items():
         share = mfu(flops, spread.median / 1000, device)
         print(f"  {name}: MFU {share:.1%}" if share else f"  {name}: MFU unknown on this device")
+
+
+# --- memory
+
+
+def measured(side, nanogpt, shape, batch):
+    """Bytes by which two updates raise a process's peak; to be called in a fresh process.
+
+    Above what it held with the model built: gradients, AdamW's state and what the pass keeps.
+    shape: (layers, heads, width, context, vocabulary).
+    """
+    torch.set_num_threads(1)
+    folder = None if nanogpt is None else Path(nanogpt)
+    options = argparse.Namespace(nanogpt=folder, device=torch.device("cpu"))
+    settings = TrainConfig(steps=10**9, schedule="constant", warmup=0, batch_size=batch)
+
+    def updates(layers, heads, width, length, vocabulary):
+        config = GPTConfig(
+            vocabulary, length, width, layers, heads, dropout=0.0, activation="gelu"
+        )
+        if side == "ours":
+            contestant = _ours(GPT(config), settings)
+        else:
+            contestant = _peer(GPT(config), settings, options)
+        ids = torch.arange(batch * (length + 1)).remainder(vocabulary).view(batch, -1)
+
+        def run():
+            for _ in range(2):
+                contestant.update((ids[:, :-1], ids[:, 1:]))
+
+        return run
+
+    updates(1, 1, 8, 8, 16)()  # what is imported on first use
+    run = updates(*shape)
+    with Peak() as peak:
+        run()
+    return peak.bytes
+
+
+def _tell_memory(options):
+    """Print both sides' peaks, and ours in units of the peer's."""
+    if not memory.is_told():
+        raise SystemExit("this system does not tell a process's peak of memory: Linux does")
+    *sizes, length, _ = SIZES["tiny" if options.quick else "gpt2"]
+    shape = (*sizes, length, 64 if options.quick else 50257)
+    folder = None if options.nanogpt is None else str(options.nanogpt)
+    batch = options.batch or (1 if options.quick else 4)
+    found = {
+        side: memory.in_fresh_process(measured, side, folder, shape, batch)
+        for side in ("ours", "torch.nn" if folder is None else "nanoGPT")
+    }
+    told = ", ".join(f"{side} {size / 2**20:.0f} MB" for side, size in found.items())
+    ours, theirs = found.values()
+    ratio = f", ours {ours / theirs:.2f} of it" if theirs else ""
+    layers, heads, width = sizes
+    print(
+        f"peak memory of an update, GPT {layers}/{heads}/{width} T={length} batch={batch}: "
+        f"{told}{ratio}"
+    )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.training_subject import tiny_model
 
-from llmbook.bench import main
+from llmbook.bench import main, memory
 from llmbook.bench import training as training_race
 from llmbook.training import Update
 from llmbook.training.optim import clip_gradients
@@ -250,3 +250,15 @@ def test_a_folder_without_nanogpt_is_refused_with_the_way_to_get_it(tmp_path, ca
     assert stop.value.code == 2
     message = capsys.readouterr().err
     assert "nanoGPT's model.py" in message and str(tmp_path) in message and "git clone" in message
+
+
+@pytest.mark.skipif(not memory.is_told(), reason="this system does not tell a process's peak")
+def test_the_peak_of_an_update_holds_gradients_and_the_optimizer_s_state(capsys):
+    layers, heads, width, length, vocabulary = shape = (2, 2, 256, 16, 8000)
+    weights = 4 * (vocabulary + length + layers * 12 * width) * width
+    for side in ("ours", "torch.nn"):
+        peak = memory.in_fresh_process(training_race.measured, side, None, shape, 2)
+        assert 3 * weights < peak < 6 * weights, (side, peak / weights)
+    assert main([*TINY, "--memory"]) == 0
+    told = capsys.readouterr().out
+    assert "peak memory of an update, GPT 1/2/8 T=8 batch=1: ours" in told and "torch.nn" in told
