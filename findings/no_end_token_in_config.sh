@@ -2,7 +2,7 @@
 # A config.json without eos_token_id loads a model whose config has an end token, and which never ends.
 #
 # Version:   transformers 5.23.0, torch 2.13.0 (CPU)
-# Behaviour: `T5Config` and others give eos_token_id a default (T5 and Llama: 1 and 2). A folder whose
+# Behaviour: `T5Config` and others give eos_token_id a default (T5: 1, Llama: 2). A folder whose
 #            config.json leaves the key out loads with `model.config.eos_token_id` at that default.
 #            `generate` does not read it: without a generation_config.json its settings are made from
 #            the keys that stand in config.json's text, so `model.generation_config.eos_token_id` is
@@ -46,6 +46,7 @@ def first_choice(model):
     return ids[0, 1:].tolist()
 
 
+assert first_choice(model) == [1]
 model.save_pretrained(folder)
 (folder / "generation_config.json").unlink(missing_ok=True)
 path = folder / "config.json"

@@ -80,12 +80,15 @@ class Loops:
         """Run the function `name` for numbers of `dtype`: pointers (None is NULL), then longs.
 
         Raises TypeError for a tensor that C would misread: one that is not contiguous, not on the
-        CPU, or neither of `dtype` nor of bytes (which place holds which is not looked at).
+        CPU, or neither of `dtype` nor of bytes nor int64 (which place holds which is not looked
+        at).
         MemoryError where the function returns not 0.
         """
         for x in tensors:
             if x is not None and not (
-                x.is_contiguous() and x.device.type == "cpu" and x.dtype in (dtype, torch.uint8)
+                x.is_contiguous()
+                and x.device.type == "cpu"
+                and x.dtype in (dtype, torch.uint8, torch.int64)
             ):
                 raise TypeError(
                     f"{self.what} must get contiguous {dtype} on the CPU: got {x.dtype} with "

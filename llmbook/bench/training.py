@@ -30,7 +30,6 @@ import torch
 from torch import nn
 
 from llmbook.bench import memory
-from llmbook.bench.memory import Peak
 from llmbook.bench.race import check_results, positive, run_pair
 from llmbook.data.packing import Windows
 from llmbook.models.gpt import GPT, GPTConfig
@@ -400,22 +399,18 @@ def measured(side, nanogpt, shape, batch):
     """Bytes by which two updates raise a process's peak; to be called in a fresh process.
 
     Above what it held with the model built: gradients, AdamW's state and what the pass keeps.
-    shape: (layers, heads, width, context, vocabulary).
+    shape: vocab_size, max_len, d_model, n_layers and n_heads of a GPT.
     """
     torch.set_num_threads(1)
     folder = None if nanogpt is None else Path(nanogpt)
     options = argparse.Namespace(nanogpt=folder, device=torch.device("cpu"))
     settings = TrainConfig(steps=10**9, schedule="constant", warmup=0, batch_size=batch)
 
-    def updates(layers, heads, width, length, vocabulary):
-        config = GPTConfig(
-            vocabulary, length, width, layers, heads, dropout=0.0, activation="gelu"
-        )
-        if side == "ours":
-            contestant = _ours(GPT(config), settings)
-        else:
-            contestant = _peer(GPT(config), settings, options)
-        ids = torch.arange(batch * (length + 1)).remainder(vocabulary).view(batch, -1)
+    def updates(vocab_size, length, *sizes):
+        model = GPT(GPTConfig(vocab_size, length, *sizes, activation="gelu"))
+        ours = side == "ours"
+        contestant = _ours(model, settings) if ours else _peer(model, settings, options)
+        ids = torch.arange(batch * (length + 1)).remainder(vocab_size).view(batch, -1)
 
         def run():
             for _ in range(2):
@@ -423,9 +418,9 @@ def measured(side, nanogpt, shape, batch):
 
         return run
 
-    updates(1, 1, 8, 8, 16)()  # what is imported on first use
+    updates(16, 8, 8, 1, 1)()  # what is imported on first use
     run = updates(*shape)
-    with Peak() as peak:
+    with memory.Peak() as peak:
         run()
     return peak.bytes
 
@@ -434,8 +429,8 @@ def _tell_memory(options):
     """Print both sides' peaks, and ours in units of the peer's."""
     if not memory.is_told():
         raise SystemExit("this system does not tell a process's peak of memory: Linux does")
-    *sizes, length, _ = SIZES["tiny" if options.quick else "gpt2"]
-    shape = (*sizes, length, 64 if options.quick else 50257)
+    layers, heads, width, length, _ = SIZES["tiny" if options.quick else "gpt2"]
+    shape = (64 if options.quick else 50257, length, width, layers, heads)
     folder = None if options.nanogpt is None else str(options.nanogpt)
     batch = options.batch or (1 if options.quick else 4)
     found = {
@@ -445,7 +440,6 @@ def _tell_memory(options):
     told = ", ".join(f"{side} {size / 2**20:.0f} MB" for side, size in found.items())
     ours, theirs = found.values()
     ratio = f", ours {ours / theirs:.2f} of it" if theirs else ""
-    layers, heads, width = sizes
     print(
         f"peak memory of an update, GPT {layers}/{heads}/{width} T={length} batch={batch}: "
         f"{told}{ratio}"

@@ -68,10 +68,6 @@ def _shared(blocks, threads):
     return ordered, cuts
 
 
-def _whole_numbers(numbers):
-    return torch.tensor(numbers, dtype=torch.int64).view(torch.uint8)
-
-
 class _Compiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weights, in_weight, down_weight, chosen, on_input):
@@ -79,12 +75,12 @@ class _Compiled(torch.autograd.Function):
         order, blocks = slices(chosen, len(in_weight), ROWS)
         x, in_weight, down_weight = (t.contiguous() for t in (x, in_weight, down_weight))
         scale = weights.flatten()[order].to(x.dtype)
-        tokens = (order // max(chosen.shape[1], 1)).view(torch.uint8)
+        tokens = order // max(chosen.shape[1], 1)
         work = 3 * d_model * d_expert * (blocks[-1][2] if blocks else 0)
         threads = max(1, min(torch.get_num_threads(), int(work / SHARE)))
         ordered, cuts = _shared(blocks, threads)
         most = max((end - start for _, start, end in blocks), default=0)
-        plan = (_whole_numbers(ordered).flatten(), _whole_numbers(cuts))
+        plan = [torch.tensor(numbers, dtype=torch.int64) for numbers in (ordered, cuts)]
         function, limit = _address(_PRODUCT[x.dtype]), _address("MKL_Set_Num_Threads_Local")
         sizes = (function, limit, threads, n, d_model, d_expert, most, on_input)
         training = any(ctx.needs_input_grad)

@@ -52,11 +52,11 @@ static void NAME(join)(REAL *out, const REAL *others, long threads, long size) {
     for (long t = 1; t < threads; t++) out[i] += others[(t - 1) * size + i];
 }
 
-int NAME(forward)(const REAL *x, const uint8_t *tokens_, const REAL *scale,
+int NAME(forward)(const REAL *x, const int64_t *tokens, const REAL *scale,
                   const REAL *in_weight, const REAL *down_weight, REAL *hidden, REAL *out,
-                  REAL *others, REAL *rooms, const uint8_t *blocks_, const uint8_t *cuts_,
-                  long gemm_, long limit_, long threads, long N, long D, long F, long most, long on_input) {
-  const int64_t *tokens = (void *)tokens_, *blocks = (void *)blocks_, *cuts = (void *)cuts_;
+                  REAL *others, REAL *rooms, const int64_t *blocks, const int64_t *cuts,
+                  long gemm_, long limit_, long threads, long N, long D, long F, long most,
+                  long on_input) {
   NAME(gemm_t) gemm = (NAME(gemm_t))gemm_;
   threads_t limit = (threads_t)limit_;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
@@ -89,12 +89,12 @@ int NAME(forward)(const REAL *x, const uint8_t *tokens_, const REAL *scale,
   return 0;
 }
 
-int NAME(backward)(const REAL *x, const uint8_t *tokens_, const REAL *scale,
+int NAME(backward)(const REAL *x, const int64_t *tokens, const REAL *scale,
                    const REAL *in_weight, const REAL *down_weight, const REAL *hidden,
                    const REAL *d_out, REAL *d_x, REAL *d_scale, REAL *d_in, REAL *d_down,
-                   REAL *others, REAL *rooms, const uint8_t *blocks_, const uint8_t *cuts_,
-                   long gemm_, long limit_, long threads, long N, long D, long F, long most, long on_input) {
-  const int64_t *tokens = (void *)tokens_, *blocks = (void *)blocks_, *cuts = (void *)cuts_;
+                   REAL *others, REAL *rooms, const int64_t *blocks, const int64_t *cuts,
+                   long gemm_, long limit_, long threads, long N, long D, long F, long most,
+                   long on_input) {
   NAME(gemm_t) gemm = (NAME(gemm_t))gemm_;
   threads_t limit = (threads_t)limit_;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)

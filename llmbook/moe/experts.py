@@ -226,13 +226,7 @@ def _backends(x, in_weight, down_weight, activation):
 def _why_not(backend, x, in_weight, down_weight, activation):
     """Reason why a backend cannot run this, or None."""
     if backend == "compiled":
-        if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-            return f"it takes float32 or float64 on the CPU: got {x.dtype} on {x.device.type}"
-        if activation != "silu" or not _gated(in_weight, down_weight):
-            return "it has gated SiLU alone"
-        if torch.compiler.is_compiling():
-            return "torch.compile cannot see into it"
-        return compiled.why_not()
+        return _why_not_compiled(x, in_weight, down_weight, activation)
     if backend == "grouped":
         return _why_not_grouped(x, in_weight, down_weight)
     if backend == "triton":
@@ -240,6 +234,16 @@ def _why_not(backend, x, in_weight, down_weight, activation):
 
         return why_not(x)
     return None
+
+
+def _why_not_compiled(x, in_weight, down_weight, activation):
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return f"it takes float32 or float64 on the CPU: got {x.dtype} on {x.device.type}"
+    if activation != "silu" or not _gated(in_weight, down_weight):
+        return "it has gated SiLU alone"
+    if torch.compiler.is_compiling():
+        return "torch.compile cannot see into it"
+    return compiled.why_not()
 
 
 def _why_not_grouped(x, in_weight, down_weight):

@@ -254,7 +254,7 @@ def test_a_folder_without_nanogpt_is_refused_with_the_way_to_get_it(tmp_path, ca
 
 @pytest.mark.skipif(not memory.is_told(), reason="this system does not tell a process's peak")
 def test_the_peak_of_an_update_holds_gradients_and_the_optimizer_s_state(capsys):
-    layers, heads, width, length, vocabulary = shape = (2, 2, 256, 16, 8000)
+    vocabulary, length, width, layers, _ = shape = (8000, 16, 256, 2, 2)
     weights = 4 * (vocabulary + length + layers * 12 * width) * width
     for side in ("ours", "torch.nn"):
         peak = memory.in_fresh_process(training_race.measured, side, None, shape, 2)

@@ -79,6 +79,13 @@ def outcome(run, leaves, upstream):
     return [out.detach(), *torch.autograd.grad(out, leaves, upstream)]
 
 
+def through(backend, chosen, leaves, upstream, on_input=False):
+    """`outcome` of `run_experts`: the output, and every gradient."""
+    x, weights, *stacks = leaves
+    run = lambda: run_experts(x, chosen, weights, *stacks, on_input=on_input, backend=backend)
+    return outcome(run, leaves, upstream)
+
+
 # name: (tokens, k, experts, further arguments)
 CASES = {
     "ordinary": (63, 2, 8, {}),
@@ -117,13 +124,7 @@ def test_reference_and_sorted_equal_the_token_loop_with_every_gradient(
         else None
     )
     for backend in ("reference", "sorted"):
-        ours = outcome(
-            lambda: run_experts(
-                x, chosen, weights, in_weight, down_weight, on_input=on_input, backend=backend
-            ),
-            leaves,
-            upstream,
-        )
+        ours = through(backend, chosen, leaves, upstream, on_input)
         if truth is None:
             assert all(t.abs().sum() == 0 for t in ours)
             continue
@@ -146,23 +147,15 @@ def test_compiled_equals_the_reference_with_every_gradient(case, on_input, threa
             chosen[3, 0] = -1
             chosen[1] = -1
         upstream = torch.randn_like(leaves[0])
-        x, weights, in_weight, down_weight = leaves
         expected, got = (
-            outcome(
-                lambda: run_experts(
-                    x, chosen, weights, in_weight, down_weight, on_input=on_input, backend=backend
-                ),
-                leaves,
-                upstream,
-            )
+            through(backend, chosen, leaves, upstream, on_input)
             for backend in ("reference", "compiled")
         )
         for ours, theirs in zip(got, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=close, atol=close)
+        x, weights, *stacks = leaves
         with torch.no_grad():
-            quiet = run_experts(
-                x, chosen, weights, in_weight, down_weight, on_input=on_input, backend="compiled"
-            )
+            quiet = run_experts(x, chosen, weights, *stacks, on_input=on_input, backend="compiled")
         assert torch.equal(quiet, got[0])
 
 
@@ -200,19 +193,12 @@ def test_grouped_equals_the_reference_in_float32(case, on_input):
     if n:
         chosen[0, 0] = chosen[2, 1] = -1
     upstream = torch.randn_like(leaves[0])
-    x, weights, in_weight, down_weight = leaves
     # Rows past the last offset come uninitialised: filled with NaN, they must not be seen.
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     try:
         results = [
-            outcome(
-                lambda: run_experts(
-                    x, chosen, weights, in_weight, down_weight, on_input=on_input, backend=backend
-                ),
-                leaves,
-                upstream,
-            )
+            through(backend, chosen, leaves, upstream, on_input)
             for backend in ("reference", "grouped")
         ]
     finally:
@@ -252,12 +238,7 @@ def test_half_precision_is_at_most_twice_as_far_from_the_truth_as_the_loop(backe
 
     def run(backend, dtype):
         copies = [leaf.detach().to(torch.bfloat16).to(dtype).requires_grad_() for leaf in leaves]
-        x, weights, in_weight, down_weight = copies
-        return outcome(
-            lambda: run_experts(x, chosen, weights, in_weight, down_weight, backend=backend),
-            copies,
-            upstream.to(dtype),
-        )
+        return through(backend, chosen, copies, upstream.to(dtype))
 
     truth = run("reference", torch.float64)
     plain, ours = run("reference", torch.bfloat16), run(backend, torch.bfloat16)
@@ -273,15 +254,7 @@ def test_half_precision_is_at_most_twice_as_far_from_the_truth_as_the_loop(backe
 def test_the_same_run_twice_gives_the_same_bits(backend):
     chosen, leaves = make(200, 3, 7, dtype=torch.float32)
     upstream = torch.randn_like(leaves[0])
-    x, weights, in_weight, down_weight = leaves
-    first, second = (
-        outcome(
-            lambda: run_experts(x, chosen, weights, in_weight, down_weight, backend=backend),
-            leaves,
-            upstream,
-        )
-        for _ in range(2)
-    )
+    first, second = (through(backend, chosen, leaves, upstream) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -566,8 +539,7 @@ def test_explain_backend_names_what_runs_and_why_not_the_others(monkeypatch):
     assert choice.backend == ("compiled" if built else "sorted")
     assert set(choice.others) == set(BACKENDS) - {choice.backend}
     assert "loop" in choice.others["grouped"]
-    for missing in (compiled_module.LOOPS, compiled_module):
-        monkeypatch.setattr(missing, "why_not", lambda: "there is no C compiler")
+    monkeypatch.setattr(compiled_module, "why_not", lambda: "there is no C compiler")
     without = explain_backend(x, experts.in_weight, experts.down_weight)
     assert without.backend == "sorted"
     assert without.others["compiled"] == "there is no C compiler"

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from llmbook.book.check import NotYet, agree, call, exercise, number
 from llmbook.experiments import recall, recurrent
@@ -86,8 +85,7 @@ def _held(forget, first=1, text=" cat that the barking dogs chased sits"):
     """The probability of the right answer in the first figure."""
     net = recall.lstm(4.0)()
     net.load_state_dict(recurrent.shipped("recall"))
-    ids = torch.tensor([[first, *(4 + ord(c) % 4 for c in text)]])
-    scores = recall.read_held(net, F.one_hot(ids, 8).float(), forget)
+    scores = recall.read_held(net, recall.symbols("ABCD"[first] + text), forget)
     return scores.softmax(-1)[0, first].item()
 
 

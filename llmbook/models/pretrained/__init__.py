@@ -120,7 +120,7 @@ def load(path_or_name, *, dtype=torch.float32, device="cpu", revision=None, arch
                 raise ValueError("quantization_config: quantised weights are not supported")
             cls = model_class(stored, architecture)
             config = cls.config_from(stored, checkpoint)
-            with torch.device("meta"), _WithoutInitialValues():
+            with torch.device("meta"), _WithoutDraws():
                 model = cls(config)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG}: {error}") from error
@@ -136,20 +136,20 @@ def shipped():
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
 
 
-class _WithoutInitialValues(TorchFunctionMode):
+class _WithoutDraws(TorchFunctionMode):
     """A model is built without drawing its weights, which the files are about to give it.
 
     On the meta device there is nothing to fill, and finding that out takes longer than reading.
     """
 
-    _FILLS = (nn.init.normal_, nn.init.uniform_, nn.init.constant_, nn.init.kaiming_uniform_)
-    _IN_PLACE = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_)
+    _DRAWS = {nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
+    _DRAWS |= {torch.Tensor.normal_, torch.Tensor.uniform_}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function in self._FILLS:
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return args[0] if function in self._IN_PLACE else function(*args, **kwargs)
+        if function in self._DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def _folder(path_or_name, revision):
