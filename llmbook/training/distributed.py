@@ -153,9 +153,11 @@ def whole(tensor):
 
 
 def shard_like(tensor, like):
-    """This process's part of a whole tensor, laid out as `like` is."""
+    """This process's part of a whole tensor that all of them have, laid out as `like` is."""
+    tensor = tensor.to(like.device)
     if not hasattr(like, "full_tensor"):
-        return tensor.to(like.device)
+        return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+    # No source: each process cuts its part out of its own copy, and nothing is sent.
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

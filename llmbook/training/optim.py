@@ -10,6 +10,8 @@ import math
 import torch
 from torch import nn
 
+from llmbook.training.distributed import shard_like, whole
+
 
 class AdamW(torch.optim.Optimizer):
     """AdamW as its formula, one parameter after the other.
@@ -88,9 +90,11 @@ class Muon(torch.optim.Optimizer):
                     continue
                 buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
                 buffer.lerp_(p.grad, 1 - mu)
-                update = orthogonalise(p.grad.lerp(buffer, mu), group["steps"])
+                # Of a sharded matrix every process orthogonalises the whole: gathered once, where
+                # products of its parts would send something at each of the formula's.
+                update = orthogonalise(whole(p.grad.lerp(buffer, mu)), group["steps"])
                 p.mul_(1 - lr * group["weight_decay"])
-                p.sub_(update, alpha=lr * 0.2 * math.sqrt(max(p.shape)))
+                p.sub_(shard_like(update, p), alpha=lr * 0.2 * math.sqrt(max(p.shape)))
         return loss
 
 

@@ -1,6 +1,7 @@
 """Two real processes give the losses of one, with DDP and FSDP2, and share its checkpoints."""
 
 import dataclasses
+import faulthandler
 import json
 import math
 import multiprocessing
@@ -8,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from queue import Empty
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from helpers.training_subject import tiny_model, tiny_windows
 from llmbook.training import Interrupted, Log, TrainConfig, Update, distributed, train
 from llmbook.training.checkpoint import Checkpoints
 from llmbook.training.distributed import whole
+from llmbook.training.optim import Muon, block_matrices
 
 # eps: a key's bias has no gradient but rounding, which AdamW would blow up to full size.
 CONFIG = TrainConfig(
@@ -66,12 +70,26 @@ def run(folder, config, world=ALONE, stop=None, resume=False):
 
 
 def _worker(rank, store, function, arguments, queue):
+    faulthandler.enable()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
     try:
         queue.put((rank, function(distributed.current_world(), *arguments)))
     finally:
         dist.destroy_process_group()
+
+
+def _results(processes, queue, seconds=180):
+    """What each process put into the queue; fails as soon as one has ended otherwise."""
+    results, end = {}, time.monotonic() + seconds
+    while len(results) < len(processes):
+        gone = [process.exitcode for process in processes]
+        try:
+            results.update([queue.get(timeout=1)])
+        except Empty:
+            assert not any(gone), f"processes ended with {gone}, see their stderr"
+            assert time.monotonic() < end, f"no result after {seconds} s, exit codes {gone}"
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +112,7 @@ def in_two_processes(tmp_path_factory):
         for process in processes:
             process.start()
         try:
-            results = dict(queue.get(timeout=180) for _ in processes)
+            results = _results(processes, queue)
             for process in processes:
                 process.join(60)
                 assert process.exitcode == 0
@@ -158,6 +176,28 @@ def test_two_processes_with_fsdp_are_one(two_processes, tmp_path, optimizer):
     two = dataclasses.replace(one, parallel="fsdp")
     assert_same_run(two_processes(tmp_path / "two", two), run(tmp_path / "one", one))
     assert_same_checkpoint(tmp_path / "two", tmp_path / "one")
+
+
+def gathered_for_a_step(world):
+    """How often something is sent for one step of Muon on a sharded model, and its matrices."""
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    torch.manual_seed(0)
+    model = tiny_model(dropout=0.0)
+    distributed.shard(model)
+    matrices = list(block_matrices(model).values())
+    for p in matrices:
+        p.grad = torch.ones_like(p)
+    optimizer = Muon(matrices)
+    with CommDebugMode() as sent:
+        optimizer.step()
+    return sent.get_total_counts(), len(matrices)
+
+
+@pytest.mark.slow
+def test_muon_gathers_a_sharded_matrix_once(in_two_processes):
+    for sent, matrices in in_two_processes(gathered_for_a_step):
+        assert sent == matrices > 3
 
 
 @pytest.mark.slow
