@@ -45,8 +45,8 @@ class Benchmarks(Report):
             others = round(found["waiting"])
             text += (
                 f"The machine was shared: {others} other process{'es' * (others != 1)} ran or "
-                "waited for its cores. The two of a race take turns, so that others' work meets both; "
-                "still, small differences mean nothing here."
+                "waited for its cores. The two of a race take turns, so that others' work meets "
+                "both; still, small differences mean nothing here."
             )
         return nodes.paragraph("", text)
 
