@@ -28,7 +28,7 @@ from llmbook.book.copies import (
     made_of,
     valid_copy,
 )
-from llmbook.book.root import outputs_with, read_notebook, with_ids
+from llmbook.book.root import joined, outputs_with, read_notebook, with_ids
 from llmbook.data import resolve_folders
 
 CELL_TIMEOUT = {"smoke": 300, "quick": 600, "gpu": 7200, "full": 86400}  # seconds
@@ -288,6 +288,8 @@ class _Worker:
         made = made_of(used, self._tree)
         notebook["cells"] = [c for c in notebook["cells"] if c.get("id") not in _HIDDEN]
         for cell in notebook["cells"]:
+            if "outputs" in cell:
+                cell["outputs"] = joined(cell["outputs"])
             if "injected-parameters" in cell["metadata"].get("tags", []):
                 cell["metadata"]["tags"].append("remove-cell")
         run = (outputs_with(notebook, RUN_MIME) or [{}])[0]

@@ -20,7 +20,15 @@ from pathlib import Path
 import llmbook
 from llmbook.book.execute import executed_path
 from llmbook.book.records import ledger_chapters, rows_of
-from llmbook.book.root import address, chapters, find_chapter, find_root, read_notebook, with_ids
+from llmbook.book.root import (
+    address,
+    chapters,
+    find_chapter,
+    find_root,
+    joined,
+    read_notebook,
+    with_ids,
+)
 from llmbook.data.folders import write_json
 
 METADATA = {
@@ -60,24 +68,16 @@ def _text_outputs(outputs):
     kept = []
     for out in outputs:
         if out["output_type"] == "stream":
-            text = "".join(out["text"])
-            if kept and kept[-1].get("name") == out["name"]:
-                kept[-1]["text"] += text
-            else:
-                kept.append({"output_type": "stream", "name": out["name"], "text": text})
+            text = _lines(out["text"])
+            kept.append({"output_type": "stream", "name": out["name"], "text": text})
         elif "text/plain" in out.get("data", {}):
-            plain = {
-                "output_type": out["output_type"],
-                "metadata": {},
-                "data": {"text/plain": "".join(out["data"]["text/plain"])},
-            }
-            kept.append(plain)
-    for out in kept:
-        if "text" in out:
-            out["text"] = out["text"].splitlines(keepends=True)
-        else:
-            out["data"]["text/plain"] = out["data"]["text/plain"].splitlines(keepends=True)
-    return kept
+            plain = {"text/plain": _lines(out["data"]["text/plain"])}
+            kept.append({"output_type": out["output_type"], "metadata": {}, "data": plain})
+    return joined(kept)
+
+
+def _lines(text):
+    return "".join(text).splitlines(keepends=True)
 
 
 def folded(tags):

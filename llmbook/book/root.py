@@ -93,6 +93,18 @@ def with_ids(notebook):
     return {**notebook, "cells": cells}
 
 
+def joined(outputs):
+    """A cell's outputs, streams of one name in a row as one: they come in pieces, as flushed."""
+    kept = []
+    for out in outputs:
+        if out["output_type"] == "stream" and kept and kept[-1].get("name") == out["name"]:
+            text = "".join([*kept[-1]["text"], *out["text"]]).splitlines(keepends=True)
+            kept[-1] = kept[-1] | {"text": text}
+        else:
+            kept.append(out)
+    return kept
+
+
 def outputs_with(notebook, mime):
     """The data of every output of a notebook that carries the MIME type, in order."""
     return [

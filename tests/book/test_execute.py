@@ -37,7 +37,7 @@ def root(tmp_path):
         "  - file: chapters/one\n  - file: chapters/two\n  - file: chapters/page\n"
     )
     for name in ("one", "two"):
-        write_chapter(folder, name, "print(profile, seed)")
+        write_chapter(folder, name, "print(profile, seed, flush=True)\nprint('in two pieces')")
     return folder
 
 
@@ -53,6 +53,10 @@ def test_a_chapter_is_executed_once_and_again_only_when_what_it_is_made_of_chang
     (copy,) = ensure_executed([one], "smoke", 3)
     told = read_notebook(copy)
     assert "smoke 3" in json.dumps(told)
+    printed = [c["outputs"] for c in told["cells"] if c.get("outputs")]
+    assert ["".join(out["text"]) for outs in printed for out in outs if "text" in out] == [
+        "smoke 3\nin two pieces\n"
+    ]
     assert (
         told["metadata"]["llmbook"]["seconds"] > 0
         and told["metadata"]["llmbook"]["peak_memory_mb"] > 10

@@ -73,6 +73,10 @@ def held_at_the_last_stop(text, stop):
     return held_back(text, stop) if stop not in text else text
 
 
+def held_from_the_last_stop_on(text, stop):
+    return text[: text.rindex(stop)] if stop in text else held_back(text, stop)
+
+
 def size_without_values(tokens, layers, windowed, window, n_kv_heads, head_dim):
     return cache_size(tokens, layers, windowed, window, n_kv_heads, head_dim) // 2
 
@@ -130,6 +134,7 @@ WRONG = {
         "the stop shown": held_with_the_stop_shown,
         "from the first character on": held_by_the_first_character,
         "a stop in the middle": held_at_the_last_stop,
+        "the last of two stops": held_from_the_last_stop_on,
     },
     "cache_size": {
         "keys alone": size_without_values,

@@ -128,6 +128,12 @@ def ends_with_zeros(x, k):
     return given
 
 
+def ends_counted_from_behind(x, k):
+    given = x.clone()
+    given[:, k:-k] = diffusion.MASK
+    return given
+
+
 def ends_cut_out(x, k):
     return torch.cat([x[:, :k], x[:, -k:]], 1)
 
@@ -172,5 +178,6 @@ WRONG = {
         "one short": ends_one_short,
         "zeros": ends_with_zeros,
         "cut out": ends_cut_out,
+        "nothing between 0 and -0": ends_counted_from_behind,
     },
 }

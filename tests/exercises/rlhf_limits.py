@@ -137,6 +137,7 @@ WRONG = {
         "plus": math.log(16) + 15 / 16,
         "tries": 16,
         "share": 15 / 16,
+        "less a whole nat": math.log(16) - 1,
     },
     "stop_here": {
         "the start": 0,

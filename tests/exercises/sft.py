@@ -122,6 +122,10 @@ def apart_first_only(lengths):
     return mask
 
 
+def apart_in_floats(lengths):
+    return apart(lengths).float()
+
+
 def one_wording_of_three(kinds, n):
     from llmbook.data.verifiable import mixture
 
@@ -175,6 +179,7 @@ WRONG = {
         "not itself": apart_without_itself,
         "True is hidden": apart_hidden,
         "the first text alone": apart_first_only,
+        "floats": apart_in_floats,
     },
     "plain_marks": {
         "with marks of their own": 8,

@@ -42,10 +42,11 @@ class Benchmarks(Report):
             f"{provenance.in_words(versions)}; {seconds / 60:.1f} minutes in all. "
         )
         if benchmarks.shared(found):
+            others = round(found["waiting"])
             text += (
-                f"The machine was shared: {found['waiting']:.0f} other processes ran or waited "
-                "for its cores. The two of a race take turns, so that others' work meets both; "
-                "still, small differences mean nothing here."
+                f"The machine was shared: {others} other process{'es' * (others != 1)} ran or "
+                "waited for its cores. The two of a race take turns, so that others' work meets "
+                "both; still, small differences mean nothing here."
             )
         return nodes.paragraph("", text)
 
