@@ -235,3 +235,27 @@ const weightsOf = (() => {
   };
 })();
 
+// A field for the reader's text, and a note below it: characters that the network has not are left out, and named.
+// `input` gets the others, when there are two or more; `field.show(text)` writes a text that comes from elsewhere.
+function textField(alphabet, input) {
+  const note = h("span", { class: "left-out", "aria-live": "polite", style: "display:block;color:var(--soft)" });
+  const tell = (text) => {
+    note.textContent = text;
+    note.style.paddingTop = text ? ".4rem" : "0";  // below the ring round a field that is being typed in
+  };
+  const node = h("input", { type: "text", maxlength: 120, "aria-label": "Your text", "data-name": "text",
+    style: "width:100%;box-sizing:border-box;font:inherit;padding:.3rem .5rem;color:inherit;"
+      + "background:var(--well);border:1px solid var(--line);border-radius:7px",
+    oninput: () => {
+      const all = [...node.value], text = all.filter((c) => alphabet.includes(c)).join("");
+      const odd = [...new Set(all.filter((c) => !alphabet.includes(c)))].slice(0, 6).join(" ");
+      tell((odd && `It does not know ${odd}, and leaves that out. `) + (text.length < 2 ? "It needs two characters." : ""));
+      if (text.length >= 2) input(text);
+    } });
+  const show = (text) => {
+    if (document.activeElement === node) return;
+    node.value = text;
+    tell("");
+  };
+  return { node: h("label", { style: "flex:1 1 100%" }, h("span", {}, "Your text"), node, note), show };
+}

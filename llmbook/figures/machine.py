@@ -62,15 +62,15 @@ class _Drawing:
 
     def box(self, x, y, part, text=None, tall=_TALL):
         self.ax.add_patch(plt.Rectangle((x, y), _WIDE, tall, **self.style(part)))
-        colour = INK if part in self.known else GREY
+        thin = tall < 0.4  # arrows end in its middle, so its text stands beside them
         self.ax.text(
-            x + _WIDE / 2,
+            x + (0.1 if thin else _WIDE / 2),
             y + tall / 2,
             text or _SHORT.get(part, part),
-            ha="center",
+            ha="left" if thin else "center",
             va="center",
-            fontsize=9.5,
-            color=colour,
+            fontsize=8.5 if thin else 9.5,
+            color=INK if part in self.known else GREY,
         )
         return y + tall
 

@@ -17,21 +17,15 @@ function reachOf(w, alphabet, text, gain) {
 function render({ model, el }) {
   const ui = frame(model, el, "How far back does the news of a mistake travel?");
   const get = (name) => model.get(name), alphabet = get("alphabet");
-  const field = h("input", { type: "text", maxlength: 120, "aria-label": "Your text", "data-name": "text",
-    style: "width:100%;box-sizing:border-box;font:inherit;padding:.3rem .5rem;color:inherit;"
-      + "background:var(--well);border:1px solid var(--line);border-radius:7px",
-    oninput: () => {
-      const text = [...field.value].filter((c) => alphabet.includes(c)).join("");
-      if (text.length >= 2) put(model, { text });
-    } });
+  const field = textField(alphabet, (text) => put(model, { text }));
   const gain = slider({ label: "W_hh times", name: "gain", min: 0.2, max: 3, step: 0.05, show: fixed(2),
     input: (x) => put(model, { gain: x }) });
-  ui.controls.append(h("label", { style: "flex:1 1 100%" }, h("span", {}, "Your text"), field), gain.node);
+  ui.controls.append(field.node, gain.node);
   let w = null, fault = "";
 
   function draw(width) {
     const text = get("text");
-    if (document.activeElement !== field) field.value = text;
+    field.show(text);
     gain.set(get("gain"));
     if (!w) { ui.say(fault || "The network is on its way …"); return; }
     const { p, shares } = reachOf(w, alphabet, text, get("gain")), n = shares.length;

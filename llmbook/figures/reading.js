@@ -1,17 +1,5 @@
 const shown = (c) => c === "\n" ? "⏎" : c === " " ? "␣" : c;
 
-// A field for the reader's text; characters that the network has not are left out.
-function textField(model, label, usable, most) {
-  const node = h("input", { type: "text", maxlength: most, "aria-label": label, "data-name": "text",
-    style: "width:100%;box-sizing:border-box;font:inherit;padding:.3rem .5rem;color:inherit;"
-      + "background:var(--well);border:1px solid var(--line);border-radius:7px",
-    oninput: () => {
-      const text = [...node.value].filter(usable).join("");
-      if (text.length >= 2) put(model, { text, place: Math.min(model.get("place") ?? 0, text.length - 1) });
-    } });
-  return node;
-}
-
 function read(w, alphabet, text) {
   const ids = [...text].map((c) => alphabet.indexOf(c));
   const x = matrix(ids.length, alphabet.length);
@@ -25,17 +13,18 @@ function read(w, alphabet, text) {
 function render({ model, el }) {
   const ui = frame(model, el, "A recurrent network reads your text");
   const get = (name) => model.get(name), alphabet = get("alphabet");
-  const field = textField(model, "Your text", (c) => alphabet.includes(c), 120);
+  const field = textField(alphabet, (text) =>
+    put(model, { text, place: Math.min(get("place") ?? 0, text.length - 1) }));
   const unit = slider({ label: "Unit", name: "unit", min: 0, max: get("weights_shapes").weight_hh[1] - 1, step: 1,
     input: (u) => put(model, { unit: u }) });
   const place = slider({ label: "After character", name: "place", min: 0, max: 1, step: 1,
     show: (t) => `${t + 1}`, input: (t) => put(model, { place: t }) });
-  ui.controls.append(h("label", { style: "flex:1 1 100%" }, h("span", {}, "Your text"), field), unit.node, place.node);
+  ui.controls.append(field.node, unit.node, place.node);
   let w = null, fault = "";
 
   function draw(width) {
     const text = get("text"), u = get("unit"), t = Math.min(get("place"), text.length - 1);
-    if (document.activeElement !== field) field.value = text;
+    field.show(text);
     unit.set(u);
     place.range.max = text.length - 1;
     place.set(t);

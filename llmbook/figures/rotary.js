@@ -64,7 +64,8 @@ function render({ model, el }) {
     const at = middles(ends);
     view.area.append(s("rect", { x: view.px(0), y: view.py(2.2), width: view.px(trained) - view.px(0),
       height: view.py(0) - view.py(2.2), fill: "var(--well)" }));
-    view.area.append(s("text", { x: view.px(trained) + 6, y: view.py(2.2) + 14, class: "soft" }, "trained up to 32"));
+    const place = `translate(${view.px(trained) - 6} ${view.py(2.2) + 6}) rotate(-90)`;  // no curve runs there
+    view.area.append(s("text", { transform: place, "text-anchor": "end", class: "soft" }, "trained up to 32"));
     const guess = get("guessing");
     view.area.append(line(view, [[0, guess], [longest, guess]], { stroke: "var(--soft)", "stroke-dasharray": "3 4",
       "stroke-width": 1.4 }));

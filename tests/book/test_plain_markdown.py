@@ -52,6 +52,23 @@ def test_a_notebook_s_markdown_has_no_role_no_directive_and_no_tag_by_mistake(pa
     assert {id: found for id, text in cells(path) if (found := markup(text))} == {}
 
 
+def cut_into(text):
+    """Lines that CommonMark takes for a list's first item in the middle of a paragraph."""
+    lines = text.splitlines()
+    begin = (t.map[0] for t in tokens(text) if t.type.endswith("_list_open") and not t.level)
+    return [lines[at] for at in begin if at and lines[at - 1].strip()]
+
+
+def test_a_number_that_begins_a_line_is_found():
+    assert cut_into("of mean 0 and variance\n1. Variances add") == ["1. Variances add"]
+    assert cut_into("of mean 0 and\nvariance 1. Variances add:\n\n1. first\n2. second") == []
+
+
+@each
+def test_no_list_begins_in_the_middle_of_a_paragraph(path):
+    assert {id: found for id, text in cells(path) if (found := cut_into(text))} == {}
+
+
 def published(entry):
     """Where the bibliography says that a paper is."""
     fields = entry.fields

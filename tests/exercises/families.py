@@ -173,6 +173,7 @@ WRONG = {
         "nobody reads themselves": mask_without_the_diagonal,
         "the rest does not read the prefix": mask_two_blocks,
         "one column too many": mask_one_column_too_many,
+        "numbers for True and False": lambda n_prefix, n: prefix_mask(n_prefix, n).float(),
     },
     "corrupt": {
         "masks all selected": corrupt_masks_all_selected,

@@ -133,6 +133,7 @@ WRONG = {
         "its own gates": 0.96,
         "held at 0.8": 0.25,
         "held at 0.9": 0.9,
+        "one decimal": 0.7,
         "the other answers": 0.34,
         "the power below it": 0.85**38,
     },

@@ -140,6 +140,14 @@ def a_is_always_first(n, length, first, gen):
     return ids, torch.ones(n, dtype=torch.int64)
 
 
+def marks_side_by_side(n, length, first, gen):
+    ids = torch.randint(2, 8, (n, length), generator=gen)
+    y = torch.randint(2, (n,), generator=gen)
+    place = torch.randint(7, (n,), generator=gen) + first
+    ids[torch.arange(n), place], ids[torch.arange(n), place + 1] = 1 - y, y
+    return ids, y
+
+
 def one_hot_already(n, length, first, gen):
     ids, y = late_marks(n, length, first, gen)
     return torch.nn.functional.one_hot(ids, 8), y
@@ -183,7 +191,8 @@ WRONG = {
     "reading": {
         "the sum": 42.0,
         "in bits": 2.885,
-        "of the default text": 0.93,
+        "of the default text": 2.32,
+        "with a capital T": 2.06,
         "a percentage": 26,
         "probability": 0.135,
     },
@@ -193,6 +202,7 @@ WRONG = {
         "noise holds marks too": noise_holds_marks_too,
         "answers the other way": answers_the_other_way,
         "A is always first": a_is_always_first,
+        "marks side by side": marks_side_by_side,
         "one-hot already": one_hot_already,
     },
 }

@@ -52,6 +52,12 @@ def test_states_and_guesses_of_the_reader_s_text_are_pytorch_s(open_widget):
     page.control("text").fill("for k, ïv in d: x")  # a character that it has not is left out
     text = "for k, v in d: x"
     assert page.state("text") == text
+    note = page.page.locator(".left-out")
+    assert note.inner_text() == "It does not know ï, and leaves that out."
+    page.control("text").fill("日")
+    assert page.state("text") == text and "needs two characters" in note.inner_text()
+    page.control("text").fill(text)
+    assert note.inner_text() == ""
     with torch.no_grad():
         states, _ = network().layer(one_hot(text)[None])
         guesses = network().out(states)[0].softmax(-1)

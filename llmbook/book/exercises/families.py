@@ -16,7 +16,8 @@ def prefix_mask(answer):
     for n_prefix, n in ((3, 7), (1, 5), (4, 5)):
         want, got = _prefix(n_prefix, n), call(answer, n_prefix, n)
         if torch.is_tensor(got) and got.shape == want.shape:
-            got = got.bool()
+            if got.dtype != torch.bool:
+                raise NotYet(f"A bool tensor is expected, True = may read: this is {got.dtype}.")
             if torch.equal(got, want.T) and not torch.equal(got, want):
                 raise NotYet("Rows look, columns are looked at: yours is the transpose.")
             if not got.diagonal().all():

@@ -76,7 +76,7 @@ def answer_at(answer):
         _held(0.85),
         "In the first figure choose B, leave the noise as it stands when the page opens, hold the "
         "forget gate at 0.85, and read p in the text below.",
-        tolerance=0.03,
+        tolerance=0.005,  # two decimals
     )
     return "Right. Move on to 0.80 and to 0.90: a few hundredths decide."
 
