@@ -10,22 +10,27 @@ from llmbook.provenance import in_words
 class Status(Report):
     """`{status}`: for each chapter, when and how it last ran and what it settled."""
 
-    HEAD = (
-        "Chapter",
-        "Executed",
-        "Time",
-        "Peak memory",
-        "Claims settled",
-        "Profile and device",
-        "Versions",
-        "Spreads over seeds, recorded",
-    )
-
     def draw(self):
         chapters = self.chapters()
+        runs = [chapter.run for chapter in chapters]
         spreads = {chapter.name: run for chapter, run in report.recorded_runs(chapters)}
-        rows = [self.cells(c, spreads.get(c.name)) for c in chapters]
-        return [table(self.HEAD, rows, "chapter-status"), *self.on_gpus()]
+        columns = {
+            "Chapter": [link(self.address(c), c.title) for c in chapters],
+            "Executed": [run.get("date", "") for run in runs],
+            "Time": [f"{run.get('seconds', 0):.0f} s" for run in runs],
+            "Peak memory": [f"{run.get('peak_memory_mb', 0):,.0f} MB" for run in runs],
+            "Claims settled": [f"{c.settled} of {len(c.rows)}" for c in chapters],
+            "Ran at": [self.setting(run) for run in runs],
+            "Spreads over seeds, recorded": [
+                self.spread(spreads.get(c.name), c) for c in chapters
+            ],
+        }
+        below = []
+        if len(set(columns["Ran at"])) == 1:
+            told = f"Every chapter ran at {columns.pop('Ran at')[0]}."
+            below = [nodes.paragraph("", told)]
+        rows = zip(*columns.values(), strict=True)
+        return [table(columns, rows, "chapter-status"), *below, *self.on_gpus()]
 
     @staticmethod
     def on_gpus():
@@ -49,21 +54,20 @@ class Status(Report):
         head = ("On a GPU", "Result", "Hardware", "Versions", "Date, commit")
         return [table(head, rows, "gpu-status")]
 
-    def cells(self, chapter, spread):
-        run = chapter.run
+    @staticmethod
+    def setting(run):
+        """At what profile, on what and with which versions a chapter ran."""
         return (
-            link(self.address(chapter), chapter.title),
-            run.get("date", ""),
-            f"{run.get('seconds', 0):.0f} s",
-            f"{run.get('peak_memory_mb', 0):,.0f} MB",
-            f"{chapter.settled} of {len(chapter.rows)}",
-            f"{run.get('profile', '')}: {run.get('device', '')}",
-            in_words(run.get("versions", {})),
-            self.spread(spread) if spread else "",
+            f"{run.get('profile', '')}, on {run.get('device', '')}, with "
+            f"{in_words(run.get('versions', {}))}"
         )
 
     @staticmethod
-    def spread(run):
+    def spread(run, chapter):
         """How the spreads of a chapter's trained claims were recorded, in a line."""
+        if not run:
+            return ""
         told = f"{len(run['seeds'])} seeds at {run['profile']}, {run['date']}, {run['hardware']}"
-        return f"{told}, commit {run['commit'][:12]}; {in_words(run['versions'])}"
+        told += f", commit {run['commit'][:12]}"
+        others = run["versions"] != chapter.run.get("versions")
+        return told + (f"; {in_words(run['versions'])}" if others else "")
