@@ -195,6 +195,8 @@ DRAWN = """() => {
   const there = [...document.querySelectorAll('.llm-ia')];
   return there.length >= asked.length && there.every(e => e.clientHeight > 20);
 }"""
+SETTLED = """() => Promise.resolve(window.MathJax?.startup?.promise)
+  .then(() => new Promise(done => setTimeout(done, 150)))"""
 MEASURES = """() => {
   const top = document.querySelector('.bd-article').getBoundingClientRect();
   const places = (what) => [...document.querySelectorAll(what)]
@@ -226,6 +228,7 @@ def test_the_page_is_short_begins_with_a_figure_and_goes_on_with_pictures(path, 
     page.goto((book / f"chapters/{path.stem}.html").resolve().as_uri())
     page.wait_for_load_state("load")
     page.wait_for_function(DRAWN)
+    page.evaluate(SETTLED)  # formulas are taller once they are set
     found = page.evaluate(MEASURES)
     page.close()
     assert found["height"] <= form.SCREENS * 900
