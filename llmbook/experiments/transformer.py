@@ -4,7 +4,7 @@
     parts       one part missing or exchanged at a time; one layer each way
     norms       norms after the sum, before the sub-layer or nowhere; with and without warm-up, and
                 at once at a fifth of the rate; four layers each way
-    deep        some of these with six layers each way, and norms without the sums round them
+    deep        the same with six layers each way, and norms without the sums round them
     scales      the matrices of the sub-layers started s times as large; two layers each way
 
 Arms of one part share data, batches, steps and, for a seed, the weights that they start from; they
@@ -145,14 +145,13 @@ NORMS = {  # arm: (place, peak of the rate, share of the steps that it rises ove
     "none, warm-up": ("none", 5e-3, 0.1),
 }
 NORM_LAYERS, NORM_STEPS = 4, 100
-DEEP = {arm: NORMS[arm] for arm in NORMS if arm.endswith("warm-up") or arm == "post, at once"}
-DEEP |= {"no sums, warm-up": ("no sums", 5e-3, 0.1)}
+DEEP = {**NORMS, "no sums, warm-up": ("no sums", 5e-3, 0.1)}
 DEEP_LAYERS, DEEP_STEPS = 6, 200
 
 
 def norm_run(arm, seed, layers=NORM_LAYERS, steps=NORM_STEPS):
     """{"loss" on unseen sentences, "losses": twenty means} of one training."""
-    place, rate, warm = (NORMS | DEEP)[arm]
+    place, rate, warm = DEEP[arm]
     pairs = lab.Pairs(steps * 32, seed, exams=300)
     model = normed(place, seed, layers)
     losses = lab.fit(model, pairs.lessons, steps, rate, warm=warm, seed=seed)

@@ -273,11 +273,12 @@ function render({ model, el }) {
     const looked = lookInside(place);
     explain();
     const kept = p.filter((v) => v > 0), entropy = -kept.reduce((a, v) => a + v * Math.log2(v), 0);
+    const choices = format(2 ** entropy);
     Object.assign(ui.readout.dataset, { entropy, kept: kept.length, best: order[0],
       surprise: answer === null ? "" : surprise(place + 1), drawn: drawn ?? "", live: live ? 1 : "" });
     const quote = (id) => `“${safe(visible(vocabulary[id]))}”`;
     ui.say(`After “${safe(visible(tokens[place]))}” the model expects <b>${quote(order[0])}</b> most. `
-      + `Entropy <b>${bits(Math.max(0, entropy))}</b> bits, as of ${format(2 ** entropy)} equal choices; `
+      + `Entropy <b>${bits(Math.max(0, entropy))}</b> bits, as of ${choices} equal choice${choices === "1" ? "" : "s"}; `
       + `${kept.length} of ${vocabulary.length} tokens left. `
       + (answer === null ? "The text ends here. "
         : `What came: ${quote(answer)}, surprise <b>${bits(surprise(place + 1))}</b> bits. `)

@@ -102,6 +102,32 @@ def test_a_claim_s_code_is_closed_and_the_table_of_the_others_comes_after_the_la
     )
 
 
+def typed_in(source):
+    """Of each claim in a cell, what it says to have measured and gives as a bare number."""
+    return [
+        ast.unparse(name)
+        for call in form.calls(source, "claim")
+        for table in ast.walk(call)
+        if isinstance(table, ast.Dict)
+        for name, value in zip(table.keys, table.values, strict=True)
+        if isinstance(value, ast.Constant) and not isinstance(value.value, str)
+    ]
+
+
+BOUNDS = {"'bound √c'"}  # what a measured number beside it is held to
+
+
+@every
+def test_what_a_claim_measures_is_no_number_typed_in(path):
+    found = {name for _, source in form.code_cells(path) for name in typed_in(source)}
+    assert found <= BOUNDS
+
+
+def test_a_number_typed_in_is_found():
+    assert typed_in("claim('a', {'x': 0.7, 'y': y, **{f'{k}': 2 for k in z}}, holds=1)") == ["'x'"]
+    assert typed_in("claim('a', measured={'x': len(y)}, bounds={'x': '>= 2'})") == []
+
+
 @short
 def test_the_reader_predicts_and_every_picture_has_a_caption(path):
     sources = [source for _, source in form.code_cells(path)]
@@ -169,6 +195,8 @@ DRAWN = """() => {
   const there = [...document.querySelectorAll('.llm-ia')];
   return there.length >= asked.length && there.every(e => e.clientHeight > 20);
 }"""
+SETTLED = """() => Promise.resolve(window.MathJax?.startup?.promise)
+  .then(() => new Promise(done => setTimeout(done, 150)))"""
 MEASURES = """() => {
   const top = document.querySelector('.bd-article').getBoundingClientRect();
   const places = (what) => [...document.querySelectorAll(what)]
@@ -200,6 +228,7 @@ def test_the_page_is_short_begins_with_a_figure_and_goes_on_with_pictures(path, 
     page.goto((book / f"chapters/{path.stem}.html").resolve().as_uri())
     page.wait_for_load_state("load")
     page.wait_for_function(DRAWN)
+    page.evaluate(SETTLED)  # formulas are taller once they are set
     found = page.evaluate(MEASURES)
     page.close()
     assert found["height"] <= form.SCREENS * 900

@@ -114,6 +114,7 @@ def test_bars_and_readings_are_pythons_at_every_setting(open_widget, figure):
         {"top_k": 3},
         {"top_k": 0, "top_p": 0.7},
         {"temperature": 1.6, "top_k": 5},
+        {"top_k": 1},
     ):
         for name, value in setting.items():
             page.set(name, value)
@@ -125,6 +126,8 @@ def test_bars_and_readings_are_pythons_at_every_setting(open_widget, figure):
         assert int(got["kept"]) == want["kept"] and int(got["best"]) == want["best"]
         for id_, value in page.data(".bar", "id", "p"):
             assert value == pytest.approx(p[int(id_)], abs=1e-12)
+        only = " 1 equal choice;" in page.text(".readout")
+        assert only == (want["kept"] == 1) and ("equal choices;" in page.text(".readout")) != only
 
 
 @in_browser

@@ -13,7 +13,9 @@ def parser():
 
 
 def cells(path):
-    """(id, text) of each markdown cell of a notebook."""
+    """(id, text) of each markdown cell of a notebook, or of a page of markdown, which is one."""
+    if path.suffix == ".md":
+        return [(path.stem, path.read_text(encoding="utf-8"))]
     return [
         (cell["id"], "".join(cell["source"]))
         for cell in read_notebook(path)["cells"]

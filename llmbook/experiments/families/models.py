@@ -1,7 +1,9 @@
 """Three small models, one corpus, three objectives: `python -m llmbook record families`.
 
 All three have the same number of parameters within 2%, the same tokenizer, and read the same
-windows of the same text in the same order; only what they are asked differs (family.py).
+windows of the same text in the same order. Network and question differ (family.py), and the
+encoder has two helps of its own: its first steps read the windows in pieces (`short_until`;
+`--whole` does without), and its table of positions starts as sinusoids.
 OUT/<family>/ gets config.json, model.safetensors (float16), tokenizer.json and card.json.
 """
 
