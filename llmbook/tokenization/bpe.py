@@ -16,7 +16,7 @@ from llmbook.tokenization.batch import Batch
 from llmbook.tokenization.byte_names import BYTE_ORDER, STAND_IN, printable, token_bytes
 from llmbook.tokenization.chunks import chunks, falls_apart
 from llmbook.tokenization.merging import LONG, Merges
-from llmbook.tokenization.pipeline import KEPT_PIECES, Tokenizer, check_text, file_of
+from llmbook.tokenization.pipeline import KEPT_PIECES, Tokenizer, check_text, checked_ids, file_of
 from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS, splitter
 from llmbook.tokenization.starts import Unknown, start_ids
 from llmbook.tokenization.tokenizer_config import read_config
@@ -220,12 +220,9 @@ class BPETokenizer(Tokenizer):
 
         An added token's text is read as a token's name, as the library does: characters of
         Latin-1 and up to U+0143 stand there for single bytes. An id of no token gives nothing.
-        Raises ValueError for an id outside 0 … vocab_size − 1.
+        Raises ValueError for an id outside 0 … vocab_size − 1, TypeError for none.
         """
-        ids = ids.tolist() if hasattr(ids, "tolist") else ids
-        ids = list(ids) if hasattr(ids, "__iter__") else [ids]
-        if not all(type(i) is int and i in self._bytes_of for i in ids):  # a closer look
-            ids = [i for i in self._checked(ids) if i in self._bytes_of]
+        ids = [i for i in checked_ids(ids, self.vocab_size) if i in self._bytes_of]
         if skip_special_tokens:
             ids = [i for i in ids if i not in self._special_ids]
         return b"".join(map(self._bytes_of.__getitem__, ids))
