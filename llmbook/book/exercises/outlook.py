@@ -76,12 +76,16 @@ def lit(answer):
 @exercise("outlook/ends", title="Fill in the middle", difficulty=2, minutes=20, kind="experiment")
 def ends(answer):
     g = torch.Generator().manual_seed(3)
-    for k in (1, 3):
+    for k in (1, 3, 0):
         x = texts(6, g)
         got = call(answer, x.clone(), k)
         want = x.clone()
         want[:, k : TOKENS - k] = MASK
-        agree(got, want, "Keep the first k and the last k tokens; all between is MASK.")
+        agree(
+            got,
+            want,
+            f"Keep the first k and the last k tokens; all between is MASK. Here k is {k}.",
+        )
     return (
         "Right. Each given end narrows what fits between. Try it at one round too: tokens drawn "
         "at once do not know of each other."

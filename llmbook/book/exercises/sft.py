@@ -49,6 +49,8 @@ def apart(answer):
         number_of = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
         want = (number_of[:, None] == number_of[None]).tril()
         got = call(answer, list(lengths))
+        if isinstance(got, torch.Tensor) and got.dtype != torch.bool:
+            raise NotYet(f"A mask is bool: True where a token may look. This is {got.dtype}.")
         agree(
             got,
             want,
