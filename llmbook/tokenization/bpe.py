@@ -9,7 +9,7 @@ Sources: Sennrich et al. 2016, section 3.2 (merges); Radford et al. 2019, sectio
 
 from itertools import chain
 
-from llmbook.checks import one_of, whole
+from llmbook import checks
 from llmbook.tokenization import tokenizer_json
 from llmbook.tokenization.added import AddedToken
 from llmbook.tokenization.batch import Batch
@@ -126,13 +126,13 @@ class BPETokenizer(Tokenizer):
         Raises ValueError/TypeError for unfit arguments and for a lone surrogate in a text.
         """
         specials = _check_specials(special_tokens)
-        whole("vocab_size", vocab_size)
+        checks.whole("vocab_size", vocab_size)
         if vocab_size < 256 + len(specials):
             raise ValueError(
                 f"vocab_size must be at least 256 bytes + {len(specials)} special tokens: "
                 f"got {vocab_size}"
             )
-        one_of("backend", backend, ("auto", "python", "tokenizers"))
+        checks.one_of("backend", backend, ("auto", "python", "tokenizers"))
         pieces = splitter(pattern)
         if backend != "python":
             texts = [texts] if isinstance(texts, str) else list(texts)
@@ -315,10 +315,7 @@ def _check_specials(names):
         raise TypeError(f"special_tokens must be a collection of strings: got {names!r}")
     names = list(names)
     for name in names:
-        if not isinstance(name, str) or not name:
-            raise ValueError(
-                f"a special token must be a string of at least one character: got {name!r}"
-            )
+        checks.text("each of special_tokens", name)
     if len(set(names)) != len(names):
         raise ValueError(f"special_tokens must differ from each other: got {names}")
     return [check_text(name) for name in names]

@@ -37,9 +37,9 @@ def test_unknown_characters_and_ids_are_named():
         error = ValueError if type(bad) is int else TypeError
         with pytest.raises(error, match=f"from 0 to 1: got {bad}"):
             tokenizer.decode([0, bad])
-    with pytest.raises(ValueError, match="text must be a text of at least one character"):
+    with pytest.raises(ValueError, match="text must be a text of at least 1 character"):
         CharacterTokenizer("")
-    with pytest.raises(TypeError, match="text must be a text of at least one character: got None"):
+    with pytest.raises(TypeError, match="text must be a text of at least 1 character: got None"):
         CharacterTokenizer(None)
 
 

@@ -27,9 +27,7 @@ def held_back(answer):
                 f"Of {text!r} you show {got!r}, but what comes next may complete {stop!r}: "
                 "what you showed of it cannot be taken back."
             )
-        raise NotYet(
-            f"Of {text!r} you show {got!r} and hold back more than could begin {stop!r}."
-        )
+        raise NotYet(f"Of {text!r} you show {got!r} and hold back more than could begin {stop!r}.")
     return "Right. A server streams exactly this: all but an end that may grow into the stop."
 
 
