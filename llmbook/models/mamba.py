@@ -136,20 +136,20 @@ class Block(nn.Module):
         return [self.out_proj.weight]
 
 
-class Mamba(Decoder):
-    """A decoder-only language model without attention: `model(input_ids) → logits`.
+class WithStates(Decoder):
+    """What Mamba and Mamba-2 share: blocks with a state, of the class `block`.
 
-    It has no longest text. Padding must stand on the left, before the text, or behind all that
+    There is no longest text. Padding must stand on the left, before the text, or behind all that
     counts: in between, the convolution would see it. Several tokens at once may follow a cache
     that already holds some.
     """
 
-    architecture = "MambaForCausalLM"
+    block = names = None  # names: our modules → the stored ones
 
     def __init__(self, config):
         super().__init__(config)
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(self.block(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.eps)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
@@ -157,17 +157,29 @@ class Mamba(Decoder):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """As every decoder's; A, D and the bias of Δ as the paper has them."""
+        """As every decoder's; decays, D and the bias of Δ as the papers have them."""
         super().reset_parameters()
         for block in self.blocks:
             block.init_states()
 
-    # --- checkpoints
-
     @property
     def layout(self):
         copies = {"lm_head.weight": "tokens.weight"} if self.config.tied else {}
-        return Layout(_NAMES, prefix="backbone.", spellings=SPELLINGS, copies=copies)
+        return Layout(self.names, prefix="backbone.", spellings=SPELLINGS, copies=copies)
+
+
+class Mamba(WithStates):
+    """A decoder-only language model without attention: `model(input_ids) → logits`."""
+
+    architecture = "MambaForCausalLM"
+
+    block = Block
+
+    # --- checkpoints
+
+    @property
+    def names(self):
+        return _NAMES
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):
