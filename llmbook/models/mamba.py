@@ -136,15 +136,16 @@ class Block(nn.Module):
         return [self.out_proj.weight]
 
 
-class WithStates(Decoder):
-    """What Mamba and Mamba-2 share: blocks with a state, of the class `block`.
+class Mamba(Decoder):
+    """A decoder-only language model without attention: `model(input_ids) → logits`.
 
-    There is no longest text. Padding must stand on the left, before the text, or behind all that
+    It has no longest text. Padding must stand on the left, before the text, or behind all that
     counts: in between, the convolution would see it. Several tokens at once may follow a cache
     that already holds some.
     """
 
-    block = names = None  # names: our modules → the stored ones
+    architecture = "MambaForCausalLM"
+    block = Block
 
     def __init__(self, config):
         super().__init__(config)
@@ -162,24 +163,17 @@ class WithStates(Decoder):
         for block in self.blocks:
             block.init_states()
 
-    @property
-    def layout(self):
-        copies = {"lm_head.weight": "tokens.weight"} if self.config.tied else {}
-        return Layout(self.names, prefix="backbone.", spellings=SPELLINGS, copies=copies)
-
-
-class Mamba(WithStates):
-    """A decoder-only language model without attention: `model(input_ids) → logits`."""
-
-    architecture = "MambaForCausalLM"
-
-    block = Block
-
     # --- checkpoints
 
     @property
     def names(self):
+        """Our modules → the stored ones."""
         return _NAMES
+
+    @property
+    def layout(self):
+        copies = {"lm_head.weight": "tokens.weight"} if self.config.tied else {}
+        return Layout(self.names, prefix="backbone.", spellings=_SPELLINGS, copies=copies)
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):
@@ -280,7 +274,7 @@ _FIELDS = {
     "pad_id": "pad_token_id",
 }
 _DEFAULTS = {"num_hidden_layers": 32}  # where config.json has none
-SPELLINGS = ((r"^embedding\.", "embeddings."),)  # the authors' own files
+_SPELLINGS = ((r"^embedding\.", "embeddings."),)  # the authors' own files
 _LAYER, _MIXER = "backbone.layers.*", "backbone.layers.*.mixer"
 _NAMES = {
     "tokens": "backbone.embeddings",

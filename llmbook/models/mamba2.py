@@ -21,7 +21,7 @@ from llmbook.checks import divides
 from llmbook.layers import ACTIVATIONS, RMSNorm
 from llmbook.models.common import check_choices, check_sizes
 from llmbook.models.mamba import (
-    WithStates,
+    Mamba,
     check_steps,
     hide_padding,
     in_full,
@@ -177,11 +177,10 @@ class GroupedRMSNorm(nn.Module):
         return self.weight * groups.flatten(-2).to(x.dtype)
 
 
-class Mamba2(WithStates):
-    """A decoder-only language model without attention: `model(input_ids) → logits`."""
+class Mamba2(Mamba):
+    """As `Mamba`, of Mamba-2's blocks: `model(input_ids) → logits`."""
 
     architecture = "Mamba2ForCausalLM"
-
     block = Block
 
     # --- checkpoints
