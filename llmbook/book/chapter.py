@@ -24,11 +24,13 @@ def resolve_profile(name="auto"):
 
     `LLMBOOK_PROFILE` replaces `"auto"`. Otherwise a CUDA device means `gpu`, none means `quick`.
     """
+    one_of("profile", name, ("auto", *PROFILES))
     if name == "auto":
         name = os.environ.get("LLMBOOK_PROFILE", "").strip() or (
             "gpu" if torch.cuda.is_available() else "quick"
         )
-    return one_of("profile", name, PROFILES)
+        one_of("LLMBOOK_PROFILE", name, PROFILES)
+    return name
 
 
 @dataclasses.dataclass(frozen=True)
