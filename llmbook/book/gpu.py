@@ -422,6 +422,8 @@ def main(argv=None):
         folder = getattr(options, name)
         if folder is not None and not folder.is_dir():
             parser().error(f"--{name} must be a folder: got {folder}")
+    if options.out is not None and options.out.is_file():
+        parser().error(f"--out must be a folder: got the file {options.out}")
     try:
         if options.take is not None:
             print("\n".join(take_in(options.take)))

@@ -266,6 +266,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, text):
     [
         (["--minutes", "0"], "--minutes must be above 0"),
         (["--state", "nowhere"], "--state must be a folder"),
+        (["--out", __file__], "--out must be a folder: got the file"),
         ([], "--out must name a folder"),
     ],
 )
