@@ -10,7 +10,7 @@ All have `length` (tokens held), `nbytes`, `reorder(rows)` and `crop(length)`.
 
 import torch
 
-from llmbook.checks import wholes
+from llmbook.checks import whole, wholes
 
 
 class KVCache:
@@ -72,8 +72,7 @@ class KVCache:
 
     def crop(self, length):
         """Forget the tokens from position `length` on, as rejected guesses in decoding are."""
-        check_crop(self, length)
-        self.length = length
+        self.length = check_crop(self, length)
 
     def reorder(self, rows):
         """Let row i of the batch continue row rows[i] (beam search); the batch may change size."""
@@ -220,6 +219,5 @@ def computed_dtype(weight):
 
 
 def check_crop(cache, length):
-    """Raise unless `length` tokens are held."""
-    if not 0 <= length <= cache.length:
-        raise ValueError(f"length must be between 0 and the {cache.length} held: got {length}")
+    """`length` as an int, when so many tokens are held."""
+    return whole("length", length, least=0, most=cache.length)

@@ -79,8 +79,11 @@ def flag(name, value):
 
 
 def one_of(name, value, choices):
-    """One of several names."""
-    if not isinstance(value, tuple({type(choice) for choice in choices})):
+    """One of several names, or of several whole numbers, which come back as an int."""
+    kinds = {type(choice) for choice in choices}
+    if int in kinds and isinstance(value, Integral) and not isinstance(value, bool):
+        value = int(value)
+    if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
         raise TypeError(f"{name} must be one of {listed(choices)}: got {value!r}")
     if value not in choices:
         raise ValueError(f"{name} must be one of {listed(choices)}: got {value!r}")
@@ -154,12 +157,15 @@ def token_ids(name, ids, *, vocab_size=None, max_len=None, ignored=None, axes="b
     return ids
 
 
-def text(name, value):
-    """A string with at least one character."""
+def text(name, value, *, least=1, most=None):
+    """A string of `least` to `most` characters; of at least one unless said."""
+    length = _range(least or None, most)
+    plural = "s" * ((least, most) != (1, None))
+    expected = f"a text{length} character{plural}" if length else "a text"
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text of at least one character: got {value!r}")
-    if not value:
-        raise ValueError(f"{name} must be a text of at least one character: got {value!r}")
+        raise TypeError(f"{name} must be {expected}: got {value!r}")
+    if len(value) < least or (most is not None and len(value) > most):
+        raise ValueError(f"{name} must be {expected}: got {value!r}")
     return value
 
 

@@ -31,9 +31,8 @@ def resolve_device(name="auto"):
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N': got {name!r}"
-        ) from error
+        wrong = TypeError if isinstance(error, TypeError) else ValueError
+        raise wrong(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N': got {name!r}") from error
     if device.type == "cuda":
         found = torch.cuda.device_count()
         if (device.index or 0) >= found:

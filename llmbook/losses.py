@@ -47,19 +47,20 @@ def answer_log_probs(model, input_ids, targets, attention_mask=None):
     return log_probs(model(input_ids, attention_mask), targets).sum(-1)
 
 
-def label_smoothing(logits, targets, smoothing=0.1, ignore_index=IGNORED):
+def label_smoothing(logits, targets, smoothing=0.1):
     """Mean cross-entropy against (1 − ε) · one-hot + ε/V, in nats: scalar.
 
         loss = −(1 − ε) log p(target) − ε · mean over the V tokens of log p
 
-    logits (n, V); targets (n,) int64, `ignore_index` where nothing counts. Equal to
-    `torch.nn.functional.cross_entropy(…, label_smoothing=ε)`, which serves where ε = 0. Source:
+    logits (n, V); targets (n,) int64. Equal to `torch.nn.functional.cross_entropy(…,
+    label_smoothing=ε)`, which serves where ε = 0. Raises as `next_token_loss` does. Source:
     Szegedy et al. 2016.
     """
     share("smoothing", smoothing)
+    _check(logits, targets)
     if smoothing == 0:
-        return F.cross_entropy(logits, targets, ignore_index=ignore_index)
-    counts = targets != ignore_index
+        return F.cross_entropy(logits, targets, ignore_index=IGNORED)
+    counts = targets != IGNORED
     log_p = logits[counts].log_softmax(-1)
     right = log_p.gather(-1, targets[counts][:, None])[:, 0]
     return -((1 - smoothing) * right + smoothing * log_p.mean(-1)).mean()
@@ -71,7 +72,7 @@ def count_targets(targets):
 
 
 def _check(logits, targets):
-    tensor("logits", logits, "... tokens vocab_size")
+    tensor("logits", logits, "... tokens vocab_size", float)
     token_ids("targets", targets, vocab_size=logits.shape[-1], ignored=IGNORED, axes="... tokens")
     if targets.shape != logits.shape[:-1]:
         raise ValueError(

@@ -43,8 +43,10 @@ class KneserNey:
 
     def _ids(self, ids):
         ids = np.asarray(ids)
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise TypeError(f"ids must be whole numbers (tokens,): got {ids.dtype} {ids.shape}")
+        numbers = ids.dtype.kind in "iu"
+        if ids.ndim != 1 or not numbers:
+            error = ValueError if numbers else TypeError
+            raise error(f"ids must be whole numbers (tokens,): got {ids.dtype} {ids.shape}")
         if len(ids) and not 0 <= ids.min() <= ids.max() < self.vocab_size:
             raise ValueError(
                 f"ids must be from 0 to {self.vocab_size - 1}: got {ids.min()} to {ids.max()}"

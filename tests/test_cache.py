@@ -28,10 +28,14 @@ def test_a_crop_forgets_the_end_and_what_follows_takes_its_place():
     cache.crop(2)
     held, _ = cache.append(k[:, :, 4:], v[:, :, 4:])
     assert torch.equal(held, k[:, :, [0, 1, 4]])
-    with pytest.raises(ValueError, match="length must be between 0 and the 3 held: got 4"):
+    with pytest.raises(ValueError, match="length must be a whole number from 0 to 3: got 4"):
         cache.crop(4)
     with pytest.raises(ValueError, match="got -1"):
         cache.crop(-1)
+    for bad in (1.5, True, "1", None):
+        with pytest.raises(TypeError, match="length must be a whole number from 0 to 3"):
+            cache.crop(bad)
+    assert cache.length == 3
 
 
 def test_caches_count_and_move_as_their_layers():

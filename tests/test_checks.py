@@ -126,6 +126,15 @@ def test_a_name_of_another_type_is_a_type_error(value):
         checks.one_of("backend", value, ("a", "b"))
 
 
+def test_a_choice_of_whole_numbers_takes_any_whole_number_and_no_truth_value():
+    assert type(checks.one_of("width", np.int64(2), (1, 2, 4))) is int
+    with pytest.raises(ValueError, match=says("width must be one of 1, 2, 4: got 3")):
+        checks.one_of("width", 3, (1, 2, 4))
+    for bad in (True, "2", 2.0):
+        with pytest.raises(TypeError, match="^width must be one of 1, 2, 4: got"):
+            checks.one_of("width", bad, (1, 2, 4))
+
+
 def test_a_choice_may_be_none_where_none_is_among_them():
     assert checks.one_of("scaling", None, (None, "linear")) is None
 
@@ -245,10 +254,31 @@ def test_ids_of_another_dtype_or_no_tensor_are_a_type_error():
 def test_a_text_has_a_character():
     assert checks.text("prompt", "a") == "a"
     with pytest.raises(
-        ValueError, match="^prompt must be a text of at least one character: got ''$"
+        ValueError, match="^prompt must be a text of at least 1 character: got ''$"
     ):
         checks.text("prompt", "")
-    with pytest.raises(
-        TypeError, match="^prompt must be a text of at least one character: got 3$"
-    ):
+    with pytest.raises(TypeError, match="^prompt must be a text of at least 1 character: got 3$"):
         checks.text("prompt", 3)
+
+
+@pytest.mark.parametrize(
+    "bounds, bad, words",
+    [
+        (dict(least=2, most=4), "a", "a text from 2 to 4 characters"),
+        (dict(least=2, most=4), "abcde", "a text from 2 to 4 characters"),
+        (dict(least=0, most=4), "abcde", "a text of at most 4 characters"),
+        (dict(most=4), "", "a text from 1 to 4 characters"),
+    ],
+)
+def test_a_text_has_the_length_that_is_asked_for(bounds, bad, words):
+    assert checks.text("text", "abcd", **bounds) == "abcd"
+    with pytest.raises(ValueError, match=says(f"text must be {words}: got {bad!r}")):
+        checks.text("text", bad, **bounds)
+    with pytest.raises(TypeError, match=says(f"text must be {words}: got None")):
+        checks.text("text", None, **bounds)
+
+
+def test_a_text_of_any_length_may_be_empty():
+    assert checks.text("text", "", least=0) == ""
+    with pytest.raises(TypeError, match=says("text must be a text: got 3")):
+        checks.text("text", 3, least=0)

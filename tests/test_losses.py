@@ -133,6 +133,12 @@ def test_bad_input_is_named(batch):
         next_token_loss(logits, targets.clamp(min=-1))
     with pytest.raises(TypeError, match="logits must be a tensor"):
         log_probs([1.0], targets)
+    with pytest.raises(TypeError, match="logits must be floating point"):
+        log_probs(logits.long(), targets)
+    with pytest.raises(ValueError, match="targets must have the logits'"):
+        label_smoothing(logits[0], targets[0, :-1])
+    with pytest.raises(TypeError, match="targets must be int64"):
+        label_smoothing(logits[0], targets[0].int())
     for bad in (-0.1, 1.1):
         with pytest.raises(ValueError, match="^smoothing must be a number from 0 to 1: got"):
             label_smoothing(logits[0], targets[0], bad)

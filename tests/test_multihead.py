@@ -211,7 +211,7 @@ def test_a_cache_refuses_what_it_cannot_hold():
             mha(x[:1], causal=True, cache=cache)
         with pytest.raises(TypeError, match="holds torch.float16: got keys in torch.float32"):
             mha(x, causal=True, cache=mha.new_cache(2, 8, dtype=torch.float16))
-    with pytest.raises(ValueError, match="length must be between 0 and the 5 held: got 6"):
+    with pytest.raises(ValueError, match="length must be a whole number from 0 to 5: got 6"):
         cache.crop(6)
     with pytest.raises(ValueError, match="max_len must be a whole number of at least 1: got 0"):
         KVCache(1, 1, 0, 4)

@@ -125,6 +125,7 @@ def test_a_vocabulary_as_large_as_63_bits_allow_is_exact():
         (lambda: KneserNey([0, 1], 2, order=3), ValueError, "at least 3 tokens"),
         (lambda: KneserNey([0, 7, 1], 5, order=1), ValueError, "from 0 to 4: got 0 to 7"),
         (lambda: KneserNey([0.5, 1.0], 5, order=1), TypeError, "whole numbers"),
+        (lambda: KneserNey([[0, 1]], 5, order=1), ValueError, "whole numbers .* got int64"),
         (lambda: KneserNey(some_text(), 5).probabilities([-1]), ValueError, "got -1"),
     ],
 )

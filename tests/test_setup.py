@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from llmbook import __main__ as command_line
-from llmbook import device
 from llmbook.book.root import find_root
 
 ROOT = find_root(Path(__file__).parent)
@@ -177,44 +176,16 @@ def test_the_wheel_carries_everything_that_a_chapter_reads(tmp_path):
     assert kinds - {".py"} <= {Path(p).suffix for p in patterns}
 
 
-@pytest.mark.parametrize(
-    "cap, dtype", [((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")]
-)
-def test_precision_follows_the_compute_capability_and_says_why(cap, dtype, monkeypatch):
-    monkeypatch.setattr(device, "capability", lambda d: cap)
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *a: True)
-    chosen, reason = device.choose_dtype("cpu")
-    assert str(chosen) == f"torch.{dtype}" and f"{cap[0]}.{cap[1]}" in reason
-
-
-def test_a_cpu_trains_in_float32_and_t4_rules_apply_to_any_device(monkeypatch):
-    monkeypatch.delenv("LLMBOOK_DEVICE_PROFILE", raising=False)
-    assert (
-        str(device.choose_dtype("cpu")[0]) == "torch.float32" and device.capability("cpu") is None
-    )
-    monkeypatch.setenv("LLMBOOK_DEVICE_PROFILE", "t4")
-    chosen, reason = device.choose_dtype("cpu")
-    assert str(chosen) == "torch.float16" and "T4 rules" in reason
-    assert device.capability("cpu") == (7, 5) and device.memory_gb("cpu") == 15.0
-    assert "T4 rules, run on CPU" in device.describe("cpu")
-    monkeypatch.setenv("LLMBOOK_DEVICE_PROFILE", "t5")
-    with pytest.raises(ValueError, match="'t5'"):
-        device.choose_dtype("cpu")
-
-
-@pytest.mark.parametrize("bad", ["cuda:99", "tpu", "", 3.5])
-def test_a_device_that_is_not_here_is_refused(bad):
-    with pytest.raises(ValueError, match="CUDA devices|device must be"):
-        device.resolve_device(bad)
-
-
 def test_a_profile_and_a_seed_must_be_known(monkeypatch):
     from llmbook.book.chapter import resolve_profile, seed_everything, start
 
     monkeypatch.setenv("LLMBOOK_PROFILE", "quick")
     assert resolve_profile("auto") == "quick" and resolve_profile("full") == "full"
-    with pytest.raises(ValueError, match="got 'fast'"):
+    with pytest.raises(ValueError, match="profile must be one of auto, smoke, .*: got 'fast'"):
         start("recurrent", "fast")
+    monkeypatch.setenv("LLMBOOK_PROFILE", "fast")
+    with pytest.raises(ValueError, match="LLMBOOK_PROFILE must be one of smoke, .*: got 'fast'"):
+        resolve_profile("auto")
     with pytest.raises(ValueError, match="chapter must be one of"):
         start("rnn")
     with pytest.raises(ValueError, match="seed must be a whole number from 0 to 2147483647"):

@@ -22,7 +22,7 @@ def installed():
     return all(importlib.util.find_spec(name) for name in ("gguf", "llama_cpp"))
 
 
-def llama_cpp(model, threads, folder=None):
+def llama_cpp(model, threads):
     """A function (ids, new) → list of new ids, greedily, by llama.cpp with Q8_0 weights of a GPT.
 
     model: a `GPT` with activation "gelu_tanh"; ids: a list. Matrices whose rows are no multiple of
@@ -30,7 +30,7 @@ def llama_cpp(model, threads, folder=None):
     """
     import llama_cpp
 
-    with tempfile.TemporaryDirectory(dir=folder) as work, _without_tiles():
+    with tempfile.TemporaryDirectory() as work, _without_tiles():
         path = Path(work, "model.gguf")
         write_gguf(model, path)
         engine = llama_cpp.Llama(

@@ -11,7 +11,7 @@ from llmbook import device as devices
 from llmbook import provenance
 from llmbook.book.display import publish
 from llmbook.book.records import ledger_chapters, rows_of
-from llmbook.checks import whole
+from llmbook.checks import one_of, whole
 
 PROFILES = ("smoke", "quick", "gpu", "full")
 RUN_MIME = "application/vnd.llmbook.run+json"
@@ -24,12 +24,12 @@ def resolve_profile(name="auto"):
 
     `LLMBOOK_PROFILE` replaces `"auto"`. Otherwise a CUDA device means `gpu`, none means `quick`.
     """
+    one_of("profile", name, ("auto", *PROFILES))
     if name == "auto":
         name = os.environ.get("LLMBOOK_PROFILE", "").strip() or (
             "gpu" if torch.cuda.is_available() else "quick"
         )
-    if name not in PROFILES:
-        raise ValueError(f"profile must be 'auto' or one of {', '.join(PROFILES)}: got {name!r}")
+        one_of("LLMBOOK_PROFILE", name, PROFILES)
     return name
 
 
@@ -97,7 +97,7 @@ def start(chapter, profile="auto", seed=0):
     from llmbook.figures import style
 
     if not rows_of(chapter):
-        raise ValueError(f"chapter must be one of {', '.join(ledger_chapters())}: got {chapter!r}")
+        one_of("chapter", chapter, ledger_chapters())
     profile = resolve_profile(profile)
     seed_everything(seed)
     device = torch.device("cpu") if profile == "quick" else devices.resolve_device("auto")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from llmbook.book.display import publish
+from llmbook.checks import one_of
 
 CHECK_MIME = "application/vnd.llmbook.check+json"
 DIFFICULTY = {1: "warm-up", 2: "takes thought", 3: "a real problem"}
@@ -45,8 +46,7 @@ class Exercise:
 
 def exercise(id, *, title, difficulty, minutes, kind="code"):
     """Register the check function below it as the exercise `id` (`"chapter/name"`)."""
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}: got {kind!r}")
+    one_of("kind", kind, KINDS)
     if difficulty not in DIFFICULTY or minutes <= 0 or id.count("/") != 1 or id in _registry:
         raise ValueError(
             f"exercise {id!r}: an unused id 'chapter/name', difficulty 1 to 3 and minutes > 0 "

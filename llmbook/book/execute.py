@@ -29,6 +29,7 @@ from llmbook.book.copies import (
     valid_copy,
 )
 from llmbook.book.root import joined, outputs_with, read_notebook, with_ids
+from llmbook.checks import one_of, whole
 from llmbook.data import resolve_folders
 
 CELL_TIMEOUT = {"smoke": 300, "quick": 600, "gpu": 7200, "full": 86400}  # seconds
@@ -55,8 +56,7 @@ def ensure_executed(notebooks, profile="quick", seed=0, *, force=False, at_once=
 
     Every notebook is tried. Raises ExecutionFailed afterwards when one or more failed.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}: got {profile!r}")
+    one_of("profile", profile, PROFILES)
     jobs = [job_of(notebook, profile, seed) for notebook in notebooks]
     return execute_jobs(jobs, force=force, at_once=at_once)
 
@@ -69,8 +69,8 @@ def executed_path(notebook, profile="quick", seed=0):
 
 def execute_jobs(jobs, *, force=False, at_once=None):
     """The executed copy of each job, in order; see `ensure_executed`."""
-    if at_once is not None and at_once < 1:
-        raise ValueError(f"at_once must be at least 1: got {at_once}")
+    if at_once is not None:
+        whole("at_once", at_once, least=1)
     resolve_folders()  # a chapter runs in its own folder; LLMBOOK_DATA may be relative to this one
     with _Session(jobs, force, at_once or how_many(jobs)) as session:
         done, failures = session.run()

@@ -159,10 +159,9 @@ def _read_card(folder):
 
 
 def _read_chapter(name, profile):
-    copies = sorted((ROOT / "_build" / "executed").glob(f"{name}.{profile}.*.ipynb"))
-    whole = [copy for copy in copies if ".failed." not in copy.name]
-    newest = max(whole, key=lambda copy: copy.stat().st_mtime)
-    return json.loads(newest.read_text("utf-8"))["metadata"]["llmbook"]
+    copies = (ROOT / "_build" / "executed").glob(f"{name}.{profile}.*.ipynb")
+    newest = max(copies, key=lambda copy: copy.stat().st_mtime)  # of a run that failed, perhaps
+    return json.loads(newest.read_text("utf-8"))["metadata"]["llmbook"]  # which has none of these
 
 
 # --- one call
@@ -177,12 +176,12 @@ def run(options):
     options.out.mkdir(parents=True, exist_ok=True)
     records = facts(options.commit, options.smoke)
     if options.state is not None and (options.state / "records.json").is_file():
-        earlier = json.loads((options.state / "records.json").read_text("utf-8"))
-        for name in ("format", "smoke", "hardware", "commit", "kernels"):
-            if earlier.get(name) != records[name]:
+        earlier = read(options.state / "records.json")
+        for name in ("smoke", "hardware", "commit", "kernels"):
+            if earlier[name] != records[name]:
                 raise ValueError(
                     f"--state must hold records of this code and machine: its {name} is "
-                    f"{earlier.get(name)!r}, here it is {records[name]!r}"
+                    f"{earlier[name]!r}, here it is {records[name]!r}"
                 )
         records["steps"] = earlier["steps"]
     write(options.out, records)
@@ -301,6 +300,20 @@ def write(folder, records):
     write_atomically(folder / "records.json", content)
 
 
+def read(file):
+    """The content of a records.json. Raises ValueError for what is none."""
+    try:
+        records = json.loads(Path(file).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} must be a records.json: {error}") from error
+    if not isinstance(records, dict) or records.get("format") != FORMAT:
+        raise ValueError(f"{file} must be of format {FORMAT}, as `llmbook gpu` writes it")
+    names = ("smoke", "hardware", "capability", "versions", "commit", "kernels", "steps")
+    if lacking := [name for name in names if name not in records]:
+        raise ValueError(f"{file} must be a whole records.json: it lacks {', '.join(lacking)}")
+    return records
+
+
 def _environment(options, temporary):
     """The environment of every step: the wheels' packages, the data, a cache of its own."""
     paths = [str(ROOT)]
@@ -332,17 +345,12 @@ def take_in(file, target=RECORDED):
     Raises ValueError for a file of another format, of tiny sizes, of other kernels than these, or
     that names no GPU. Steps that did not end are left out; what the book has of others stays.
     """
-    try:
-        records = json.loads(Path(file).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} must be a records.json: {error}") from error
-    if not isinstance(records, dict) or records.get("format") != FORMAT:
-        raise ValueError(f"{file} must be of format {FORMAT}, as `llmbook gpu` writes it")
-    if records.get("smoke"):
+    records = read(file)
+    if records["smoke"]:
         raise ValueError(f"{file} holds a trial at tiny sizes: its numbers are no results")
-    if not records.get("capability") or not records.get("hardware"):
-        raise ValueError(f"{file} must name a GPU: its hardware is {records.get('hardware')!r}")
-    if records.get("kernels") != kernels():
+    if not records["capability"] or not records["hardware"]:
+        raise ValueError(f"{file} must name a GPU: its hardware is {records['hardware']!r}")
+    if records["kernels"] != kernels():
         raise ValueError(f"{file} is of other kernels than these: run `llmbook gpu` on this code")
     about = {n: records[n] for n in ("hardware", "capability", "versions", "commit", "kernels")}
     ended = {n: s | about for n, s in records["steps"].items() if s["state"] in DONE}
@@ -422,6 +430,8 @@ def main(argv=None):
         folder = getattr(options, name)
         if folder is not None and not folder.is_dir():
             parser().error(f"--{name} must be a folder: got {folder}")
+    if options.out is not None and options.out.is_file():
+        parser().error(f"--out must be a folder: got the file {options.out}")
     try:
         if options.take is not None:
             print("\n".join(take_in(options.take)))

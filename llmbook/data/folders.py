@@ -11,6 +11,7 @@ import json
 import os
 import time
 import uuid
+from numbers import Integral, Real
 from pathlib import Path
 
 _STALE_SECONDS = 24 * 3600
@@ -97,10 +98,21 @@ def write_atomically(path, data):
 def write_json(path, content):
     """Write what JSON can hold, as `write_atomically` does: indented by one, letters as they are.
 
-    Raises TypeError for anything else, and ValueError for nan and infinity, which are no JSON.
+    NumPy's numbers count as Python's. Raises TypeError for anything else, and ValueError for nan
+    and infinity, which are no JSON.
     """
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    form = {"indent": 1, "ensure_ascii": False, "allow_nan": False}
+    text = json.dumps(content, default=plain_number, **form)
     write_atomically(path, text + "\n")
+
+
+def plain_number(value):
+    """A number of NumPy's as Python's, for `json.dumps(…, default=plain_number)`."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"JSON must hold texts, numbers, lists and tables: got {value!r}")
 
 
 def remove_stale_parts(folder):

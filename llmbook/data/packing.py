@@ -55,8 +55,8 @@ class Windows:
     """
 
     def __init__(self, ids, length, seed=0):
-        if not isinstance(ids, torch.Tensor) or ids.ndim != 1 or ids.is_floating_point():
-            raise TypeError("ids must be a tensor of whole numbers (tokens,)")
+        if tensor("ids", ids, "tokens").is_floating_point():
+            raise TypeError(f"ids must be whole numbers (tokens,): got {ids.dtype}")
         wholes(1, length=length)
         wholes(0, seed=seed)
         if len(ids) < 2 * length:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from llmbook.checks import number, share, whole
+from llmbook.checks import flag, number, share, whole
 from llmbook.decoding import beams as beam
 from llmbook.decoding import samplers
 from llmbook.decoding.backends import unwrapped
@@ -186,6 +186,10 @@ class _Settings:
             share("min_p", self.min_p, one=False)
         if self.repetition_penalty is not None:
             number("repetition_penalty", self.repetition_penalty, above=0)
+        flag("use_cache", self.use_cache)
+        given = self.processors
+        if not isinstance(given, list | tuple) or not all(map(callable, given)):
+            raise TypeError(f"processors must be a list of functions: got {given!r}")
         cuts = [name for name in ("top_k", "top_p", "min_p") if getattr(self, name) is not None]
         if self.temperature == 0 and cuts:
             raise ValueError(

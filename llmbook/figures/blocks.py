@@ -2,7 +2,9 @@
 
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook.checks import one_of, whole
+
+from .interactive import Interactive
 
 HEAD_DIM, GROUP = 64, 4  # of the counts; queries that share keys and values
 WIDTHS = (256, 512, 768, 1024, 2048, 4096, 8192)
@@ -36,10 +38,9 @@ class BlockChanger(Interactive):
     grouped = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, losses, *, width=768, layers=12, context=1024, **state):
-        if width not in WIDTHS:
-            raise ValueError(f"width must be one of {WIDTHS}: got {width}")
-        check_range("layers", layers, 1, 96)
-        check_range("context", context, 128, 2**20)
+        width = one_of("width", width, WIDTHS)
+        layers = whole("layers", layers, least=1, most=96)
+        context = whole("context", context, least=128, most=2**20)
         for key in losses:
             if len(key) != len(PARTS) or set(key) - {"0", "1"}:
                 raise ValueError(f"losses' keys must be {len(PARTS)} digits, 0 or 1: got {key!r}")

@@ -2,9 +2,10 @@
 
 import traitlets
 
+from llmbook.checks import number, whole
 from llmbook.scaling import PUBLISHED
 
-from .interactive import Interactive, check_range
+from .interactive import Interactive
 
 LEAST, MOST = 18, 27  # log10 of the FLOPs
 SERVED = 16  # log10 of the most tokens served
@@ -37,9 +38,9 @@ class BudgetPlanner(Interactive):
         ]
         super().__init__(
             laws=rows,
-            law=int(check_range("law", law, 0, len(rows) - 1)),
-            flops=float(check_range("flops", flops, LEAST, MOST)),
-            served=float(check_range("served", served, 0, SERVED)),
+            law=whole("law", law, least=0, most=len(rows) - 1),
+            flops=float(number("flops", flops, least=LEAST, most=MOST)),
+            served=float(number("served", served, least=0, most=SERVED)),
             **options,
         )
 

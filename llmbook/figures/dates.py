@@ -2,8 +2,9 @@
 
 import traitlets
 
+from llmbook import checks
+
 from .forward import WithWeights
-from .interactive import check_range
 
 LONGEST, WRITES = 36, 10
 _NEEDS = ("source.weight", "encoder.weight_ih_l0_reverse", "score.v.weight", "cell.weight_ih")
@@ -51,12 +52,11 @@ class DateReader(WithWeights):
             raise ValueError(
                 f"weights must be a translator's with attention: {', '.join(missing)} missing"
             )
-        if not isinstance(text, str) or not 2 <= len(text) <= LONGEST:
-            raise ValueError(f"text must have 2 to {LONGEST} characters: got {text!r}")
+        checks.text("text", text, least=2, most=LONGEST)
         if strange := sorted(set(text) - set(alphabet)):
             raise ValueError(f"text must be of the translator's characters: got {strange}")
         if hide not in text or hide == text:
             raise ValueError(f"hide must be a piece of the text, not all of it: got {hide!r}")
-        step = int(check_range("step", step, 0, WRITES - 1))
+        step = checks.whole("step", step, least=0, most=WRITES - 1)
         names = {"alphabet": alphabet, "written": written, "text": text, "hide": hide}
         super().__init__("dates", weights, step=step, **names, **state)

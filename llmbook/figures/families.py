@@ -3,7 +3,9 @@
 import numpy as np
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook.checks import one_of, whole
+
+from .interactive import Interactive
 
 FAMILIES = ("encoder", "decoder", "encoder–decoder")
 MOST_TOKENS, MOST_WORDS = 10, 7
@@ -50,12 +52,12 @@ class FamilyMasks(Interactive):
         n, both = len(lists["tokens"]), len(lists["source"]) + len(lists["target"])
         if max(n, both) > MOST_TOKENS:
             raise ValueError(f"at most {MOST_TOKENS} tokens can be shown: got {max(n, both)}")
-        check_range("layers", layers, 1, 4)
-        check_range("layer", layer, 1, layers)
+        layers = whole("layers", layers, least=1, most=4)
+        layer = whole("layer", layer, least=1, most=layers)
         token = n // 2 if token is None else token
         place = len(lists["source"]) + len(lists["target"]) // 2 if place is None else place
-        check_range("token", token, 0, n - 1)
-        check_range("place", place, 0, both - 1)
+        token = whole("token", token, least=0, most=n - 1)
+        place = whole("place", place, least=0, most=both - 1)
         super().__init__(
             **lists,
             layers=int(layers),
@@ -101,8 +103,7 @@ def family_mask(family, n, n_target=0):
     n: tokens, or source tokens of the encoder–decoder, whose columns are source and then target.
     Source tokens read the source; targets read the source (cross-attention) and their own past.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"family must be one of {', '.join(FAMILIES)}: got {family!r}")
+    one_of("family", family, FAMILIES)
     if family == FAMILIES[0]:
         return np.ones((n, n), bool)
     if family == FAMILIES[1]:

@@ -2,7 +2,9 @@
 
 import traitlets
 
-from .interactive import Interactive, check_range, numbers
+from llmbook.checks import whole
+
+from .interactive import Interactive, numbers
 
 
 class RewardFrontier(Interactive):
@@ -31,8 +33,8 @@ class RewardFrontier(Interactive):
         step = longest if step is None else step
         super().__init__(
             runs=[[name, numbers(points, 3)] for name, points in runs.items()],
-            run=int(check_range("run", run, 0, len(runs) - 1)),
-            step=int(check_range("step", step, 0, longest)),
+            run=whole("run", run, least=0, most=len(runs) - 1),
+            step=whole("step", step, least=0, most=longest),
             **kwargs,
         )
 

@@ -3,7 +3,9 @@
 import numpy as np
 import traitlets
 
-from .interactive import Interactive, check_range, numbers
+from llmbook.checks import number, whole
+
+from .interactive import Interactive, numbers
 
 GATES = ("f", "i", "o")
 _NAMES = ("f", "i", "o", "g", "c", "h")
@@ -45,7 +47,7 @@ class LSTMGates(Interactive):
         names = [f"{u + 1}" for u in range(n_units)] if names is None else [str(n) for n in names]
         if len(names) != n_units:
             raise ValueError(f"names must name each of {n_units} units: got {len(names)}")
-        check_range("step", step, 0, n_steps - 1)
+        step = whole("step", step, least=0, most=n_steps - 1)
         super().__init__(
             tokens=[str(token) for token in tokens],
             gates={name: numbers(array) for name, array in arrays.items()},
@@ -82,7 +84,7 @@ class LSTMGates(Interactive):
             moves = np.abs(np.diff(every["c"], axis=0, prepend=0)).sum(0)
             units = sorted(np.argsort(-moves, kind="stable")[:4].tolist())
         for unit in units:
-            check_range("units", unit, 0, n_hidden - 1)
+            whole("units", unit, least=0, most=n_hidden - 1)
         chosen = {name: array[:, list(units)] for name, array in every.items()}
         kwargs.setdefault("names", [str(unit) for unit in units])
         return cls(tokens, chosen, **kwargs)
@@ -97,7 +99,7 @@ class LSTMGates(Interactive):
         for name, value in held.items():
             if name not in GATES:
                 raise ValueError(f"held must name gates of {GATES}: got {name!r}")
-            check_range(name, value, 0, 1)
+            number(name, value, least=0, most=1)
         gate = {name: np.array(self.gates[name]) for name in ("f", "i", "o", "g")}
         for name, value in held.items():
             gate[name][since:] = value

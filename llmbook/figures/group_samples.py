@@ -2,7 +2,9 @@
 
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook.checks import whole
+
+from .interactive import Interactive
 
 
 class GroupSamples(Interactive):
@@ -34,8 +36,8 @@ class GroupSamples(Interactive):
             sizes = {len(step["texts"]) for step in steps}
             if not steps or min(sizes) < 2 or len(sizes) != 1:
                 raise ValueError(f"runs must have groups of one size, at least 2: {name} has not")
-        run = int(check_range("run", run, 0, len(rows) - 1))
-        at = int(check_range("at", at, 0, len(rows[run][2]) - 1))
+        run = whole("run", run, least=0, most=len(rows) - 1)
+        at = whole("at", at, least=0, most=len(rows[run][2]) - 1)
         super().__init__(runs=rows, run=run, at=at, scale=bool(scale), **options)
 
     def reading(self):

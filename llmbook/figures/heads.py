@@ -7,10 +7,9 @@ import numpy as np
 import torch
 import traitlets
 
-from llmbook.checks import one_of
+from llmbook.checks import one_of, whole
 
 from .forward import WithModel
-from .interactive import check_range
 from .next_token import token_names
 
 PATTERNS = ("previous token", "first token", "same token", "after an earlier copy")
@@ -75,9 +74,9 @@ class HeadPatterns(WithModel):
         n_layers, n_heads = arrays[0].shape[:2]
         if any(array.shape[:2] != (n_layers, n_heads) for array in arrays):
             raise ValueError(f"every sentence must come with {n_layers} layers of {n_heads} heads")
-        check_range("sentence", sentence, 0, len(sentences) - 1)
-        check_range("layer", layer, 0, n_layers - 1)
-        check_range("head", head, 0, n_heads - 1)
+        sentence = whole("sentence", sentence, least=0, most=len(sentences) - 1)
+        layer = whole("layer", layer, least=0, most=n_layers - 1)
+        head = whole("head", head, least=0, most=n_heads - 1)
         one_of("window", kwargs.get("window", 0), WINDOWS)
         last = len(sentences[sentence]) - 1
         super().__init__(
@@ -87,7 +86,7 @@ class HeadPatterns(WithModel):
             sentence=int(sentence),
             layer=int(layer),
             head=int(head),
-            query=int(check_range("query", last if query is None else query, 0, last)),
+            query=whole("query", last if query is None else query, least=0, most=last),
             **kwargs,
         )
 

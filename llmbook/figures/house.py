@@ -2,10 +2,10 @@
 
 import traitlets
 
+from llmbook.checks import number, whole
 from llmbook.experiments.inside import house
 
 from .forward import WithModel, WithWeights, gpt_parts
-from .interactive import check_range
 
 
 class HouseWalk(WithModel):
@@ -40,8 +40,8 @@ class HouseWalk(WithModel):
         for name, value in (("layer", layer), ("reading", reading)):
             if value not in probes:
                 raise ValueError(f"{name} must have a probe, {sorted(probes)}: got {value}")
-        check_range("strength", strength, 0, 10)
-        check_range("there", state.get("there", -1), -1, house.ROOMS - 1)
+        number("strength", strength, least=0, most=10)
+        whole("there", state.get("there", -1), least=-1, most=house.ROOMS - 1)
         if len(text) >= house.LENGTH or set(text) - set(house.LETTERS):
             raise ValueError(
                 f"text must be of at most {house.LENGTH - 1} of {house.LETTERS}: got {text!r}"

@@ -18,8 +18,6 @@ import anywidget
 import numpy as np
 import traitlets
 
-from llmbook.checks import number
-
 from .style import check_alt
 
 _HERE = Path(__file__).parent
@@ -56,11 +54,6 @@ class Interactive(anywidget.AnyWidget):
 
     def __repr__(self):
         return f"[interactive: {self.alt}]"
-
-
-def check_range(name, value, low, high):
-    """`value` when it is a finite number from `low` to `high`; else TypeError or ValueError."""
-    return number(name, value, least=low, most=high)
 
 
 def numbers(array, digits=6):

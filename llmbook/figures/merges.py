@@ -2,11 +2,12 @@
 
 import traitlets
 
+from llmbook.checks import whole
 from llmbook.tokenization.pretokenize import split
 from llmbook.tokenization.tokenizer_json import BYTE_ORDER, printable
 from llmbook.tokenization.trainer import learn_merges, merge
 
-from .interactive import Interactive, check_range
+from .interactive import Interactive
 
 MOST_BYTES = 600
 
@@ -37,7 +38,7 @@ class MergeSteps(Interactive):
     def __init__(self, texts, steps=60, text=0, step=0, **kwargs):
         if not texts:
             raise ValueError("texts must hold at least one text: got none")
-        check_range("steps", steps, 1, 500)
+        steps = whole("steps", steps, least=1, most=500)
         cut, learned = [], []
         for label, words in texts.items():
             size = len(words.encode())
@@ -47,8 +48,8 @@ class MergeSteps(Interactive):
             learned.append(_learn(cut[-1], int(steps)))
             if not learned[-1]:
                 raise ValueError(f"text {label!r} must hold some pair of bytes twice")
-        check_range("text", text, 0, len(cut) - 1)
-        check_range("step", step, 0, len(learned[text]))
+        text = whole("text", text, least=0, most=len(cut) - 1)
+        step = whole("step", step, least=0, most=len(learned[text]))
         super().__init__(
             labels=list(texts),
             pieces=cut,

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 import traitlets
 
-from llmbook.checks import one_of
+from llmbook.checks import number, one_of, whole
 
 from .forward import WithModel
-from .interactive import check_range
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 STEP = 0.005  # nats: the grid on which log-probabilities are kept
@@ -78,13 +77,13 @@ class NextToken(WithModel):
         places = sum(map(len, texts))
         if places > MOST_PLACES:
             raise ValueError(f"texts may have {MOST_PLACES} tokens in all: got {places}")
-        check_range("text", text, 0, len(texts) - 1)
+        text = whole("text", text, least=0, most=len(texts) - 1)
         place = len(texts[text]) - 1 if place is None else place
-        check_range("place", place, 0, len(texts[text]) - 1)
-        check_range("temperature", kwargs.get("temperature", 1.0), COLDEST, WARMEST)
-        check_range("top_k", kwargs.get("top_k", 0), 0, len(vocabulary))
-        check_range("top_p", kwargs.get("top_p", 1.0), 0.05, 1.0)
-        check_range("min_p", kwargs.get("min_p", 0.0), 0.0, 0.9)
+        place = whole("place", place, least=0, most=len(texts[text]) - 1)
+        number("temperature", kwargs.get("temperature", 1.0), least=COLDEST, most=WARMEST)
+        whole("top_k", kwargs.get("top_k", 0), least=0, most=len(vocabulary))
+        number("top_p", kwargs.get("top_p", 1.0), least=0.05, most=1.0)
+        number("min_p", kwargs.get("min_p", 0.0), least=0.0, most=0.9)
         one_of("inside", kwargs.get("inside", ""), INSIDE)
         super().__init__(
             model,

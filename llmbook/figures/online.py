@@ -4,7 +4,9 @@ import math
 
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook import checks
+
+from .interactive import Interactive
 
 MOST, LARGEST = 16, 999
 BLOCKS = (1, 2, 4)
@@ -33,10 +35,9 @@ class OnlineSoftmax(Interactive):
     subtract = traitlets.Bool(True).tag(sync=True)
 
     def __init__(self, scores="2 1 3 0.5 5 4 4.5 1", *, block=2, step=2, **state):
-        if block not in BLOCKS:
-            raise ValueError(f"block must be one of {BLOCKS}: got {block!r}")
+        block = checks.one_of("block", block, BLOCKS)
         count = math.ceil(len(read_scores(scores)) / block)
-        step = int(check_range("step", step, 0, count))
+        step = checks.whole("step", step, least=0, most=count)
         super().__init__(scores=scores, block=block, step=step, **state)
 
     def walk(self):
@@ -53,8 +54,7 @@ class OnlineSoftmax(Interactive):
 
 def read_scores(text):
     """The numbers of a text, or a ValueError that says what was expected."""
-    if not isinstance(text, str):
-        raise ValueError(f"scores must be a text with numbers: got {type(text).__name__}")
+    checks.text("scores", text, least=0)
     try:
         found = [float(word) for word in text.replace(",", " ").split()]
     except ValueError:

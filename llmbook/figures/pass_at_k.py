@@ -5,7 +5,9 @@ import math
 import numpy as np
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook.checks import number, whole
+
+from .interactive import Interactive
 
 MOST_K, MOST_QUESTIONS = 64, 12
 WORST, BEST = -2.0, 6.0  # of the verifier
@@ -35,13 +37,13 @@ class PassAtK(Interactive):
     alike = traitlets.Bool(True).tag(sync=True)
 
     def __init__(self, rates=(0.8, 0.6, 0.4, 0.1), k=8, verifier=1.0, alike=True, **options):
-        rates = [float(check_range("rates", rate, 0, 1)) for rate in rates]
+        rates = [float(number("rates", rate, least=0, most=1)) for rate in rates]
         if not 1 <= len(rates) <= MOST_QUESTIONS:
             raise ValueError(f"rates must be 1 to {MOST_QUESTIONS} numbers: got {len(rates)}")
         super().__init__(
             rates=rates,
-            k=int(check_range("k", k, 1, MOST_K)),
-            verifier=float(check_range("verifier", verifier, WORST, BEST)),
+            k=whole("k", k, least=1, most=MOST_K),
+            verifier=float(number("verifier", verifier, least=WORST, most=BEST)),
             alike=bool(alike),
             **options,
         )

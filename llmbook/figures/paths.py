@@ -4,9 +4,9 @@ from collections import deque
 
 import traitlets
 
-from llmbook.checks import one_of
+from llmbook.checks import one_of, whole
 
-from .interactive import Interactive, check_range
+from .interactive import Interactive
 
 LONGEST = 64
 
@@ -34,11 +34,11 @@ class PathLength(Interactive):
     causal = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, n=20, source=1, target=None, causal=False, **kwargs):
-        n = int(check_range("n", n, 2, LONGEST))
+        n = whole("n", n, least=2, most=LONGEST)
         super().__init__(
             n=n,
-            source=int(check_range("source", source, 1, n)),
-            target=int(check_range("target", n if target is None else target, 1, n)),
+            source=whole("source", source, least=1, most=n),
+            target=whole("target", n if target is None else target, least=1, most=n),
             causal=causal,
             **kwargs,
         )
@@ -49,7 +49,7 @@ class PathLength(Interactive):
 
         "rnn": states 1 … n. "attention": inputs ("in", i) and outputs ("out", i).
         """
-        check_range("n", n, 1, 10**6)
+        n = whole("n", n, least=1, most=10**6)
         one_of("kind", kind, ("rnn", "attention"))
         if kind == "rnn":
             return {i: [i + 1] if i < n else [] for i in range(1, n + 1)}

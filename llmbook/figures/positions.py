@@ -5,7 +5,9 @@ import math
 import numpy as np
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook.checks import number, one_of, whole
+
+from .interactive import Interactive
 
 CODES = ("geometric", "equal")
 MAX_DIM, MAX_LENGTH, MAX_BASE = 32, 64, 100_000
@@ -49,21 +51,20 @@ class PositionExplorer(Interactive):
         code="geometric",
         **kwargs,
     ):
-        if code not in CODES:
-            raise ValueError(f"code must be one of {list(CODES)}: got {code!r}")
-        check_range("d", d, 4, MAX_DIM)
+        one_of("code", code, CODES)
+        d = whole("d", d, least=4, most=MAX_DIM)
         if d % 2:
             raise ValueError(f"d must be even, as dimensions come in pairs: got {d}")
-        check_range("length", length, 8, MAX_LENGTH)
-        check_range("position", position, 0, length - 1)
-        check_range("pair", pair, 0, d // 2 - 1)
+        length = whole("length", length, least=8, most=MAX_LENGTH)
+        position = whole("position", position, least=0, most=length - 1)
+        pair = whole("pair", pair, least=0, most=d // 2 - 1)
         super().__init__(
             code=code,
             d=int(d),
             length=int(length),
-            base=float(check_range("base", base, 10, MAX_BASE)),
+            base=float(number("base", base, least=10, most=MAX_BASE)),
             position=int(position),
-            offset=int(check_range("offset", offset, -position, length - 1 - position)),
+            offset=whole("offset", offset, least=-position, most=length - 1 - position),
             pair=int(pair),
             **kwargs,
         )

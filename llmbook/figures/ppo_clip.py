@@ -2,7 +2,9 @@
 
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook.checks import number
+
+from .interactive import Interactive
 
 
 class ClipExplorer(Interactive):
@@ -24,10 +26,10 @@ class ClipExplorer(Interactive):
 
     def __init__(self, advantage=1.0, ratio=1.1, low=0.2, high=0.2, **kwargs):
         super().__init__(
-            advantage=float(check_range("advantage", advantage, -2, 2)),
-            ratio=float(check_range("ratio", ratio, 0.2, 2)),
-            low=float(check_range("low", low, 0.05, 0.9)),
-            high=float(check_range("high", high, 0.05, 0.9)),
+            advantage=float(number("advantage", advantage, least=-2, most=2)),
+            ratio=float(number("ratio", ratio, least=0.2, most=2)),
+            low=float(number("low", low, least=0.05, most=0.9)),
+            high=float(number("high", high, least=0.05, most=0.9)),
             **kwargs,
         )
 

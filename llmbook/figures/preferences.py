@@ -4,7 +4,9 @@ import math
 
 import traitlets
 
-from .interactive import Interactive, check_range, numbers
+from llmbook.checks import whole
+
+from .interactive import Interactive, numbers
 
 RATE, DECAY, MOST = 4.0, 0.02, 200
 
@@ -45,7 +47,7 @@ class PreferenceLabeller(Interactive):
             items=items,
             utility=numbers(utility, 4),
             labels=labels,
-            steps=int(check_range("steps", steps, 0, MOST)),
+            steps=whole("steps", steps, least=0, most=MOST),
             **kwargs,
         )
 

@@ -7,8 +7,9 @@ with them (`llmbook.experiments.recurrent.shipped`).
 
 import traitlets
 
+from llmbook import checks
+
 from .forward import WithWeights
-from .interactive import check_range
 
 LONGEST = 120
 _LAYER = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -27,8 +28,7 @@ def _layer(weights):
 
 def _checked(text, alphabet):
     """The text, when the network can read it."""
-    if not isinstance(text, str) or not 2 <= len(text) <= LONGEST:
-        raise ValueError(f"text must have 2 to {LONGEST} characters: got {text!r}")
+    checks.text("text", text, least=2, most=LONGEST)
     if strange := sorted(set(text) - set(alphabet)):
         raise ValueError(f"text must be of the network's characters: got {strange}")
     return text
@@ -59,8 +59,8 @@ class CellReader(WithWeights):
     def __init__(self, weights, alphabet, text="return the length of the list", **state):
         held = _layer(weights)
         width = held["weight_hh"].shape[1]
-        state["unit"] = int(check_range("unit", state.get("unit", 0), 0, width - 1))
-        state["place"] = int(check_range("place", state.get("place", 0), 0, len(text) - 1))
+        state["unit"] = checks.whole("unit", state.get("unit", 0), least=0, most=width - 1)
+        state["place"] = checks.whole("place", state.get("place", 0), least=0, most=len(text) - 1)
         text = _checked(text, alphabet)
         super().__init__("characters", held, text=text, alphabet=alphabet, **state)
 
@@ -93,7 +93,7 @@ class GradientReach(WithWeights):
             _layer(weights),
             text=_checked(text, alphabet),
             alphabet=alphabet,
-            gain=float(check_range("gain", gain, 0.2, 3)),
+            gain=float(checks.number("gain", gain, least=0.2, most=3)),
             **state,
         )
 
@@ -122,12 +122,10 @@ class HeldGate(WithWeights):
     def __init__(
         self, weights, text="any noise that you like to type here", first="A", forget=-1.0, **state
     ):
-        if first not in tuple("ABCD"):
-            raise ValueError(f"first must be A, B, C or D: got {first!r}")
-        if not isinstance(text, str) or not 1 <= len(text) <= LONGEST:
-            raise ValueError(f"text must have 1 to {LONGEST} characters: got {text!r}")
+        checks.one_of("first", first, tuple("ABCD"))
+        checks.text("text", text, most=LONGEST)
         if forget != -1:
-            check_range("forget", forget, 0, 1)
+            checks.number("forget", forget, least=0, most=1)
         super().__init__(
             "recall", _layer(weights), text=text, first=first, forget=float(forget), **state
         )

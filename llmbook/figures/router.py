@@ -5,7 +5,9 @@ import math
 import numpy as np
 import traitlets
 
-from .interactive import Interactive, check_range, numbers
+from llmbook.checks import number, whole
+
+from .interactive import Interactive, numbers
 
 EXPERTS, WIDTH, MOST_WORDS = 8, 6, 24
 BIAS_RATE = 0.02  # what a step of balancing moves an expert's bias
@@ -45,11 +47,11 @@ class RouterPlay(Interactive):
     ):
         if not text.split():
             raise ValueError("text must hold at least one word: got none")
-        check_range("k", k, 1, 4)
-        check_range("temperature", temperature, 0.1, 4)
-        check_range("favour", favour, 0, 4)
-        check_range("capacity", capacity, 0, 4)
-        check_range("balance", balance, 0, 60)
+        k = whole("k", k, least=1, most=4)
+        number("temperature", temperature, least=0.1, most=4)
+        number("favour", favour, least=0, most=4)
+        number("capacity", capacity, least=0, most=4)
+        number("balance", balance, least=0, most=60)
         rows = np.random.default_rng(7).standard_normal((EXPERTS, WIDTH))
         super().__init__(
             text=text,

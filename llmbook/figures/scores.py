@@ -5,7 +5,9 @@ import math
 import numpy as np
 import traitlets
 
-from .interactive import Interactive, check_range, numbers
+from llmbook.checks import one_of, whole
+
+from .interactive import Interactive, numbers
 
 SIZE = 4
 X = ((0.5, 0.2, -0.3, 0.8), (0.1, 0.9, 0.4, -0.2), (-0.4, 0.3, 0.7, 0.1), (0.6, -0.1, 0.2, 0.5))
@@ -50,8 +52,7 @@ class AttentionScores(Interactive):
     def __init__(
         self, matrices=None, mode="x", d_k=SIZE, step=1, tokens=("1", "2", "3", "4"), **kwargs
     ):
-        if mode not in EDITED:
-            raise ValueError(f"mode must be 'x' or 'qkv': got {mode!r}")
+        one_of("mode", mode, EDITED)
         if len(tokens) != SIZE:
             raise ValueError(f"tokens must be {SIZE} names: got {len(tokens)}")
         every = {
@@ -64,17 +65,16 @@ class AttentionScores(Interactive):
             "V": X,
         }
         for name, matrix in dict(matrices or {}).items():
-            if name not in every:
-                raise ValueError(f"matrices may name {', '.join(every)}: got {name!r}")
+            one_of("each of matrices' names", name, every)
             every[name] = _checked(name, matrix)
         for name in ("query", "key"):
-            check_range(name, kwargs.get(name, 0), 0, SIZE - 1)
+            whole(name, kwargs.get(name, 0), least=0, most=SIZE - 1)
         super().__init__(
             mode=mode,
             edited=EDITED[mode][0],
             matrices={name: numbers(matrix) for name, matrix in every.items()},
-            d_k=int(check_range("d_k", d_k, 1, SIZE)),
-            step=int(check_range("step", step, 1, len(STEPS))),
+            d_k=whole("d_k", d_k, least=1, most=SIZE),
+            step=whole("step", step, least=1, most=len(STEPS)),
             tokens=[str(token) for token in tokens],
             **kwargs,
         )

@@ -3,6 +3,7 @@
 import torch
 import traitlets
 
+from llmbook.checks import number, one_of, whole
 from llmbook.data.shapes import (
     COLOURS,
     COLUMNS,
@@ -18,7 +19,6 @@ from llmbook.data.shapes import (
 )
 
 from .forward import WithWeights
-from .interactive import check_range
 
 _NEEDS = ("patch.weight", "word.weight", "positions", "blocks.1.attend.kv.weight", "head.weight")
 
@@ -57,12 +57,12 @@ class ShapeNamer(WithWeights):
         if missing := sorted(set(_NEEDS) - set(weights)):
             raise ValueError(f"weights must be a captioner's: {', '.join(missing)} missing")
         for name, known in (("shape", SHAPES), ("colour", COLOURS)):
-            if name in state and state[name] not in known:
-                raise ValueError(f"{name} must be one of {tuple(known)}: got {state[name]!r}")
+            if name in state:
+                one_of(name, state[name], known)
         for name, low, high in (("x", FIRST, LAST), ("y", FIRST, LAST), ("r", LEAST, MOST)):
             if name in state:
-                state[name] = float(check_range(name, state[name], low, high))
-        state["word"] = int(check_range("word", state.get("word", 1), 0, 3))
+                state[name] = float(number(name, state[name], least=low, most=high))
+        state["word"] = whole("word", state.get("word", 1), least=0, most=3)
         for cell in state.get("painted", ()):
             if len(cell) != 3 or not all(0 <= i < SIZE for i in cell[:2]) or cell[2] not in (0, 1):
                 raise ValueError(
@@ -70,7 +70,7 @@ class ShapeNamer(WithWeights):
                     f"0 or 1: got {cell!r}"
                 )
         for patch in state.get("blind", ()):
-            check_range("blind", patch, 0, 15)
+            whole("blind", patch, least=0, most=15)
         super().__init__(
             "shapes",
             weights,

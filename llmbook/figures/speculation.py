@@ -4,9 +4,9 @@ import numpy as np
 import torch
 import traitlets
 
-from llmbook.checks import whole
+from llmbook.checks import number, whole
 
-from .interactive import Interactive, check_range, numbers
+from .interactive import Interactive, numbers
 from .next_token import token_names
 
 REST = "…"  # all other tokens as one
@@ -40,7 +40,7 @@ class Speculation(Interactive):
         cases = [_checked(**one) for one in cases]
         whole("case", case, least=0, most=len(cases) - 1)
         whole("stage", stage, least=0, most=3)
-        check_range("warmth", warmth, 0.2, 5.0)
+        number("warmth", warmth, least=0.2, most=5.0)
         super().__init__(cases=cases, case=case, warmth=float(warmth), stage=stage, **options)
 
     @classmethod

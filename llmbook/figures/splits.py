@@ -2,10 +2,11 @@
 
 import traitlets
 
+from llmbook import checks
 from llmbook.experiments.relatives import from_merges, named, pieces
 from llmbook.tokenization.byte_names import BYTE_ORDER
 
-from .interactive import _HERE, Interactive, check_range
+from .interactive import _HERE, Interactive
 
 LONGEST = 400
 
@@ -36,13 +37,10 @@ class TokenizerSplits(Interactive):
     unigram = traitlets.List().tag(sync=True)
 
     def __init__(self, cuts, text="", merges=None, **kwargs):
-        if not isinstance(text, str) or len(text) > LONGEST:
-            raise ValueError(
-                f"text must be a string of at most {LONGEST} characters: got {text!r}"
-            )
+        checks.text("text", text, least=0, most=LONGEST)
         learned = cuts.bpe.merges
         merges = len(learned) if merges is None else merges
-        check_range("merges", merges, 0, len(learned))
+        merges = checks.whole("merges", merges, least=0, most=len(learned))
         place = {byte: i for i, byte in enumerate(BYTE_ORDER)}
         ids = {bytes([byte]): i for byte, i in place.items()}
         triples = []

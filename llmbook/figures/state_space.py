@@ -4,7 +4,9 @@ import math
 
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook import checks
+
+from .interactive import Interactive
 
 RULES = ("capitals", "digits", "vowels", "first letters")
 LONGEST = 32
@@ -44,16 +46,14 @@ class StateExplorer(Interactive):
         rate=0.5,
         **options,
     ):
-        if not isinstance(text, str) or not 1 <= len(text) <= LONGEST:
-            raise ValueError(f"text must have 1 to {LONGEST} characters: got {text!r}")
-        if rule not in RULES:
-            raise ValueError(f"rule must be one of {', '.join(RULES)}: got {rule!r}")
+        checks.text("text", text, most=LONGEST)
+        checks.one_of("rule", rule, RULES)
         super().__init__(
             text=text,
             rule=rule,
-            large=float(check_range("large", large, 0, 4)),
-            small=float(check_range("small", small, 0, 1)),
-            rate=float(check_range("rate", rate, 0.05, 2)),
+            large=float(checks.number("large", large, least=0, most=4)),
+            small=float(checks.number("small", small, least=0, most=1)),
+            rate=float(checks.number("rate", rate, least=0.05, most=2)),
             **options,
         )
 
@@ -107,9 +107,9 @@ class ScanTree(Interactive):
     round = traitlets.Int(0).tag(sync=True)
 
     def __init__(self, n=8, round=0, **options):
-        n = int(check_range("n", n, 2, 16))
+        n = checks.whole("n", n, least=2, most=16)
         most = math.ceil(math.log2(n))
-        super().__init__(n=n, round=int(check_range("round", round, 0, most)), **options)
+        super().__init__(n=n, round=checks.whole("round", round, least=0, most=most), **options)
 
     def joins(self, rounds=None):
         """How many joins the tree has made after `rounds` rounds (the figure's when None)."""

@@ -2,10 +2,11 @@
 
 import traitlets
 
+from llmbook import checks
 from llmbook.alignment.chat import ROLES, SPECIAL_TOKENS, Encoded, chat_tokenizer, encode
 from llmbook.tokenization.byte_names import printable
 
-from .interactive import Interactive, check_range
+from .interactive import Interactive
 
 COUNTED = ("answers", "last answer", "everything")
 LONGEST = 60
@@ -52,12 +53,8 @@ class TemplateExplorer(Interactive):
         said = {"question": question, "answer": answer, "again": again, "second": second}
         said["system"] = options.pop("system", "")
         for name, text in said.items():
-            if not isinstance(text, str) or len(text) > LONGEST:
-                raise ValueError(f"{name} must have at most {LONGEST} characters: got {text!r}")
-        if options.get("counted", "answers") not in COUNTED:
-            raise ValueError(
-                f"counted must be one of {', '.join(COUNTED)}: got {options['counted']!r}"
-            )
+            checks.text(name, text, least=0, most=LONGEST)
+        checks.one_of("counted", options.get("counted", "answers"), COUNTED)
         self._tokenizer = chat_tokenizer(tokenizer)
         names = sorted(tokenizer.vocab.items(), key=lambda item: item[1])
         super().__init__(
@@ -130,7 +127,7 @@ class LoRARank(Interactive):
         ranks = sorted(rank for rank in runs if rank)
         if 0 not in runs or len(ranks) < 2:
             raise ValueError(f"runs must have 0 and two ranks or more: got {sorted(runs)}")
-        check_range("place", place, 0, len(ranks) - 1)
+        place = checks.whole("place", place, least=0, most=len(ranks) - 1)
         rows = [{"rank": rank, **_short(runs[rank])} for rank in ranks]
         super().__init__(
             rows=rows, full=_short(runs[0]), d_model=int(d_model), place=int(place), **options

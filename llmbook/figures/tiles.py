@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import traitlets
 
-from .interactive import Interactive, check_range, numbers
+from llmbook.checks import whole
+
+from .interactive import Interactive, numbers
 
 SIZES = (1, 2, 4, 8)
 
@@ -66,7 +68,7 @@ class TiledSoftmax(Interactive):
             causal=causal,
             **kwargs,
         )
-        self.step = int(check_range("step", step, 0, len(self.walk())))
+        self.step = whole("step", step, least=0, most=len(self.walk()))
 
     def walk(self):
         """Every tile in order: queries block by block, and for each block its tiles of keys."""

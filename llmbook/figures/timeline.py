@@ -2,7 +2,9 @@
 
 import traitlets
 
-from .interactive import Interactive, check_range
+from llmbook.checks import whole
+
+from .interactive import Interactive
 
 # name, month, parameters in all (None: not published), active parameters where fewer, tokens
 # (None: not published), what its authors reported, what is disputed or left open, source
@@ -237,9 +239,9 @@ class Timeline(Interactive):
         systems = [[*system[:-1], *papers[system[-1]]] for system in SYSTEMS]
         super().__init__(
             systems=systems,
-            chosen=int(check_range("chosen", chosen, 0, len(systems) - 1)),
+            chosen=whole("chosen", chosen, least=0, most=len(systems) - 1),
             measures=measures,
-            measure=int(check_range("measure", measure, 0, len(measures) - 1)),
+            measure=whole("measure", measure, least=0, most=len(measures) - 1),
             runs=[[compute, list(scores.values())] for compute, scores in runs],
             **options,
         )

@@ -2,8 +2,9 @@
 
 import traitlets
 
+from llmbook.checks import one_of, whole
+
 from .forward import WithWeights
-from .interactive import check_range
 
 LONGEST = 20  # words
 WITHOUT = ("nothing", "positions", "cross-attention", "mask")
@@ -50,15 +51,14 @@ class Translating(WithWeights):
                 f"vocabulary must have the table's {weights['tokens.weight'].shape[0]} tokens: "
                 f"got {len(vocabulary)}"
             )
-        if without not in WITHOUT:
-            raise ValueError(f"without must be one of {', '.join(WITHOUT)}: got {without!r}")
+        one_of("without", without, WITHOUT)
         words = text.split()
         if not 1 <= len(words) <= LONGEST:
             raise ValueError(f"text must have 1 to {LONGEST} words: got {len(words)}")
         if strange := [word for word in words if word not in known]:
             raise ValueError(f"text must be of the known words: got {strange}")
-        check_range("layer", state.get("layer", 1), 0, layers - 1)
-        check_range("head", state.get("head", 0), 0, heads - 1)
+        whole("layer", state.get("layer", 1), least=0, most=layers - 1)
+        whole("head", state.get("head", 0), least=0, most=heads - 1)
         super().__init__(
             "translator",
             {name: w for name, w in weights.items() if name != "head.weight"},

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import traitlets
 
-from .interactive import Interactive, check_range, numbers
+from llmbook.checks import number, one_of, whole
+
+from .interactive import Interactive, numbers
 
 ACTIVATIONS = {
     "linear": (lambda a: a, lambda a: np.ones_like(a)),
@@ -57,17 +59,15 @@ class VanishingGradient(Interactive):
         seed=0,
         **kwargs,
     ):
-        if mode not in ("scalar", "matrix"):
-            raise ValueError(f"mode must be 'scalar' or 'matrix': got {mode!r}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {list(ACTIVATIONS)}: got {activation!r}")
+        one_of("mode", mode, ("scalar", "matrix"))
+        one_of("activation", activation, ACTIVATIONS)
         super().__init__(
             mode=mode,
-            factor=float(check_range("factor", factor, 0.5, 1.5)),
-            steps=int(check_range("steps", steps, 1, LENGTH)),
-            gain=float(check_range("gain", gain, 0.5, 5.0)),
+            factor=float(number("factor", factor, least=0.5, most=1.5)),
+            steps=whole("steps", steps, least=1, most=LENGTH),
+            gain=float(number("gain", gain, least=0.5, most=5.0)),
             activation=activation,
-            nonnormality=float(check_range("nonnormality", nonnormality, 0.0, 2.0)),
+            nonnormality=float(number("nonnormality", nonnormality, least=0.0, most=2.0)),
             network=_network(seed),
             **kwargs,
         )

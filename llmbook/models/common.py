@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from llmbook.checks import divides, number, one_of, share, whole
+from llmbook.checks import divides, number, one_of, share, tensor, whole
 from llmbook.layers import ACTIVATIONS
 
 # --- input
@@ -17,12 +17,8 @@ def token_mask(attention_mask, batch, tokens):
     """
     if attention_mask is None:
         return None
-    if attention_mask.shape != (batch, tokens):
-        raise ValueError(
-            f"attention_mask must be (batch, tokens so far) = {(batch, tokens)}: got "
-            f"{tuple(attention_mask.shape)}"
-        )
-    return attention_mask.bool()
+    sizes = {"batch": batch, "tokens_so_far": tokens}
+    return tensor("attention_mask", attention_mask, "batch tokens_so_far", **sizes).bool()
 
 
 def run_layer(model, layer, x, *args):

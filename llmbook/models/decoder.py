@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from llmbook.cache import Caches
-from llmbook.checks import tensor, token_ids
+from llmbook.checks import tensor, token_ids, whole
 from llmbook.losses import IGNORED, next_token_loss
 from llmbook.models.common import init_normal, run_layer, token_mask
 from llmbook.models.pretrained import Pretrained
@@ -153,8 +153,7 @@ class Decoder(Pretrained, nn.Module):
 
     def new_cache(self, batch, max_len):
         """An empty cache for `max_len` tokens of each of `batch` texts: a `Caches`."""
-        if self.max_len is not None and max_len > self.max_len:
-            raise ValueError(f"max_len must be at most the model's {self.max_len}: got {max_len}")
+        max_len = whole("max_len", max_len, least=1, most=self.max_len)
         return Caches(block.new_cache(batch, max_len) for block in self.blocks)
 
     def _run(self, input_ids, attention_mask=None, cache=None, documents=None):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from llmbook.cache import EncoderDecoderCache
-from llmbook.checks import token_ids
+from llmbook.checks import token_ids, whole
 from llmbook.losses import label_smoothing
 from llmbook.models.common import run_layer
 from llmbook.models.pretrained import Pretrained
@@ -118,8 +118,7 @@ class EncoderDecoder(Pretrained, nn.Module):
 
     def new_cache(self, batch, max_len):
         """An empty cache for `max_len` target tokens."""
-        if self.max_len is not None and max_len > self.max_len:
-            raise ValueError(f"max_len must be at most the model's {self.max_len}: got {max_len}")
+        max_len = whole("max_len", max_len, least=1, most=self.max_len)
         return EncoderDecoderCache(
             layer.attend.sublayer.new_cache(batch, max_len) for layer in self.decoder
         )

@@ -145,11 +145,12 @@ class Mamba(Decoder):
     """
 
     architecture = "MambaForCausalLM"
+    block = Block
 
     def __init__(self, config):
         super().__init__(config)
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(self.block(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.eps)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
@@ -157,7 +158,7 @@ class Mamba(Decoder):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """As every decoder's; A, D and the bias of Δ as the paper has them."""
+        """As every decoder's; decays, D and the bias of Δ as the papers have them."""
         super().reset_parameters()
         for block in self.blocks:
             block.init_states()
@@ -165,9 +166,14 @@ class Mamba(Decoder):
     # --- checkpoints
 
     @property
+    def names(self):
+        """Our modules → the stored ones."""
+        return _NAMES
+
+    @property
     def layout(self):
         copies = {"lm_head.weight": "tokens.weight"} if self.config.tied else {}
-        return Layout(_NAMES, prefix="backbone.", spellings=SPELLINGS, copies=copies)
+        return Layout(self.names, prefix="backbone.", spellings=_SPELLINGS, copies=copies)
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):
@@ -268,7 +274,7 @@ _FIELDS = {
     "pad_id": "pad_token_id",
 }
 _DEFAULTS = {"num_hidden_layers": 32}  # where config.json has none
-SPELLINGS = ((r"^embedding\.", "embeddings."),)  # the authors' own files
+_SPELLINGS = ((r"^embedding\.", "embeddings."),)  # the authors' own files
 _LAYER, _MIXER = "backbone.layers.*", "backbone.layers.*.mixer"
 _NAMES = {
     "tokens": "backbone.embeddings",

@@ -20,9 +20,8 @@ from llmbook.cache import StateCache
 from llmbook.checks import divides
 from llmbook.layers import ACTIVATIONS, RMSNorm
 from llmbook.models.common import check_choices, check_sizes
-from llmbook.models.decoder import Decoder
 from llmbook.models.mamba import (
-    SPELLINGS,
+    Mamba,
     check_steps,
     hide_padding,
     in_full,
@@ -32,7 +31,6 @@ from llmbook.models.mamba import (
     text_starts,
 )
 from llmbook.models.pretrained import config_json
-from llmbook.models.pretrained.layout import Layout
 from llmbook.ssm import ssd
 
 
@@ -179,36 +177,17 @@ class GroupedRMSNorm(nn.Module):
         return self.weight * groups.flatten(-2).to(x.dtype)
 
 
-class Mamba2(Decoder):
-    """A decoder-only language model without attention: `model(input_ids) → logits`.
-
-    As `Mamba`: no longest text, padding on the left or behind all that counts.
-    """
+class Mamba2(Mamba):
+    """As `Mamba`, of Mamba-2's blocks: `model(input_ids) → logits`."""
 
     architecture = "Mamba2ForCausalLM"
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.norm = RMSNorm(config.d_model, config.eps)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tied:
-            self.head.weight = self.tokens.weight
-        self.reset_parameters()
-
-    def reset_parameters(self):
-        """As every decoder's; decays, D and the bias of Δ as the paper has them."""
-        super().reset_parameters()
-        for block in self.blocks:
-            block.init_states()
+    block = Block
 
     # --- checkpoints
 
     @property
-    def layout(self):
-        copies = {"lm_head.weight": "tokens.weight"} if self.config.tied else {}
-        return Layout(_NAMES, prefix="backbone.", spellings=SPELLINGS, copies=copies)
+    def names(self):
+        return _NAMES
 
     @classmethod
     def config_from(cls, stored, checkpoint=None):

@@ -9,14 +9,14 @@ Sources: Sennrich et al. 2016, section 3.2 (merges); Radford et al. 2019, sectio
 
 from itertools import chain
 
-from llmbook.checks import one_of, whole
+from llmbook import checks
 from llmbook.tokenization import tokenizer_json
 from llmbook.tokenization.added import AddedToken
 from llmbook.tokenization.batch import Batch
 from llmbook.tokenization.byte_names import BYTE_ORDER, STAND_IN, printable, token_bytes
 from llmbook.tokenization.chunks import chunks, falls_apart
 from llmbook.tokenization.merging import LONG, Merges
-from llmbook.tokenization.pipeline import KEPT_PIECES, Tokenizer, check_text, file_of
+from llmbook.tokenization.pipeline import KEPT_PIECES, Tokenizer, check_text, checked_ids, file_of
 from llmbook.tokenization.pretokenize import LIBRARY_PATTERNS, splitter
 from llmbook.tokenization.starts import Unknown, start_ids
 from llmbook.tokenization.tokenizer_config import read_config
@@ -126,13 +126,13 @@ class BPETokenizer(Tokenizer):
         Raises ValueError/TypeError for unfit arguments and for a lone surrogate in a text.
         """
         specials = _check_specials(special_tokens)
-        whole("vocab_size", vocab_size)
+        checks.whole("vocab_size", vocab_size)
         if vocab_size < 256 + len(specials):
             raise ValueError(
                 f"vocab_size must be at least 256 bytes + {len(specials)} special tokens: "
                 f"got {vocab_size}"
             )
-        one_of("backend", backend, ("auto", "python", "tokenizers"))
+        checks.one_of("backend", backend, ("auto", "python", "tokenizers"))
         pieces = splitter(pattern)
         if backend != "python":
             texts = [texts] if isinstance(texts, str) else list(texts)
@@ -220,12 +220,9 @@ class BPETokenizer(Tokenizer):
 
         An added token's text is read as a token's name, as the library does: characters of
         Latin-1 and up to U+0143 stand there for single bytes. An id of no token gives nothing.
-        Raises ValueError for an id outside 0 … vocab_size − 1.
+        Raises ValueError for an id outside 0 … vocab_size − 1, TypeError for none.
         """
-        ids = ids.tolist() if hasattr(ids, "tolist") else ids
-        ids = list(ids) if hasattr(ids, "__iter__") else [ids]
-        if not all(type(i) is int and i in self._bytes_of for i in ids):  # a closer look
-            ids = [i for i in self._checked(ids) if i in self._bytes_of]
+        ids = [i for i in checked_ids(ids, self.vocab_size) if i in self._bytes_of]
         if skip_special_tokens:
             ids = [i for i in ids if i not in self._special_ids]
         return b"".join(map(self._bytes_of.__getitem__, ids))
@@ -318,10 +315,7 @@ def _check_specials(names):
         raise TypeError(f"special_tokens must be a collection of strings: got {names!r}")
     names = list(names)
     for name in names:
-        if not isinstance(name, str) or not name:
-            raise ValueError(
-                f"a special token must be a string of at least one character: got {name!r}"
-            )
+        checks.text("each of special_tokens", name)
     if len(set(names)) != len(names):
         raise ValueError(f"special_tokens must differ from each other: got {names}")
     return [check_text(name) for name in names]

@@ -5,12 +5,12 @@ Nothing is learned but which characters there are; a text of n characters has n 
 
 import json
 import string
-from numbers import Integral
 from pathlib import Path
 
 from llmbook import checks
 from llmbook.data.folders import write_atomically
 from llmbook.tokenization.bpe import END_OF_TEXT
+from llmbook.tokenization.pipeline import checked_ids
 
 PRINTABLE = "\n" + "".join(sorted(set(string.printable) - set("\t\n\r\x0b\x0c")))
 """The 96 characters of the documentation corpus: printable ASCII and the newline."""
@@ -52,14 +52,9 @@ class CharacterTokenizer:
             ) from None
 
     def decode(self, ids):
-        """The text of ids: a list, a tensor (tokens,), or one id. ValueError for others."""
-        ids = ids.tolist() if hasattr(ids, "tolist") else ids
-        ids = list(ids) if hasattr(ids, "__iter__") else [ids]
-        for i in ids:
-            if isinstance(i, bool) or not isinstance(i, Integral) or not 0 <= i < len(self):
-                raise ValueError(f"ids must be whole numbers from 0 to {len(self) - 1}: got {i!r}")
+        """The text of ids: a list, a tensor (tokens,), or one id; raises as `checked_ids` does."""
         names = [*self.characters, *self.special_tokens]
-        return "".join(names[i] for i in ids)
+        return "".join(names[i] for i in checked_ids(ids, len(names)))
 
     def save(self, path):
         """Write tokenizer.json into a folder; the `tokenizers` library loads the same ids."""

@@ -8,9 +8,9 @@ the whole (`finish`). A decoder goes the other way (`decoders`).
 import json
 from dataclasses import asdict, dataclass
 from itertools import chain
-from numbers import Integral
 from pathlib import Path
 
+from llmbook.checks import whole
 from llmbook.data.folders import write_atomically
 from llmbook.tokenization.added import AddedTokens
 from llmbook.tokenization.decoders import decoder
@@ -136,23 +136,14 @@ class Tokenizer:
         """The text of ids: a list, or a tensor or array of one axis.
 
         skip_special_tokens: leave special tokens out. An id that stands for no token gives
-        nothing. Raises ValueError for an id outside 0 … vocab_size − 1.
+        nothing. Raises ValueError for an id outside 0 … vocab_size − 1, TypeError for none.
         """
-        ids = self._checked(ids)
+        ids = checked_ids(ids, self.vocab_size)
         names = [self._names.get(i) for i in ids if not self._skips(i, skip_special_tokens)]
         return "".join(self._decode([name for name in names if name is not None]))
 
     def _skips(self, i, skip_special_tokens):
         return skip_special_tokens and i in self._special_ids
-
-    def _checked(self, ids):
-        ids = ids.tolist() if hasattr(ids, "tolist") else ids
-        ids = list(ids) if hasattr(ids, "__iter__") else [ids]
-        size = self.vocab_size
-        for i in ids:
-            if isinstance(i, bool) or not isinstance(i, Integral) or not 0 <= i < size:
-                raise ValueError(f"ids must be whole numbers from 0 to {size - 1}: got {i!r}")
-        return ids
 
     # --- on disk
 
@@ -197,6 +188,19 @@ def check_text(text):
             f"{error.start}, which no UTF-8 can say: use encode_bytes for bytes that are not text"
         ) from None
     return text
+
+
+def checked_ids(ids, vocab_size):
+    """Ids as a list: from a list, a tensor or array of one axis, or one id.
+
+    Raises ValueError for one outside 0 … vocab_size − 1, TypeError for what is no whole number.
+    """
+    ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    ids = list(ids) if hasattr(ids, "__iter__") else [ids]
+    for i in ids:
+        if type(i) is not int or not 0 <= i < vocab_size:
+            whole("each of ids", i, least=0, most=vocab_size - 1)
+    return ids
 
 
 def file_of(path):

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from llmbook.checks import whole
-from llmbook.data.folders import sha256_of
+from llmbook.data.folders import plain_number, sha256_of
 
 MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 2  # of a state.json; 1 had no number
@@ -137,7 +137,7 @@ class Checkpoints:
         for group, tensors in snapshot.tensors.items():
             _write_tensors(part / f"{group}.safetensors", tensors)
         state = {"format": FORMAT, "step": snapshot.step, **snapshot.state}
-        _write_text(part / STATE, json.dumps(state, indent=1))
+        _write_text(part / STATE, json.dumps(state, indent=1, default=plain_number))
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(part.iterdir())

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from llmbook.checks import whole
-from llmbook.data.folders import write_atomically
+from llmbook.data.folders import plain_number, write_atomically
 from llmbook.training.live_plot import LivePlot
 
 OWN = ("step", "loss", "lr", "grad_norm", "tokens", "seconds")  # of every step
@@ -111,16 +111,17 @@ class Log:
         a list in `history.noted`. A value noted twice is the later one. Raises ValueError for a
         name that every row has, TypeError for what is no number and no text.
         """
+        whole("step", step, least=0)
         _check_values(values)
         self._row.update(step=step, **values)
 
     def measure(self, **values):
-        """Add values of the update that is being made: numbers or scalar tensors, from a loss.
+        """Add numbers or scalar tensors of the update that is being made, from a loss.
 
         Several calls, one a micro-batch, are averaged. Tensors are detached and stay on their
         device until `flush`. In several processes each has its own, and the first one's are kept.
         """
-        _check_values(values)
+        _check_values(values, texts=False)
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
                 value = value.detach()
@@ -252,14 +253,15 @@ def _plain_rows(rows):
 # --- the files
 
 
-def _check_values(values):
+def _check_values(values, texts=True):
     for name, value in values.items():
         if name in OWN:
             raise ValueError(f"{name} is a column that every row has: note it by another name")
         scalar = isinstance(value, torch.Tensor) and value.numel() == 1
-        if not scalar and not isinstance(value, Real | str):
+        if not scalar and not isinstance(value, Real | str if texts else Real):
+            kinds = "a number, a text" if texts else "a number"
             got = type(value).__name__
-            raise TypeError(f"{name} must be a number, a tensor with one, or a text: got {got}")
+            raise TypeError(f"{name} must be {kinds} or a tensor with one number: got {got}")
 
 
 def _columns(rows, known=COLUMNS):
@@ -278,7 +280,7 @@ def _as_csv(rows, columns, head=False):
 
 
 def _as_lines(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows)
+    return "".join(json.dumps(row, default=plain_number) + "\n" for row in rows)
 
 
 def _append(path, text):

@@ -1,6 +1,7 @@
 """Executed copies are valid while nothing changed of what they were made of, and no longer."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,19 @@ def test_an_edit_makes_only_the_chapters_run_again_that_used_the_file(tree, file
     finally:
         path.write_bytes(before)
     assert would_run(tree) == {}
+
+
+def test_what_ships_is_opened_where_the_recorder_hears_it():
+    """safetensors maps files by itself; these modules open a JSON file beside it, or read none
+    that ships."""
+    known = {"models/pretrained/files", "alignment/lora", "training/checkpoint", "quantization"}
+    maps = re.compile(r"\b(load_file|safe_open)\b")
+    package, found = ROOT / "llmbook", set()
+    for file in [*package.rglob("*.py"), *ROOT.glob("chapters/*.ipynb")]:
+        if maps.search(file.read_text(encoding="utf-8")) and package / "bench" not in file.parents:
+            inside = file.relative_to(package) if package in file.parents else file
+            found.add(inside.with_suffix("").as_posix())
+    assert found == known
 
 
 def test_new_files_count_where_they_hide_a_used_one_and_not_elsewhere(tree):

@@ -134,7 +134,7 @@ def test_the_number_that_run_at_a_time_may_be_given_and_is_one_on_a_gpu(monkeypa
         monkeypatch.setenv("LLMBOOK_JOBS", bad)
         with pytest.raises(ValueError, match=f"at least 1: got '{bad}'"):
             how_many([job])
-    with pytest.raises(ValueError, match="at_once must be at least 1"):
+    with pytest.raises(ValueError, match="at_once must be a whole number of at least 1"):
         ensure_executed([job.notebook], at_once=0)
 
 

@@ -118,6 +118,26 @@ def test_a_state_of_other_code_or_another_machine_is_refused(day, tmp_path, name
     assert not (tmp_path / "b" / "records.json").exists()
 
 
+def test_a_state_that_is_cut_off_is_named(tmp_path, capsys):
+    (tmp_path / "records.json").write_text('{"format": 1, "st')
+    assert gpu.main(["--out", str(tmp_path / "b"), "--state", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'records.json'} must be a records.json" in capsys.readouterr().err
+
+
+def test_a_chapter_that_fails_is_not_given_the_result_of_an_earlier_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+    folder = tmp_path / "_build" / "executed"
+    folder.mkdir(parents=True)
+    told = {"cells": [], "metadata": {"llmbook": {"seconds": 5.0}}}
+    (folder / "one.gpu.seed0.0123456789abcdef.ipynb").write_text(json.dumps(told))
+    assert gpu._read_chapter("one", "gpu") == {"seconds": 5.0}
+    failed = folder / "one.gpu.seed0.failed.ipynb"
+    failed.write_text(json.dumps({"cells": [], "metadata": {}}))
+    os.utime(failed, (time.time() + 1, time.time() + 1))
+    with pytest.raises(KeyError):
+        gpu._read_chapter("one", "gpu")
+
+
 def test_a_step_says_what_the_machine_lacks(day, capsys):
     lacking = step("one", writes(1), modules=("no_such_package",), data=("no.txt",))
     status, records = day([lacking, step("two", writes(2))])
@@ -175,7 +195,8 @@ def records_file(tmp_path, **changes):
         "train: shakespeare": {"state": "timed out"},
     }
     file = tmp_path / "records.json"
-    file.write_text(json.dumps(content | changes))
+    content = {name: it for name, it in (content | changes).items() if it is not ...}
+    file.write_text(json.dumps(content))
     return file
 
 
@@ -222,6 +243,7 @@ def test_a_result_is_told_in_a_line(result, line):
         ({"smoke": True}, "tiny sizes"),
         ({"format": 2}, "format 1"),
         ({"steps": {}}, "no step that ended"),
+        ({"versions": ...}, "it lacks versions"),
     ],
 )
 def test_results_of_other_kernels_or_of_no_gpu_are_refused(tmp_path, changes, message):
@@ -244,6 +266,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, text):
     [
         (["--minutes", "0"], "--minutes must be above 0"),
         (["--state", "nowhere"], "--state must be a folder"),
+        (["--out", __file__], "--out must be a folder: got the file"),
         ([], "--out must name a folder"),
     ],
 )

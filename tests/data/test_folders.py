@@ -5,6 +5,7 @@ import math
 import os
 import time
 
+import numpy as np
 import pytest
 
 from llmbook.data import folders
@@ -60,6 +61,11 @@ def test_json_is_readable_and_ends_with_a_newline(tmp_path):
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert json.loads(text) == content and text.endswith("}\n") and '\n "a"' in text
     assert "wörter" in text and "π" in text
+
+
+def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
+    folders.write_json(tmp_path / "a.json", {"n": np.int64(3), "x": [np.float32(0.5)]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"n": 3, "x": [0.5]}
 
 
 def test_what_is_no_json_is_refused_and_the_old_file_stays(tmp_path):

@@ -208,5 +208,5 @@ def test_blocks_of_unlike_sizes_go_another_way():
 def test_explain_backend_knows_wrappers_and_how_long_a_text_becomes():
     model = GPT(GPTConfig(64, 16, 32, 2, 4)).eval()
     assert explain_backend(torch.nn.DataParallel(model)).backend == "modules"
-    with pytest.raises(ValueError, match="max_len must be at most"):
+    with pytest.raises(ValueError, match="max_len must be a whole number from 1 to 16"):
         explain_backend(model, tokens=99)

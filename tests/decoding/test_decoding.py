@@ -418,6 +418,11 @@ def test_shapes_that_do_not_fit_are_refused():
     for odd in (-1, 17):
         with pytest.raises(ValueError, match=f"input_ids must be from 0 to .*= 16: got {odd}"):
             generate(model, ids.masked_fill(ids == 3, odd))
+    for bad in (None, sum, [3]):
+        with pytest.raises(TypeError, match="processors must be a list of functions: got"):
+            generate(model, ids, max_new_tokens=2, processors=bad)
+    with pytest.raises(TypeError, match="use_cache must be True or False: got None"):
+        generate(model, ids, max_new_tokens=2, use_cache=None)
     with pytest.raises(TypeError, match="seed"):
         generate(model, ids, seed="0")
     for wrong in (2.0, "2", [2, 3.0]):

@@ -280,11 +280,11 @@ def test_gates_that_do_not_fit_are_refused(layer, inputs):
         LSTMGates("abc", good)
     with pytest.raises(ValueError, match="names must name each of 2 units: got 1"):
         LSTMGates(["a", "b", "c"], good, names=["x"])
-    with pytest.raises(ValueError, match="step must be a number from 0 to 2: got 3"):
+    with pytest.raises(ValueError, match="step must be a whole number from 0 to 2: got 3"):
         LSTMGates(["a", "b", "c"], good, step=3)
     with pytest.raises(ValueError, match="one step a token"):
         LSTMGates.from_layer(layer, inputs[:4], TOKENS)
-    with pytest.raises(ValueError, match="units must be a number from 0 to 7: got 8"):
+    with pytest.raises(ValueError, match="units must be a whole number from 0 to 7: got 8"):
         LSTMGates.from_layer(layer, inputs, TOKENS, units=[8])
     for other, what in (
         (torch.nn.LSTM(6, 8, num_layers=2), "one layer and one direction"),

@@ -72,7 +72,7 @@ def test_projections_enter_in_mode_x():
 
 def test_bad_matrices_and_settings_are_refused():
     for bad, message in (
-        ({"W": np.eye(4)}, "matrices may name X, WQ"),
+        ({"W": np.eye(4)}, "matrices' names must be one of X, WQ"),
         ({"X": np.eye(3)}, "shape \\(4, 4\\): got \\(3, 3\\)"),
         ({"K": 100 * np.eye(4)}, "-99 to 99"),
         ({"V": np.nan * np.eye(4)}, "-99 to 99"),
@@ -81,9 +81,9 @@ def test_bad_matrices_and_settings_are_refused():
             AttentionScores(bad)
     for kwargs, message in (
         ({"mode": "y"}, "mode must be"),
-        ({"d_k": 5}, "d_k must be a number from 1 to 4: got 5"),
+        ({"d_k": 5}, "d_k must be a whole number from 1 to 4: got 5"),
         ({"step": 0}, "step must be"),
-        ({"query": 4}, "query must be a number from 0 to 3"),
+        ({"query": 4}, "query must be a whole number from 0 to 3"),
         ({"tokens": ["a"]}, "tokens must be 4 names: got 1"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -188,9 +188,9 @@ def test_search_and_formula_agree_for_every_length_and_pair():
 
 def test_bad_lengths_and_positions_are_refused():
     for kwargs, message in (
-        ({"n": 65}, "n must be a number from 2 to 64"),
-        ({"n": 5, "source": 6}, "source must be a number from 1 to 5"),
-        ({"n": 5, "target": 0}, "target must be a number from 1 to 5"),
+        ({"n": 65}, "n must be a whole number from 2 to 64"),
+        ({"n": 5, "source": 6}, "source must be a whole number from 1 to 5"),
+        ({"n": 5, "target": 0}, "target must be a whole number from 1 to 5"),
     ):
         with pytest.raises(ValueError, match=message):
             PathLength(**kwargs)
@@ -272,7 +272,7 @@ def test_unfit_tiles_are_refused():
         ({"block": 3}, "block must be one of"),
         ({"scores": np.eye(6), "block": 4}, "divide 6: got 4"),
         ({"scores": np.ones((3, 4))}, "scores must be \\(n, n\\)"),
-        ({"step": 99}, "step must be a number from 0 to 16"),
+        ({"step": 99}, "step must be a whole number from 0 to 16"),
         ({"values": np.ones((5, 2))}, "values must be \\(8, 1 to 3\\)"),
         ({"scores": np.full((4, 4), np.inf)}, "finite"),
     ):

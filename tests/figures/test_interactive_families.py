@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_refused(figure):
     with pytest.raises(ValueError, match="at most 10 tokens can be shown: got 11"):
         FamilyMasks(["a"], ["a"] * 6, ["b"] * 5)
     for name, value in (("token", 5), ("place", 6), ("layer", 0), ("layers", 5)):
-        with pytest.raises(ValueError, match=f"{name} must be a number from"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number from"):
             FamilyMasks(list("abcde"), ["a"] * 3, ["b"] * 3, **{name: value})
     with pytest.raises(ValueError, match="family must be one of encoder, decoder"):
         family_mask("both", 3)

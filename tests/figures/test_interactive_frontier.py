@@ -24,8 +24,8 @@ def test_it_reads_the_step_and_knows_where_to_stop():
         ({}, {}, "at least one point each"),
         ({"a": []}, {}, "at least one point each"),
         ({"a": [(1, 2)]}, {}, r"points must be \(kl, proxy, true\)"),
-        (RUNS, {"run": 2}, "run must be a number from 0 to 1"),
-        (RUNS, {"step": 4}, "step must be a number from 0 to 3"),
+        (RUNS, {"run": 2}, "run must be a whole number from 0 to 1"),
+        (RUNS, {"step": 4}, "step must be a whole number from 0 to 3"),
     ],
 )
 def test_bad_runs_and_settings_are_refused(runs, changes, message):

@@ -122,8 +122,11 @@ def test_weights_that_do_not_fit_are_refused():
     with pytest.raises(TypeError, match=r"text.split\(\)"):
         HeadPatterns(["a b c"], [good])
     for name, value in (("sentence", 1), ("layer", 2), ("head", -1), ("query", 5)):
-        with pytest.raises(ValueError, match=f"{name} must be a number from 0 to"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number from 0 to"):
             HeadPatterns([TWO], [good], **{name: value})
+        with pytest.raises(TypeError, match=f"{name} must be a whole number from 0 to"):
+            HeadPatterns([TWO], [good], **{name: 0.5})
+        assert getattr(HeadPatterns([TWO], [good], **{name: np.int64(0)}), name) == 0
     with pytest.raises(ValueError, match=r"\(tokens, tokens\): got \(5,\)"):
         entropy(np.ones(5))
     with pytest.raises(ValueError, match="as many as the rows of weights: got 3 for 2"):

@@ -53,7 +53,7 @@ def read(text, there=-1, random=False):
     [
         ({"layer": 9}, "layer must have a probe"),
         ({"strength": 11}, "strength must be a number from 0"),
-        ({"there": 16}, "there must be a number from -1"),
+        ({"there": 16}, "there must be a whole number from -1"),
         ({"text": "A"}, "text must lead through doors"),
         ({"text": "C" * 24}, "text must be of at most 23"),
         ({"text": "Z"}, "text must be of at most 23 of ABCDEF"),

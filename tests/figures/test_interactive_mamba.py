@@ -57,13 +57,13 @@ def test_the_tree_has_the_scan_s_rounds_and_joins(n):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: StateExplorer(""), "text must have 1 to 32"),
-        (lambda: StateExplorer("x" * 33), "text must have 1 to 32"),
+        (lambda: StateExplorer(""), "text must be a text from 1 to 32"),
+        (lambda: StateExplorer("x" * 33), "text must be a text from 1 to 32"),
         (lambda: StateExplorer("x", "nouns"), "rule must be one of"),
         (lambda: StateExplorer("x", rate=0.0), "rate must be a number from"),
         (lambda: StateExplorer("x", small=2.0), "small must be a number from"),
-        (lambda: ScanTree(n=1), "n must be a number from"),
-        (lambda: ScanTree(n=8, round=4), "round must be a number from"),
+        (lambda: ScanTree(n=1), "n must be a whole number from"),
+        (lambda: ScanTree(n=8, round=4), "round must be a whole number from"),
     ],
 )
 def test_bad_settings_are_refused(make, words):

@@ -42,7 +42,7 @@ def test_without_labels_or_steps_all_scores_are_0():
         ({"utility": [1.0]}, "utility must be 4 numbers: got 1"),
         ({"labels": [[1, 1]]}, "pairs of two different items"),
         ({"labels": [[0, 4]]}, "pairs of two different items"),
-        ({"steps": 201}, "steps must be a number from 0 to 200"),
+        ({"steps": 201}, "steps must be a whole number from 0 to 200"),
     ],
 )
 def test_bad_settings_are_refused(changes, message):

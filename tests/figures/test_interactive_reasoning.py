@@ -69,7 +69,7 @@ def test_groups_that_are_none_are_refused():
     runs = {name: {"question": one, "steps": steps} for name, one, steps in _groups().runs}
     with pytest.raises(ValueError, match="at least one"):
         GroupSamples({})
-    with pytest.raises(ValueError, match="at must be a number from 0 to 4"):
+    with pytest.raises(ValueError, match="at must be a whole number from 0 to 4"):
         GroupSamples(runs, at=5)
     name, one = next(iter(runs.items()))
     cut = [{**step, "texts": step["texts"][:1]} for step in one["steps"]]

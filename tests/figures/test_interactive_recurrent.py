@@ -28,14 +28,20 @@ def one_hot(text):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: CellReader(WEIGHTS, CHARACTERS.characters, "x"), "text must have 2 to 120"),
+        (
+            lambda: CellReader(WEIGHTS, CHARACTERS.characters, "x"),
+            "text must be a text from 2 to 120",
+        ),
         (lambda: CellReader(WEIGHTS, CHARACTERS.characters, "naïve"), "network's characters"),
-        (lambda: CellReader(WEIGHTS, CHARACTERS.characters, unit=192), "unit must be a number"),
+        (
+            lambda: CellReader(WEIGHTS, CHARACTERS.characters, unit=192),
+            "unit must be a whole number",
+        ),
         (lambda: CellReader(WEIGHTS, CHARACTERS.characters, "ab", place=2), "place must be"),
         (lambda: CellReader({"out.weight": 0}, "ab", "ab"), "weights must have one layer"),
         (lambda: GradientReach(WEIGHTS, CHARACTERS.characters, gain=9), "gain must be a number"),
-        (lambda: HeldGate(MEMORY, first="E"), "first must be A, B, C or D"),
-        (lambda: HeldGate(MEMORY, ""), "text must have 1 to 120"),
+        (lambda: HeldGate(MEMORY, first="E"), "first must be one of A, B, C, D"),
+        (lambda: HeldGate(MEMORY, ""), "text must be a text from 1 to 120"),
         (lambda: HeldGate(MEMORY, forget=1.5), "forget must be a number from 0 to 1"),
         (lambda: HeldGate(MEMORY, forget=-0.5), "forget must be a number from 0 to 1"),
     ],

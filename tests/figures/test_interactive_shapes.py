@@ -21,10 +21,10 @@ in_browser = pytest.mark.browser
         ({"colour": "pink"}, "colour must be one of"),
         ({"x": 1.0}, "x must be a number from 3.5 to 12.5: got 1"),
         ({"r": 9.0}, "r must be a number from 3.0 to 4.0"),
-        ({"word": 4}, "word must be a number from 0 to 3"),
+        ({"word": 4}, "word must be a whole number from 0 to 3"),
         ({"painted": [[0, 16, 1]]}, "painted must be"),
         ({"painted": [[0, 1]]}, "painted must be"),
-        ({"blind": [16]}, "blind must be a number from 0 to 15"),
+        ({"blind": [16]}, "blind must be a whole number from 0 to 15"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_by_name(state, words):

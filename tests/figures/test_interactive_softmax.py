@@ -20,9 +20,9 @@ def reader(text="the 3rd of March, 1998", **state):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: reader("3"), "text must have 2 to 36 characters: got '3'"),
+        (lambda: reader("3"), "text must be a text from 2 to 36 characters: got '3'"),
         (lambda: reader("3 Mär 98"), "translator's characters: got \\['ä'\\]"),
-        (lambda: reader(step=10), "step must be a number from 0 to 9: got 10"),
+        (lambda: reader(step=10), "step must be a whole number from 0 to 9: got 10"),
         (lambda: reader("3 May 2001", hide="June"), "hide must be a piece of the text"),
         (lambda: reader("3 May 2001", hide="3 May 2001"), "not all of it"),
         (lambda: DateReader({"out.weight": 0}, "ab", "01", "ab"), "weights must be a translator"),
@@ -30,13 +30,18 @@ def reader(text="the 3rd of March, 1998", **state):
         (lambda: OnlineSoftmax("1 two 3"), "got '1 two 3'"),
         (lambda: OnlineSoftmax("1 1000"), "from -999 to 999"),
         (lambda: OnlineSoftmax("1 nan"), "scores must hold"),
-        (lambda: OnlineSoftmax([1, 2]), "must be a text with numbers: got list"),
         (lambda: OnlineSoftmax(block=3), "block must be one of"),
-        (lambda: OnlineSoftmax("1 2 3", block=2, step=3), "a number from 0 to 2: got 3"),
+        (lambda: OnlineSoftmax("1 2 3", block=2, step=3), "a whole number from 0 to 2: got 3"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_by_name(make, words):
     with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("make", [lambda: OnlineSoftmax([1, 2]), lambda: reader(3)])
+def test_what_is_no_text_is_a_type_error(make):
+    with pytest.raises(TypeError, match="must be a text.*: got"):
         make()
 
 

@@ -39,7 +39,7 @@ def test_what_is_shown_joins_to_the_text_where_nothing_is_lost(cuts):
 def test_bad_settings_are_refused(cuts):
     with pytest.raises(ValueError, match="at most 400"):
         TokenizerSplits(cuts, "x" * 401)
-    with pytest.raises(ValueError, match="merges must be a number from"):
+    with pytest.raises(ValueError, match="merges must be a whole number from"):
         TokenizerSplits(cuts, "x", merges=len(cuts.bpe.merges) + 1)
     with pytest.raises(TypeError, match="merges"):
         TokenizerSplits(cuts, "x", merges="many")

@@ -46,14 +46,16 @@ def test_what_counts_is_what_the_choice_says(tokenizer):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (dict(question="x" * 61), "question must have at most 60"),
-        (dict(system=3), "system must have"),
+        (dict(question="x" * 61), "question must be a text of at most 60"),
+        (dict(system="x" * 61), "system must be a text of at most 60"),
         (dict(counted="mine"), "counted must be one of"),
     ],
 )
 def test_bad_settings_are_refused(tokenizer, options, words):
     with pytest.raises(ValueError, match=words):
         TemplateExplorer(tokenizer, **options)
+    with pytest.raises(TypeError, match="system must be a text"):
+        TemplateExplorer(tokenizer, system=3)
 
 
 def test_the_rank_slider_wants_all_weights_and_two_ranks():
@@ -61,7 +63,7 @@ def test_the_rank_slider_wants_all_weights_and_two_ranks():
     one = dict.fromkeys(names, 1.0)
     with pytest.raises(ValueError, match="runs must have 0 and two"):
         LoRARank({1: one, 2: one})
-    with pytest.raises(ValueError, match="place must be a number from 0 to 1"):
+    with pytest.raises(ValueError, match="place must be a whole number from 0 to 1"):
         LoRARank({"0": one, "1": one, "4": one}, place=2)
     assert [r["rank"] for r in LoRARank({"4": one, "0": one, "1": one}, place=0).rows] == [1, 4]
 

@@ -53,7 +53,7 @@ def test_texts_that_do_not_fit_are_refused():
         with pytest.raises(ValueError, match=words):
             MergeSteps(texts)
     for bad in ({"text": 2}, {"step": 99}, {"steps": 0}):
-        with pytest.raises(ValueError, match="must be a number from"):
+        with pytest.raises(ValueError, match="must be a whole number from"):
             MergeSteps(TEXTS, **bad)
 
 

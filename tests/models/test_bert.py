@@ -292,7 +292,7 @@ def test_bad_input_is_refused_with_what_it_was(tmp_path):
         model(torch.zeros(1, 34, dtype=torch.long))
     with pytest.raises(TypeError, match="input_ids must be int64 .*float32"):
         model(torch.zeros(1, 4))
-    with pytest.raises(ValueError, match=r"attention_mask must be .*\(3, 9\): got \(3, 8\)"):
+    with pytest.raises(ValueError, match=r"attention_mask must be .*=3, .*=9\): got .*\(3, 8\)"):
         model(ids, mask[:, 1:])
     with pytest.raises(ValueError, match="an encoder has no cache"):
         model(ids, cache=[])

@@ -328,8 +328,13 @@ def test_what_is_no_text_is_refused_with_what_it_was(pair):
         ours(ids.tolist())
     with pytest.raises(ValueError, match=r"input_ids must be int64 .*: got int64 \(9,\)"):
         ours(ids[0])
-    with pytest.raises(ValueError, match=r"attention_mask must be .*\(3, 9\): got \(3, 8\)"):
+    with pytest.raises(ValueError, match=r"attention_mask must be .*=3, .*=9\): got .*\(3, 8\)"):
         ours(ids, mask[:, :8])
+    with pytest.raises(TypeError, match="attention_mask must be a tensor, .* got list"):
+        ours.loss(ids, ids, mask.tolist())
+    for bad, error in ((0, ValueError), (2.0, TypeError), ("9", TypeError)):
+        with pytest.raises(error, match=f"max_len must be a whole number .*: got {bad!r}$"):
+            ours.new_cache(3, bad)
     for bad in (VOCAB, -1):
         odd = ids.clone()
         odd[1, 7] = bad

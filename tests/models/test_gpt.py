@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from helpers.model_oracles import (
@@ -152,3 +153,10 @@ def test_what_we_do_not_compute_is_refused(tmp_path):
         theirs(**change).save_pretrained(tmp_path)
         with pytest.raises(ValueError, match="config.json: .*(must be)"):
             load(tmp_path)
+
+
+def test_a_config_of_numpys_numbers_is_saved_as_any_other(tmp_path):
+    sizes = np.array([7, 8, 6, 1, 2])
+    GPT(GPTConfig(*sizes, dropout=np.float32(0.5), eos_id=np.int64(3))).save(tmp_path)
+    config = load(tmp_path).config
+    assert config == GPTConfig(7, 8, 6, 1, 2, dropout=0.5, eos_id=3)

@@ -173,7 +173,7 @@ def test_bad_input_is_refused_with_what_it_was(tmp_path):
     model = Llama(LlamaConfig(101, 33, 24, 1, 4, d_ff=20))
     with pytest.raises(TypeError, match="input_ids must be int64"):
         model(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match=r"attention_mask must be .*\(1, 5\): got \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"attention_mask must be .*=1, .*=5\): got .*\(1, 4\)"):
         model(torch.zeros(1, 5, dtype=torch.long), torch.ones(1, 4))
     theirs().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

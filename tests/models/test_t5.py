@@ -294,13 +294,13 @@ def test_bad_input_is_refused_with_what_it_was(tmp_path):
             model(ids.float(), ids)
         with pytest.raises(TypeError, match="decoder_input_ids must be a tensor, int64"):
             model(ids[:, :5], None)
-        with pytest.raises(ValueError, match=r"attention_mask must be .*\(2, 5\): got \(2, 4\)"):
+        with pytest.raises(ValueError, match=r"attention_mask must .*=5\): got .*\(2, 4\)"):
             model(ids[:, :5], ids[:, :5], torch.ones(2, 4))
         with pytest.raises(ValueError, match="the batch of the source: got 1, expected 2"):
             model(ids[:, :5], ids[:1, :5])
     with pytest.raises(ValueError, match="input_ids must have at most max_len=9 tokens: got 10"):
         bart(ids, ids)
-    with pytest.raises(ValueError, match="max_len must be at most the model's 9: got 10"):
+    with pytest.raises(ValueError, match="max_len must be a whole number from 1 to 9: got 10"):
         bart.new_cache(2, 10)
     with pytest.raises(ValueError, match="n_encoder_heads must divide d_model"):
         BartConfig(d_model=10, n_encoder_heads=3)

@@ -7,6 +7,7 @@ import json
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 from helpers.training_subject import CONFIG, LENGTH, tiny_model, tiny_windows
@@ -257,8 +258,27 @@ def test_names_of_every_row_and_values_that_are_no_numbers_are_refused():
         with pytest.raises(ValueError, match="loss is a column that every row has"):
             tell(loss=1.0)
         for bad in (None, [1.0], torch.zeros(2)):
-            with pytest.raises(TypeError, match="reward must be a number, a tensor with one"):
+            with pytest.raises(
+                TypeError, match="^reward must be a number.* or a tensor with one number: got"
+            ):
                 tell(reward=bad)
+    with pytest.raises(
+        TypeError, match="said must be a number or a tensor with one number: got str"
+    ):
+        log_.measure(said="a text has no mean")
+    with pytest.raises(TypeError, match="step must be a whole number"):
+        log_.note("0", reward=1.0)
+
+
+def test_numbers_of_numpy_are_logged(tmp_path):
+    log_ = Log(tmp_path, progress=False)
+    log_.start(0, 1)
+    log_.note(0, reward=np.float32(0.5), right=np.int64(3))
+    log_.measure(kl=np.float32(0.25))
+    log_.step(0, torch.tensor(1.0), 0.1, torch.tensor(1.0), 5)
+    log_.flush(last=True)
+    (row,) = read_log(tmp_path)
+    assert (row["reward"], row["right"], row["kl"]) == (0.5, 3, 0.25)
 
 
 def test_noted_numbers_are_told_and_drawn_and_texts_are_not():

@@ -99,6 +99,7 @@ def test_processes_share_the_batch_that_one_would_read(world):
     [
         (lambda: Windows([1, 2, 3], 1), TypeError),
         (lambda: Windows(torch.ones(9), 2), TypeError),
+        (lambda: Windows(torch.ones(9, 1).int(), 2), ValueError),
         (lambda: Windows(torch.arange(9), 5), ValueError),
         (lambda: Windows(torch.arange(9), 0), ValueError),
         (lambda: Windows(torch.arange(9), 2).batch(0, 3, world=2), ValueError),

@@ -119,9 +119,9 @@ class Claims(Report):
         return found
 
 
-def badge(verdict, text=None):
+def badge(verdict):
     """The coloured word that gives a claim's verdict."""
-    return nodes.inline("", text or verdict, classes=["claim-verdict", f"claim-verdict-{verdict}"])
+    return nodes.inline("", verdict, classes=["claim-verdict", f"claim-verdict-{verdict}"])
 
 
 def typeset(text):

@@ -12,7 +12,8 @@ import functools
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
 
 from llmbook.alignment.reward import centre, pairwise_accuracy, ranked_batch, reward_loss
 from llmbook.alignment.rollouts import roll_out
@@ -92,7 +93,7 @@ def reward_model():
 def _with(model, name):
     held = dict(model.named_parameters())
     with torch.no_grad():
-        for key, value in load_file(WEIGHTS / f"{name}.safetensors").items():
+        for key, value in load_tensors((WEIGHTS / f"{name}.safetensors").read_bytes()).items():
             held[key].copy_(value)
     return model.requires_grad_(True).eval()
 

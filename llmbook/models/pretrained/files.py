@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from llmbook.checks import wholes
-from llmbook.data.folders import write_atomically
+from llmbook.data.folders import plain_number, write_atomically
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-([0-9a-f]{8}-)?\d{5}-of-\d{5}\.safetensors")
@@ -215,7 +215,8 @@ def _write(folder, config, shards, others):
 
 
 def _json(content):
-    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+    text = json.dumps(content, indent=2, sort_keys=True, default=plain_number)
+    return (text + "\n").encode()
 
 
 def _write_tensors(folder, tensors):
