@@ -24,7 +24,6 @@ from llmbook.data.folders import write_json
 EXPERIMENTS = {
     "small": ("small", "the small GPT that comes with the book"),
     "families": ("families.models", "an encoder, a decoder and an encoder-decoder, on one text"),
-    "families_whole": ("families.whole", "the encoder without its phase of short pieces"),
     "families_table": ("families.table", "what its pretraining gives an encoder"),
     "families_toys": ("families.toys", "masks and objectives on made languages, five seeds"),
     "multi30k": ("multi30k", "an English to German Transformer, and its BLEU"),

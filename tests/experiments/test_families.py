@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from llmbook.experiments.families import models as trio
-from llmbook.experiments.families import whole as whole_windows
 from llmbook.experiments.families.answers import (
     ASKS,
     KINDS,
@@ -34,7 +33,6 @@ from llmbook.experiments.families.models import (
 )
 from llmbook.experiments.families.table import OUT, PARTS
 from llmbook.experiments.record import main as record_main
-from llmbook.experiments.record import recorded
 from llmbook.models import load, shipped
 from llmbook.tokenization import BPETokenizer
 
@@ -164,34 +162,13 @@ def test_the_three_read_the_same_windows_in_the_same_order(shipped_trio):
         assert row[-1] == special.end and sum(map(len, spans.values())) == 19
 
 
-def test_short_pieces_are_the_same_text_and_a_step_s_batch_never_varies(shipped_trio):
+def test_a_step_s_batch_never_varies(shipped_trio):
     _, tokenizer, _ = shipped_trio
     ids = torch.randint(30, 1280, (4000,), generator=torch.Generator().manual_seed(1))
-    whole, short = (PretrainingBatches(Encoder(tokenizer), ids, batch_size=3) for _ in range(2))
-    short.short_until = 5
-    inputs, asked = short(4)
-    assert inputs.shape == (12, 34) and short(5)[0].shape == (3, 130)
-    text = torch.where(asked >= 0, asked, inputs)[:, 1:-1].reshape(3, 128)
-    assert torch.equal(text, whole.windows.batch(4, 3)[0])
-    for a, b in zip(whole(7), whole(7), strict=True):
+    batches = PretrainingBatches(Encoder(tokenizer), ids, batch_size=3)
+    assert not torch.equal(batches(6)[0], batches(7)[0])
+    for a, b in zip(batches(7), batches(7), strict=True):
         assert torch.equal(a, b)
-
-
-def test_without_the_phase_of_pieces_the_encoder_waits_longer(shipped_trio):
-    found = recorded(whole_windows.OUT)
-    assert "dirty" not in found["_run"]["commit"]
-    with_pieces = dict(map(tuple, shipped_trio[2]["encoder"]["validation_curve"]))
-    without = dict(map(tuple, found["validation"]))
-    assert without[0] == pytest.approx(with_pieces[0], abs=1e-3)  # the same weights, the same exam
-    later = [step for step in without if 750 <= step]
-    assert later and all(without[step] > with_pieces[step] + 0.1 for step in later)
-
-
-@pytest.mark.slow
-def test_its_record_comes_out_again():
-    first = recorded(whole_windows.OUT)["first"]
-    now = whole_windows.curves(len(first))["first"]
-    assert now == pytest.approx(first, abs=0.02)
 
 
 def test_what_does_not_fit_is_refused(shipped_trio):
@@ -285,20 +262,18 @@ def test_qa_takes_the_best_span_of_the_passage_and_counts_it_by_its_place(shippe
 # --- stopped and called again
 
 
-def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(
-    tmp_path, capsys, monkeypatch
-):
+def test_a_stopped_pretraining_goes_on_where_it_was(tmp_path, monkeypatch):
     few = functools.partial(trio.held_out_loss, batches=2)
     monkeypatch.setattr(trio, "held_out_loss", few)
     monkeypatch.setattr(trio, "read_corpus", functools.cache(read_corpus))
 
-    def record(out, *more):
+    def record(out):
         options = ["--only", "encoder", "--steps", "2", "--save-every", "1", "--out", str(out)]
-        return record_main(["families", *options, *more])
+        return record_main(["families", *options])
 
-    assert record(tmp_path / "whole", "--whole") == 0
+    assert record(tmp_path / "whole") == 0
     card = json.loads((tmp_path / "whole/encoder/card.json").read_text())
-    assert card["whole_windows"] and card["tokens"] == 2 * 16 * 128
+    assert card["tokens"] == 2 * 16 * 128
     # killed after its first checkpoint: the later ones and the model are not there
     cut = tmp_path / "cut"
     shutil.copytree(tmp_path / "whole", cut)
@@ -308,11 +283,6 @@ def test_a_stopped_pretraining_goes_on_where_it_was_and_may_read_whole_windows(
     saved = sorted((cut / "encoder/run/checkpoints").glob("step-*"))
     assert len(saved) == 2
     shutil.rmtree(saved[-1])
-    assert record(cut, "--whole") == 0
+    assert record(cut) == 0
     a, b = (load(str(folder / "encoder")).state_dict() for folder in (tmp_path / "whole", cut))
     assert all(v.equal(b[k]) for k, v in a.items())
-    assert record(tmp_path / "pieces") == 0
-    pieces = json.loads((tmp_path / "pieces/encoder/card.json").read_text())
-    assert not pieces["whole_windows"] and pieces["first_losses"] != card["first_losses"]
-    assert record(cut) != 0  # of pieces, on what whole windows began
-    assert "trained on other data" in capsys.readouterr().err

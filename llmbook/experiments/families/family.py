@@ -56,7 +56,6 @@ class Family:
     """
 
     name, objective = "", ""
-    short_steps = 0  # steps that read windows in pieces of 32 tokens
 
     def __init__(self, tokenizer):
         self.special, self.vocab_size = Special.of(tokenizer), len(tokenizer)
@@ -71,9 +70,6 @@ class Encoder(Family):
 
     name = "encoder"
     objective = "masked tokens, 40% (80% [MASK], 10% any token, 10% kept); no next sentence"
-    # It first reads its windows in pieces: attention has fewer places to choose from before it
-    # meets all 130. BERT did likewise: 90% of its steps had 128 tokens, the rest 512.
-    short_steps = 600
 
     def build(self, max_len=LENGTH):
         """`BertForMaskedLM`."""

@@ -2,8 +2,7 @@
 
 All three have the same number of parameters within 2%, the same tokenizer, and read the same
 windows of the same text in the same order. Network and question differ (family.py), and the
-encoder has two helps of its own: its first steps read the windows in pieces (`short_until`;
-`--whole` does without), and its table of positions starts as sinusoids.
+encoder's table of positions starts as sinusoids.
 OUT/<family>/ gets config.json, model.safetensors (float16), tokenizer.json and card.json.
 """
 
@@ -28,7 +27,6 @@ from llmbook.training.loop import train
 from llmbook.training.text import documents_of, packed_text
 
 OUT = Path("runs/families")
-SHORT = 32  # tokens of the pieces that an encoder reads first
 VOCABULARY = 1280
 RECIPE = TrainConfig(
     steps=3700,
@@ -57,18 +55,15 @@ class PretrainingBatches:
     """What a family is asked at each step: `batches(step) → (input_ids, targets)`.
 
     ids: a stream of tokens. The windows depend on (seed, step) alone, the damage on these and the
-    family's own draw: the three read the same text in the same order. The steps before
-    `short_until` read the windows in pieces of 32 tokens.
+    family's own draw: the three read the same text in the same order.
     """
 
     def __init__(self, family, ids, batch_size=16, seed=0, length=LENGTH):
         self.family, self.batch_size, self.seed = family, batch_size, seed
-        self.windows, self.short_until = Windows(ids, length, seed), 0
+        self.windows = Windows(ids, length, seed)
 
     def __call__(self, step):
         text, targets = self.windows.batch(step, self.batch_size)
-        if step < self.short_until:
-            text = text.reshape(-1, SHORT)
         return self.family.pretraining_batch(text, targets, generator(self.seed, step))
 
 
@@ -102,17 +97,14 @@ def pretrain(
     *,
     device="cpu",
     log=None,
-    whole_windows=False,
     folder=None,
 ):
     """Train one family from fresh weights: (model in evaluation mode, `History`).
 
-    whole_windows: an encoder too reads whole windows from the first step on. folder: for
-    checkpoints, from the newest of which the run goes on.
+    folder: for checkpoints, from the newest of which the run goes on.
     """
     family = family_named(name, tokenizer)
     batches = PretrainingBatches(family, train_ids, config.batch_size, config.seed)
-    batches.short_until = 0 if whole_windows else family.short_steps
     torch.manual_seed(config.seed)
     model = family.build().to(device)
     evaluate = None
@@ -123,7 +115,7 @@ def pretrain(
             return held_out_loss(model, held_out)
 
     log = Log(progress=False) if log is None else log
-    data = f"{name}, {len(train_ids)} tokens, pieces until step {batches.short_until}"
+    data = f"{name}, {len(train_ids)} tokens"
     where = {} if folder is None else {"folder": folder, "resume": True, "fingerprint": data}
     return model, train(model, batches, config, evaluate=evaluate, log=log, **where)
 
@@ -181,11 +173,6 @@ def add_arguments(parser):
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--steps", type=int, default=RECIPE.steps, help="updates")
     parser.add_argument("--lr", type=float, default=RECIPE.lr, help="at the peak")
-    parser.add_argument(
-        "--whole",
-        action="store_true",
-        help="the encoder reads whole windows from the first step on, as the others do",
-    )
     parser.add_argument("--save-every", type=int, default=100, help="updates between checkpoints")
 
 
@@ -211,11 +198,9 @@ def run(options, record):
             config,
             device=options.device,
             log=Log(),
-            whole_windows=options.whole,
             folder=options.out / name / "run",
         )
         card = card_of(name, model, history, data, config, record.about())
-        card["whole_windows"] = options.whole or not FAMILIES[name].short_steps
         write(options.out / name, model, tokenizer, card)
         print(
             f"{name}: {card['model']}, {card['seconds']:.0f} s, validation "
