@@ -168,7 +168,7 @@ def test_a_notebook_needs_no_language_and_no_ids(root):
         del cell["id"]
     one.write_text(json.dumps(source))
     copy = read_notebook(ensure_executed([one], "smoke")[0])
-    assert copy["cells"][-1]["outputs"][0]["text"] == ["smoke 0\n"]
+    assert copy["cells"][-1]["outputs"][0]["text"][0] == "smoke 0\n"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 3}', '{"cells": [1]}', "\xff"])
