@@ -116,7 +116,7 @@ def _restore_optimizers(stored, model, optimizers):
                 found = slots.get(names[id(p)], {})
                 if found:
                     content["state"][number] = {
-                        # a clone: a part may look into the whole, what was loaded into the file
+                        # a clone: what was loaded may look into the file
                         slot: (shard_like(t, p) if t.ndim else t).clone()
                         for slot, t in found.items()
                     }
