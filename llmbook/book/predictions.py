@@ -17,8 +17,8 @@ import html
 from llmbook.book.display import publish
 from llmbook.book.typeset import to_html, to_text
 
-# On opening: what the reader said beside what happens; and the output of the next cell that is
-# kept closed until then (its tag is `answer`).
+# On opening: what the reader said beside what happens; and the output of the next cells in a row
+# that are kept closed until then (their tag is `answer`).
 _SCRIPT = """
 for (const box of document.querySelectorAll('.predict:not([data-ready])')) {
   box.dataset.ready = '1';
@@ -31,12 +31,11 @@ for (const box of document.querySelectorAll('.predict:not([data-ready])')) {
       ? 'That is what happens.' : 'You said: ' + chosen.parentElement.textContent.trim() + '.';
     else if (text && text.value.trim()) said.textContent = 'You said: ' + text.value.trim();
     else said.textContent = '';
-    for (let cell = box.closest('.cell')?.nextElementSibling; cell; cell = cell.nextElementSibling)
-      if (cell.matches('.cell.tag_answer')) {
-        cell.querySelectorAll('details').forEach(one => {
-          if (one.querySelector('.output')) one.open = true; });
-        break;
-      }
+    let cell = box.closest('.cell')?.nextElementSibling;
+    while (cell && !cell.matches('.cell.tag_answer')) cell = cell.nextElementSibling;
+    for (; cell?.matches('.cell.tag_answer'); cell = cell.nextElementSibling)
+      cell.querySelectorAll('details').forEach(one => {
+        if (one.querySelector('.output')) one.open = true; });
   });
 }"""
 _STYLE = (
