@@ -58,14 +58,7 @@ class FamilyMasks(Interactive):
         place = len(lists["source"]) + len(lists["target"]) // 2 if place is None else place
         token = whole("token", token, least=0, most=n - 1)
         place = whole("place", place, least=0, most=both - 1)
-        super().__init__(
-            **lists,
-            layers=int(layers),
-            token=int(token),
-            place=int(place),
-            layer=int(layer),
-            **kwargs,
-        )
+        super().__init__(**lists, layers=layers, token=token, place=place, layer=layer, **kwargs)
 
     @classmethod
     def of_text(cls, text, **state):

@@ -52,7 +52,7 @@ class LSTMGates(Interactive):
             tokens=[str(token) for token in tokens],
             gates={name: numbers(array) for name, array in arrays.items()},
             names=names,
-            step=int(step),
+            step=step,
             **kwargs,
         )
 

@@ -83,9 +83,9 @@ class HeadPatterns(WithModel):
             model,
             sentences=sentences,
             weights_stored=[np.round(array, 4).tolist() for array in arrays],
-            sentence=int(sentence),
-            layer=int(layer),
-            head=int(head),
+            sentence=sentence,
+            layer=layer,
+            head=head,
             query=whole("query", last if query is None else query, least=0, most=last),
             **kwargs,
         )

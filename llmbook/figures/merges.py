@@ -45,18 +45,13 @@ class MergeSteps(Interactive):
             if not 2 <= size <= MOST_BYTES:
                 raise ValueError(f"text {label!r} must have 2 to {MOST_BYTES} bytes: got {size}")
             cut.append([printable(piece.encode()) for piece in split(words)])
-            learned.append(_learn(cut[-1], int(steps)))
+            learned.append(_learn(cut[-1], steps))
             if not learned[-1]:
                 raise ValueError(f"text {label!r} must hold some pair of bytes twice")
         text = whole("text", text, least=0, most=len(cut) - 1)
         step = whole("step", step, least=0, most=len(learned[text]))
         super().__init__(
-            labels=list(texts),
-            pieces=cut,
-            merges=learned,
-            text=int(text),
-            step=int(step),
-            **kwargs,
+            labels=list(texts), pieces=cut, merges=learned, text=text, step=step, **kwargs
         )
 
     def reading(self, text=None, step=None):

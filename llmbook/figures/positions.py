@@ -60,12 +60,12 @@ class PositionExplorer(Interactive):
         pair = whole("pair", pair, least=0, most=d // 2 - 1)
         super().__init__(
             code=code,
-            d=int(d),
-            length=int(length),
+            d=d,
+            length=length,
             base=float(number("base", base, least=10, most=MAX_BASE)),
-            position=int(position),
+            position=position,
             offset=whole("offset", offset, least=-position, most=length - 1 - position),
-            pair=int(pair),
+            pair=pair,
             **kwargs,
         )
 

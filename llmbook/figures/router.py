@@ -55,7 +55,7 @@ class RouterPlay(Interactive):
         rows = np.random.default_rng(7).standard_normal((EXPERTS, WIDTH))
         super().__init__(
             text=text,
-            k=int(k),
+            k=k,
             temperature=float(temperature),
             favour=float(favour),
             capacity=float(capacity),

@@ -49,7 +49,7 @@ class TokenizerSplits(Interactive):
             triples.append([ids[a], ids[b], ids[a + b]])
         super().__init__(
             text=text,
-            merges=int(merges),
+            merges=merges,
             bpe=triples,
             byte_order=list(BYTE_ORDER),
             wordpiece=list(cuts.wordpiece.vocab),

@@ -130,7 +130,7 @@ class LoRARank(Interactive):
         place = checks.whole("place", place, least=0, most=len(ranks) - 1)
         rows = [{"rank": rank, **_short(runs[rank])} for rank in ranks]
         super().__init__(
-            rows=rows, full=_short(runs[0]), d_model=int(d_model), place=int(place), **options
+            rows=rows, full=_short(runs[0]), d_model=int(d_model), place=place, **options
         )
 
 

@@ -90,8 +90,8 @@ class Muon(torch.optim.Optimizer):
                     continue
                 buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
                 buffer.lerp_(p.grad, 1 - mu)
-                # Of a sharded matrix every process orthogonalises the whole: gathered once, where
-                # products of its parts would send something at each of the formula's.
+                # Every process orthogonalises the whole of a sharded matrix: it is gathered once,
+                # where each product of parts would gather or add up something.
                 update = orthogonalise(whole(p.grad.lerp(buffer, mu)), group["steps"])
                 p.mul_(1 - lr * group["weight_decay"])
                 p.sub_(shard_like(update, p), alpha=lr * 0.2 * math.sqrt(max(p.shape)))

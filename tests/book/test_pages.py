@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import nbformat.v4 as v4
 import pytest
-from helpers.browser import browser  # noqa: F401 - a fixture
+from helpers.browser import SETTLED, browser  # noqa: F401 - browser is a fixture
 from helpers.built_book import ROOT, book, build, served  # noqa: F401 - book is a fixture
 from helpers.plain_markdown import boxes, codes, links, passages, squeezed
 
@@ -205,8 +205,6 @@ RENDERED = """() => {
       - [...document.querySelectorAll('.widget-subarea')].filter(e => e.clientHeight > 5).length,
   };
 }"""
-SETTLED = """() => Promise.resolve(window.MathJax?.startup?.promise)
-  .then(() => new Promise(done => setTimeout(done, 150)))"""
 OPENED = "() => document.querySelectorAll('details').forEach(d => { d.open = true; })"
 OUTSIDE = """() => {
   const inBox = (e) => { for (let p = e.parentElement; p; p = p.parentElement)

@@ -22,6 +22,8 @@ import pytest
 import llmbook
 from llmbook.book.pdf import BROWSERS
 
+SETTLED = """() => Promise.resolve(window.MathJax?.startup?.promise)
+  .then(() => new Promise(done => setTimeout(done, 150)))"""  # a page's formulas are set
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
